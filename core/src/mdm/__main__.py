@@ -1,0 +1,5 @@
+"""``python -m mdm``."""
+
+from mdm.cli import main
+
+main()

@@ -1,0 +1,212 @@
+"""The Python API: ``load_model`` and ``decode``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from mdm import registry
+from mdm.canvas import Request, Row
+from mdm.engine import Engine, Settings
+from mdm.errors import MdmError
+from mdm.loading import load_model as load_model
+from mdm.model import Model
+from mdm.rules import LogitRules, Processor
+from mdm.schedule import SCHEDULES
+from mdm.trace import Line, StepEvent
+
+
+@dataclass(frozen=True)
+class Result:
+    """One decoded prompt."""
+
+    tokens: list[int]
+    """the generated ids; of an infill, the ids put where the masks were"""
+    text: str | None
+    """their text; None without a tokenizer"""
+    sequence: list[int]
+    """prompt and generation"""
+    trace: list[Line] = field(repr=False)
+    """empty with ``trace=False``"""
+    cumulative_entropy: float
+    """nats"""
+    forwards: int
+    """model calls this prompt took part in"""
+    rows: int
+    """canvases it sent through the model, candidates included"""
+
+
+def decode(
+    model: Model,
+    prompts: Sequence[Sequence[int] | str],
+    sampler: str = "info-gain",
+    sampler_options: Mapping[str, Any] | None = None,
+    cache: str | None = "none",
+    cache_options: Mapping[str, Any] | None = None,
+    gen_length: int | Sequence[int] = 64,
+    steps: int | None = None,
+    tokens_per_step: int | None = None,
+    schedule: str = "even",
+    block_length: int = 32,
+    temperature: float = 0.0,
+    guidance: float = 0.0,
+    eos_penalty: float = 0.0,
+    pad_penalty: float = 0.0,
+    stop_at_eos: bool = False,
+    eos_token_id: int | None = None,
+    pad_token_id: int | None = None,
+    allowed_tokens: Sequence[tuple[int, int]] | None = None,
+    suppressed_tokens: Sequence[int] = (),
+    logits_processors: Sequence[Processor] = (),
+    batch_size: int | None = None,
+    max_rows: int | None = None,
+    row_ids: Sequence[int] | None = None,
+    seed: int = 0,
+    trace: bool = True,
+    on_finish: Callable[[int, Result], None] | None = None,
+    on_step: Callable[[StepEvent], None] | None = None,
+    reuse_scores: bool = True,
+) -> list[Result]:
+    """Decode prompts of any lengths.
+
+    Args:
+        model: from ``load_model``.
+        prompts: token ids, in which the model's mask id marks a position to fill in; or texts.
+        sampler, cache: registered names; ``cache`` None takes the model's natural one.
+        sampler_options, cache_options: validated by the plugin's own Options.
+        gen_length: masks after each prompt (tokens), one number or one a prompt; 0 decodes the prompt's own masks.
+        steps: steps for the whole generation, split over the blocks; None: one per token.
+        tokens_per_step: the other way to say it.
+        schedule: how a block's tokens are spread over its steps: even, linear, cosine, dream.
+        block_length: tokens decoded together, left to right; a block-causal model's grid.
+        temperature: of the token draw; 0 takes the argmax.
+        guidance: classifier-free guidance scale w, logits u + (w + 1)(c - u); needs a prompt.
+        eos_penalty, pad_penalty: taken off those tokens' logits wherever they are scored; added where they are one id.
+        stop_at_eos: fill the masks behind the first EOS with EOS.
+        eos_token_id, pad_token_id: in place of the model's own.
+        allowed_tokens: ranges of ids ``[start, stop)`` outside of which nothing is drawn.
+        suppressed_tokens: ids that are never drawn.
+        logits_processors: transformers' LogitsProcessor objects.
+        batch_size: rows decoded together; None: all.
+        max_rows: canvases in one model call; None: no limit.
+        row_ids: keys of the random draws, default the index in ``prompts``.
+        seed: of the random draws.
+        trace: whether results carry their trace.
+        on_finish: called with the index of a prompt and its result as soon as it is done.
+        on_step: called with the trace lines of every step.
+        reuse_scores: let a sampler's lookahead stand for the next forward. Changes speed, never decisions.
+
+    Returns:
+        One result for each prompt, in order.
+
+    Raises:
+        MdmError: an unknown name, an option that does not fit, nothing to decode.
+    """
+    if isinstance(prompts, str):
+        raise MdmError("prompts is one text: give a list of prompts")
+    spec = model.spec
+    _check(schedule, block_length, steps, tokens_per_step, temperature, batch_size, max_rows)
+    policy = _plugin("sampler", sampler, sampler_options)
+    cache_name = cache or spec.default_cache
+    mode = _plugin("cache", cache_name, cache_options)
+    if mode.uses_kv and not spec.has_kv:
+        raise MdmError(f"cache {cache_name!r} needs keys and values, which a {spec.family} model has not: use --cache none")
+    ids = [model.encode(p) if isinstance(p, str) else [int(t) for t in p] for p in prompts]
+    lengths = [gen_length] * len(ids) if isinstance(gen_length, int) else [int(n) for n in gen_length]
+    for i, (tokens, length) in enumerate(zip(ids, lengths, strict=True)):
+        _check_prompt(i, tokens, length, spec.vocab_size, spec.mask_id, spec.shift, guidance)
+    eos_ids = spec.eos_ids if eos_token_id is None else (eos_token_id,)
+    penalties: dict[int, float] = {}
+    pad_id = spec.pad_id if pad_token_id is None else pad_token_id
+    for token, amount in [*((e, eos_penalty) for e in eos_ids), *([(pad_id, pad_penalty)] if pad_id is not None else [])]:
+        if amount:
+            penalties[token] = penalties.get(token, 0.0) + amount
+    rules = LogitRules(
+        penalties,
+        (*spec.suppressed, *suppressed_tokens),
+        None if allowed_tokens is None else tuple((int(a), int(b)) for a, b in allowed_tokens),
+        tuple(logits_processors),
+    )
+    settings = Settings(
+        block_length=block_length, steps=steps, tokens_per_step=tokens_per_step, schedule=schedule,
+        temperature=temperature, guidance=guidance, rules=rules, stop_at_eos=stop_at_eos, eos_ids=eos_ids,
+        seed=seed, batch_size=batch_size, max_rows=max_rows, reuse=reuse_scores,
+    )  # fmt: skip
+    results: dict[int, Result] = {}
+
+    def finish(row: Row, tokens: Tensor) -> None:
+        sequence: list[int] = tokens.tolist()
+        made = sequence[row.prompt_length :] if row.length > row.prompt_length else [sequence[i] for i in row.slots]
+        lines = row.trace
+        results[row.request] = Result(
+            tokens=made,
+            text=model.decode(made) if model.tokenizer is not None else None,
+            sequence=sequence,
+            trace=lines if trace else [],
+            cumulative_entropy=sum(sum(line["entropy"]) for line in lines if line["kind"] != "remask"),
+            forwards=sum(line["forwards"] for line in lines),
+            rows=sum(line["rows"] for line in lines),
+        )
+        if on_finish is not None:
+            on_finish(row.request, results[row.request])
+
+    keys = range(len(ids)) if row_ids is None else row_ids
+    requests = [
+        Request(i, tokens, length, key) for i, (tokens, length, key) in enumerate(zip(ids, lengths, keys, strict=True))
+    ]
+    Engine(model, policy, mode, settings, on_finish=finish, on_step=on_step).run(requests)
+    return [results[i] for i in range(len(ids))]
+
+
+def _plugin(kind: str, name: str, options: Mapping[str, Any] | None) -> Any:
+    """An instance of the plugin ``name`` with validated options."""
+    plugin = registry.resolve(kind, name)
+    model: type[BaseModel] = plugin.Options
+    try:
+        return plugin(model.model_validate(dict(options or {})))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(p) for p in first["loc"])
+        known = ", ".join(model.model_fields) or "none"
+        raise MdmError(f"{kind} {name!r}: option {place!r}: {first['msg']} (its options: {known})") from None
+
+
+def _check(
+    schedule: str,
+    block_length: int,
+    steps: int | None,
+    tokens_per_step: int | None,
+    temperature: float,
+    batch_size: int | None,
+    max_rows: int | None,
+) -> None:
+    if schedule not in SCHEDULES:
+        raise MdmError(f"schedule {schedule!r} is unknown: use one of {', '.join(SCHEDULES)}")
+    if steps is not None and tokens_per_step is not None:
+        raise MdmError("steps and tokens_per_step say the same thing twice: give one of them")
+    if temperature < 0:
+        raise MdmError(f"temperature {temperature} is below 0")
+    counts = {"block_length": block_length, "steps": steps, "tokens_per_step": tokens_per_step}
+    for name, value in {**counts, "batch_size": batch_size, "max_rows": max_rows}.items():
+        if value is not None and value < 1:
+            raise MdmError(f"{name} is {value}: it must be at least 1")
+
+
+def _check_prompt(
+    index: int, tokens: list[int], length: int, vocabulary: int, mask_id: int, shift: bool, guidance: float
+) -> None:
+    if length < 0:
+        raise MdmError(f"prompt {index}: gen_length {length} is below 0")
+    if length == 0 and mask_id not in tokens:
+        raise MdmError(f"prompt {index}: gen_length is 0 and the prompt holds no mask: there is nothing to decode")
+    bad = next((t for t in tokens if not 0 <= t < vocabulary), None)
+    if bad is not None:
+        raise MdmError(f"prompt {index}: token id {bad} is outside the vocabulary of {vocabulary}")
+    if shift and (not tokens or tokens[0] == mask_id):
+        raise MdmError(f"prompt {index}: this model predicts a position from the one before it: the first cannot be a mask")
+    if guidance and (mask_id in tokens or not tokens):
+        raise MdmError(f"prompt {index}: guidance compares with a masked prompt, and an infill has none to mask")

@@ -1,0 +1,173 @@
+"""How canvases begin, move from block to block, and end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mdm.protocols import ModelSpec
+from mdm.schedule import blocks, quota, split
+from mdm.state import State
+
+if TYPE_CHECKING:
+    from mdm.engine import Settings
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt to decode: ids that may hold masks, and how many masks follow them."""
+
+    index: int
+    tokens: Sequence[int]
+    gen_length: int
+    row_id: int
+
+
+@dataclass
+class Row:
+    """What the host knows of a row: its schedule, what it spent and its trace."""
+
+    request: int
+    row_id: int
+    length: int
+    prompt_length: int
+    slots: list[int]
+    starts: list[int]
+    steps: list[int] | None = None
+    block: int = -1
+    block_step: int = 0
+    step: int = 0
+    quota: tuple[int, ...] = ()
+    forwards: int = 0
+    """model calls of this step"""
+    forwarded_rows: int = 0
+    candidates: int = 0
+    trace: list[dict[str, Any]] = field(default_factory=list)
+
+    def plan_steps(self, steps: int | None) -> None:
+        self.steps = None if steps is None else split(steps, len(self.starts) - 1)
+
+    def enter(self, masks: int, settings: Settings) -> None:
+        """Begin the next block, which holds ``masks`` masks."""
+        self.block += 1
+        self.block_step = 0
+        if self.steps is not None:
+            steps = self.steps[min(self.block, len(self.steps) - 1)]
+        else:
+            steps = max(1, -(-masks // (settings.tokens_per_step or 1)))
+        self.quota = quota(settings.schedule, masks, steps)
+
+    def budget(self, masks: int) -> int:
+        """Tokens to commit in this step; past the schedule's end, everything."""
+        return self.quota[self.block_step] if self.block_step < len(self.quota) else masks
+
+    def count(self, rows: int) -> None:
+        """One more model call, of ``rows`` rows."""
+        self.forwards += 1
+        self.forwarded_rows += rows
+
+    def __copy__(self) -> Row:
+        return replace(self, trace=list(self.trace))
+
+
+def open_rows(
+    requests: Sequence[Request],
+    spec: ModelSpec,
+    block_length: int,
+    grid: int | None,
+    works_on: str,
+    device: torch.device,
+) -> tuple[list[Row], State]:
+    """The rows and the state that ``requests`` begin with."""
+    rows = []
+    canvases = []
+    for request in requests:
+        prompt, n = list(request.tokens), len(request.tokens)
+        holes = [i for i, t in enumerate(prompt) if t == spec.mask_id]
+        spans = blocks(n, request.gen_length, block_length, grid=grid is not None) if request.gen_length else []
+        stop = spans[-1][1] if spans else n
+        if grid and holes:
+            last = max(stop, holes[-1] + 1)
+            spans = blocks(holes[0], last - holes[0], block_length, grid=True)
+            stop = max(stop, spans[-1][1]) if request.gen_length else n
+        elif holes:
+            spans.insert(0, (holes[0], spans[0][0] if spans else holes[-1] + 1))
+        if works_on == "canvas" and not grid:
+            spans = [(spans[0][0], spans[-1][1])]
+        canvas = prompt + [spec.mask_id] * (stop - n)
+        slots = holes + list(range(n, stop))
+        starts = [s for s, _ in spans] + [min(spans[-1][1], stop)]
+        rows.append(Row(request.index, request.row_id, stop, n, slots, starts))
+        canvases.append(canvas)
+    length = max(row.length for row in rows)
+    width = max(len(row.starts) for row in rows)
+    tokens = torch.tensor([c + [0] * (length - len(c)) for c in canvases])
+    lengths = torch.tensor([row.length for row in rows])
+    slots_mask = torch.zeros(len(rows), length, dtype=torch.bool)
+    for b, row in enumerate(rows):
+        slots_mask[b, row.slots] = True
+    starts_grid = torch.tensor([row.starts + [length] * (width - len(row.starts)) for row in rows])
+    count = len(rows)
+    zero = torch.zeros(count, dtype=torch.long)
+    state = State(
+        tokens=tokens,
+        masked=slots_mask,
+        real=torch.arange(length) < lengths[:, None],
+        slots=slots_mask,
+        starts=starts_grid,
+        prompt_length=torch.tensor([row.prompt_length for row in rows]),
+        row_id=torch.tensor([row.row_id for row in rows]),
+        request=torch.tensor([row.request for row in rows]),
+        span=torch.full((count, 2), -1),
+        entered=zero.bool(),
+        step=zero,
+        block_step=zero,
+        budget=zero,
+    )
+    moved = {f.name: getattr(state, f.name).to(device, non_blocking=True) for f in fields(state)}
+    return rows, advance(State(**moved))
+
+
+def advance(state: State) -> State:
+    """Each row's span: the block of its first mask. A row without masks keeps its block."""
+    first = state.masked.to(torch.int8).argmax(1)
+    last_block = state.starts.shape[1] - 2
+    block = (torch.searchsorted(state.starts, first[:, None], right=True) - 1).clamp(0, last_block)
+    span = torch.cat([state.starts.gather(1, block), state.starts.gather(1, block + 1)], 1)
+    moves = state.masked.any(1) & (span[:, 0] != state.span[:, 0])
+    return replace(
+        state,
+        span=torch.where(moves[:, None], span, state.span),
+        entered=moves,
+        block_step=torch.where(moves, 0, state.block_step + 1),
+    )
+
+
+def fill_after_eos(tokens: Tensor, masked: Tensor, state: State, eos_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Masks behind the first EOS at or after the prompt's end become EOS; masks before it stay."""
+    at = state.positions
+    ids = torch.tensor(eos_ids, device=tokens.device)
+    ends = torch.isin(tokens, ids) & state.real & ~masked & (at >= state.prompt_length[:, None])
+    first = ends.to(torch.int8).argmax(1, keepdim=True)
+    behind = masked & (at > first) & ends.any(1, keepdim=True)
+    return tokens.masked_fill(behind, eos_ids[0]), masked & ~behind
+
+
+def join(old: State, new: State) -> State:
+    """The rows of both, padded to one length."""
+    length = max(old.tokens.shape[1], new.tokens.shape[1])
+    width = max(old.starts.shape[1], new.starts.shape[1])
+
+    def both(name: str) -> Tensor:
+        parts = [getattr(old, name), getattr(new, name)]
+        if name in ("tokens", "masked", "real", "slots"):
+            parts = [torch.nn.functional.pad(p, (0, length - p.shape[1])) for p in parts]
+        elif name == "starts":
+            parts = [torch.nn.functional.pad(p, (0, width - p.shape[1]), value=length) for p in parts]
+        return torch.cat(parts)
+
+    return State(**{f.name: both(f.name) for f in fields(State)})

@@ -1,0 +1,98 @@
+"""The command line. One file a command, imported when it is asked for; nothing here imports torch.
+
+Packages add commands by an entry point of the group ``mdm.commands`` that names a click command.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from mdm import registry
+from mdm.errors import MdmError
+
+COMMANDS = ("run", "generate", "plugins", "doctor")
+"""Our own: module and function of that name in this package."""
+
+
+class LazyGroup(click.Group):
+    """Our commands and everybody's, none of the others' imported before it is invoked."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *(name for name in registry.names("command") if name not in COMMANDS)]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in COMMANDS:
+            command: click.Command = getattr(import_module(f"mdm.cli.{name}"), name)
+            return command
+        if name not in registry.names("command"):
+            return None
+        entry = registry.find("command", name)
+        plugin = registry.load(entry)
+        if not isinstance(plugin, click.Command):
+            raise MdmError(f"command {name!r} of package {entry.package} is not a click command")
+        return plugin
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            raise click.UsageError(f"No such command {args[0]!r}.{registry.suggest(args[0], known)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        ours = [(name, getattr(import_module(f"mdm.cli.{name}"), name).get_short_help_str(80)) for name in COMMANDS]
+        theirs = [
+            (entry.name, f"(from {entry.package})")
+            for entry in registry.entries("command")
+            if entry.name not in COMMANDS
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(ours + theirs)
+
+
+def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"mdm {version('mdm-core')}")
+        except PackageNotFoundError:
+            click.echo("mdm, not installed as a package")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Decoding for masked diffusion language models.
+
+    Start with `mdm run`: the embedded model solves sudokus with Info-Gain.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run a command: 0, or 2 and one line for whatever was asked wrongly, or 130 after Ctrl-C."""
+    try:
+        code: Any = cli.main(args, prog_name="mdm", standalone_mode=False)
+    except click.UsageError as error:
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        _fail(error.format_message() + hint)
+    except (MdmError, click.ClickException) as error:
+        _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"mdm: {' '.join(message.split())}", err=True)
+    sys.exit(2)

@@ -1,0 +1,90 @@
+"""``mdm doctor``: whether this machine and this installation can decode."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+import tempfile
+from importlib import metadata
+from typing import NamedTuple
+
+import click
+
+from mdm import registry
+
+
+class Finding(NamedTuple):
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+def doctor(as_json: bool) -> int:
+    """Look at the installation; exit code 1 if something is wrong."""
+    findings = [_python(), _core(), *map(_package, ("torch", "transformers")), _devices(), _plugins(), _disk()]
+    well = all(finding.ok for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": well, "findings": [finding._asdict() for finding in findings]}, indent=2))
+    else:
+        for finding in findings:
+            click.echo(f"{'ok   ' if finding.ok else 'wrong'}  {finding.name}: {finding.detail}")
+    return int(not well)
+
+
+def _python() -> Finding:
+    return Finding("python", sys.version_info >= (3, 11), f"{platform.python_version()} at {sys.executable}")
+
+
+def _core() -> Finding:
+    try:
+        version = metadata.version("mdm-core")
+    except metadata.PackageNotFoundError:
+        return Finding("mdm-core", False, "runs from a folder that is not installed: pip install -e core")
+    if version.split(".")[0].isdigit() and int(version.split(".")[0]) >= 1:
+        return Finding("mdm-core", True, version)
+    return Finding("mdm-core", False, f"{version} is the unrelated package of that name on PyPI: uninstall it")
+
+
+def _package(name: str) -> Finding:
+    try:
+        __import__(name)
+        return Finding(name, True, metadata.version(name))
+    except Exception as error:
+        return Finding(name, False, f"does not import: {error}")
+
+
+def _devices() -> Finding:
+    try:
+        import torch
+    except Exception as error:
+        return Finding("devices", False, f"no torch: {error}")
+    found = [f"cpu ({torch.get_num_threads()} threads)"]
+    for index in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(index)
+        found.append(f"cuda:{index} ({about.name}, {about.total_memory / 2**30:.0f} GiB)")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return Finding("devices", True, ", ".join(found))
+
+
+def _plugins() -> Finding:
+    checked = registry.check()
+    broken = [error for _, error in checked if error]
+    if broken:
+        return Finding("plugins", False, f"{len(broken)} of {len(checked)} broken: {'; '.join(broken)}")
+    return Finding("plugins", True, f"{len(checked)} installed, all load")
+
+
+def _disk() -> Finding:
+    try:
+        with tempfile.NamedTemporaryFile():
+            free = shutil.disk_usage(tempfile.gettempdir()).free
+    except OSError as error:
+        return Finding("temporary files", False, f"cannot write to {tempfile.gettempdir()}: {error}")
+    return Finding("temporary files", True, f"{tempfile.gettempdir()}, {free / 2**30:.1f} GiB free")

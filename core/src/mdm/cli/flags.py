@@ -1,0 +1,58 @@
+"""The flags that every decoding command has, and how they become a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from mdm.schedule import SCHEDULES
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DECODE = (
+    click.option("--model", multiple=True, metavar="NAME", help="Model: `tiny`, a local folder or a hub id."),
+    click.option("--sampler", multiple=True, metavar="NAME", help="Sampler (default: info-gain)."),
+    click.option("--cache", metavar="NAME", help="Cache (default: none, exact)."),
+    click.option("--seed", type=int, help="Seed of examples and draws (default: 0)."),
+    click.option("--gen-length", type=click.IntRange(0), help="Tokens to generate (default: the task's, or 64)."),
+    click.option("--steps", type=click.IntRange(1), help="Steps of a whole generation (default: one a token)."),
+    click.option("--tokens-per-step", type=click.IntRange(1), help="Set the pace by tokens, instead of --steps."),
+    click.option("--schedule", type=click.Choice(SCHEDULES), help="How tokens spread over steps (default: even)."),
+    click.option("--block-length", type=click.IntRange(1), help="Block length (default: the model's, or 32)."),
+    click.option("--temperature", type=click.FloatRange(0), help="Of the tokens drawn (default: 0, the best one)."),
+    click.option("--guidance", type=float, help="Scale of classifier-free guidance (default: 0, off)."),
+    click.option("--eos-penalty", type=float, help="Taken off the end token's logit (default: 0)."),
+    click.option("--pad-penalty", type=float, help="Taken off the padding token's logit (default: 0)."),
+    click.option("--stop-at-eos", is_flag=True, default=None, help="Fill what follows an end token at once."),
+    click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps (default: auto)."),
+    click.option(
+        "--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Of the weights (default: auto)."
+    ),
+    click.option("--adapter", metavar="FAMILY", help="The model's family, where its config.json does not tell."),
+    click.option(
+        "-o",
+        "assignments",
+        multiple=True,
+        metavar="[PLUGIN.]OPTION=VALUE",
+        help="An option of a sampler, the cache or the task; `mdm plugins NAME` lists them.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else there."),
+)
+
+
+def decode_flags(command: F) -> F:
+    """All of ``DECODE``, in their order."""
+    for flag in reversed(DECODE):
+        command = flag(command)
+    return command
+
+
+def given(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were used, as the configuration's keys and values."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in flags.items()
+        if value is not None and value != ()
+    }

@@ -1,0 +1,100 @@
+"""``mdm plugins``: what is installed, what it takes, whether it loads."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mdm import registry
+from mdm.errors import MdmError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--check", is_flag=True, help="Load each one and say what broke; exit code 1 if anything did.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+def plugins(name: str | None, check: bool, as_json: bool) -> int:
+    """List what is installed; with NAME, document its options."""
+    faults: dict[registry.Entry, str | None] = dict(registry.check()) if check else {}
+    found = [entry for entry in registry.entries() if name in (None, entry.name)]
+    if name and not found:
+        known = {entry.name for entry in registry.entries()}
+        raise MdmError(f"no plugin {name!r} is installed.{registry.suggest(name, known)} `mdm plugins` lists them")
+    records: list[dict[str, Any]] = [asdict(entry) for entry in found]
+    for entry, record in zip(found, records, strict=True):
+        if check:
+            record["error"] = faults[entry]
+        elif name:
+            record.update(_documented(entry))
+    if as_json:
+        click.echo(json.dumps(records, indent=2, ensure_ascii=False))
+    elif name and not check:
+        for record in records:
+            _explain(record)
+    else:
+        _table(records, check)
+    return int(any(record.get("error") for record in records))
+
+
+def _table(records: list[dict[str, Any]], check: bool) -> None:
+    from mdm.cli.tables import show
+
+    show(
+        ["kind", "name", "package", "version", *(["state"] if check else [])],
+        [
+            [
+                *(record[key] for key in ("kind", "name", "dist", "version")),
+                *(["broken" if record["error"] else "ok"] if check else []),
+            ]
+            for record in records
+        ],
+    )
+    for record in records:
+        if record.get("error"):
+            click.echo(f"broken: {record['error']}")
+
+
+def _documented(entry: registry.Entry) -> dict[str, Any]:
+    plugin = registry.load(entry)
+    documented: dict[str, Any] = {"doc": inspect.getdoc(plugin) or ""}
+    if hasattr(plugin, "Options"):
+        documented["options"] = _options(plugin.Options)
+    return documented
+
+
+def _options(schema: type[BaseModel]) -> list[dict[str, Any]]:
+    """Name, type, default and description of each option, from the schema that also checks it."""
+    return [
+        {
+            "name": name,
+            "type": _type(field.annotation),
+            "default": "required" if field.is_required() else field.get_default(call_default_factory=True),
+            "description": field.description or "",
+        }
+        for name, field in schema.model_fields.items()
+    ]
+
+
+def _type(annotation: Any) -> str:
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return text.replace("typing.", "").replace("Literal", "").replace("pathlib.", "").replace("NoneType", "None")
+
+
+def _explain(record: dict[str, Any]) -> None:
+    click.echo(f"{record['kind']} {record['name']} ({record['dist']} {record['version']}, {record['value']})")
+    if record["doc"]:
+        click.echo(f"\n{record['doc']}")
+    if "options" not in record:
+        return
+    click.echo("\nOptions (-o NAME=VALUE):" if record["options"] else "\nNo options.")
+    for option in record["options"]:
+        click.echo(f"  {option['name']}: {option['type']} = {option['default']}")
+        if option["description"]:
+            click.echo(f"      {' '.join(option['description'].split())}")

@@ -1,0 +1,78 @@
+"""How far a run is, on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import click
+
+from mdm.run import Watch
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+EVERY = 5.0
+"""Seconds between plain lines."""
+PATIENCE = 2.0
+"""Seconds before the first of them: a short run says nothing."""
+
+
+def watch() -> Lines | Bars:
+    """What suits this stderr; a context manager."""
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+class Lines(Watch):
+    """Plain lines, for logs."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + PATIENCE
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def tick(self, label: str, done: int, total: int, accuracy: float) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + EVERY
+            click.echo(f"{label}: {done}/{total}, accuracy {accuracy:.1%}", err=True)
+
+
+class Bars(Watch):
+    """One bar per sampler."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        self._bars: dict[str, TaskID] = {}
+        self._progress: Progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            Remaining(),
+            console=Console(stderr=True),
+        )
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(text, style="dim", highlight=False, markup=False)
+
+    def tick(self, label: str, done: int, total: int, accuracy: float) -> None:
+        if label not in self._bars:
+            self._bars[label] = self._progress.add_task(label, total=total, note="")
+        self._progress.update(self._bars[label], completed=done, note=f"{accuracy:.1%}" if done else "")

@@ -1,0 +1,21 @@
+"""Tables on stdout: as wide as the terminal, or unbroken where there is none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def show(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Print a table; columns named in ``right`` are aligned right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        table.add_column(header, justify="right" if header in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 1000, highlight=False).print(table)

@@ -1,0 +1,227 @@
+"""What a run is made of: names and raw options, from a file and from flags, checked before anything is loaded.
+
+``RunConfig`` is complete: written to ``config.yaml`` and given back with ``--config`` it makes the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mdm import registry
+from mdm.errors import MdmError
+from mdm.schedule import Schedule
+
+C = TypeVar("C", bound="DecodeConfig")
+
+Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+"""One name or several: several make one comparison."""
+
+
+class DecodeConfig(BaseModel):
+    """Everything that decides what is decoded from a prompt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Names = Field(["tiny"], min_length=1)
+    sampler: Names = Field(["info-gain"], min_length=1)
+    cache: str = "none"
+    seed: int = 0
+    gen_length: int | None = Field(None, ge=0)
+    steps: int | None = Field(None, ge=1)
+    tokens_per_step: int | None = Field(None, ge=1)
+    schedule: Schedule = "even"
+    block_length: int | None = Field(None, ge=1)
+    temperature: float = Field(0.0, ge=0)
+    guidance: float = 0.0
+    eos_penalty: float = 0.0
+    pad_penalty: float = 0.0
+    stop_at_eos: bool = False
+    batch_size: int = Field(16, ge=1)
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    adapter: str | None = None
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Plugin name -> its options."""
+
+    @field_validator("model", "sampler")
+    @classmethod
+    def _distinct(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("the same name twice")
+        return names
+
+    @model_validator(mode="after")
+    def _one_pace(self) -> DecodeConfig:
+        if self.steps is not None and self.tokens_per_step is not None:
+            raise ValueError("steps and tokens_per_step both set the pace: give one")
+        return self
+
+    def plugins(self) -> list[tuple[str, str]]:
+        """The plugins that take options, as (kind, name)."""
+        return [*(("sampler", name) for name in self.sampler), ("cache", self.cache)]
+
+
+class RunConfig(DecodeConfig):
+    """A run: examples of a task decoded by every sampler (and model) named, and graded."""
+
+    task: str = "sudoku"
+    data: Path | None = None
+    limit: int | None = Field(None, ge=1)
+
+    @field_validator("data")
+    @classmethod
+    def _absolute(cls, data: Path | None) -> Path | None:
+        return data and data.absolute()
+
+    def plugins(self) -> list[tuple[str, str]]:
+        return [*super().plugins(), ("task", self.task)]
+
+
+def build(
+    schema: type[C], file: Path | None = None, flags: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()
+) -> C:
+    """Merge a YAML file and flags (which win), hand options to the plugins they belong to, and check all of it.
+
+    ``assignments`` are ``option=value`` or ``plugin.option=value``. In what is returned the options of every
+    plugin are complete, defaults included.
+
+    Raises:
+        MdmError: an unknown key, plugin or option, or a value that is not allowed.
+    """
+    written = read_yaml(file) if file else {}
+    from_file = _validate(schema, written, f"{file}: ")
+    config = _validate(schema, {**written, **(flags or {})}, "")
+    classes = {name: (kind, _options_class(kind, name)) for kind, name in config.plugins()}
+    raw = {name: dict(config.options.get(name, {})) for name in classes}
+    begun = {name for _, name in from_file.plugins()}  # a flag may have put another plugin in place of the file's
+    for name in config.options:
+        if name not in raw and name not in begun:
+            raise MdmError(f"{file}: options of {name!r}, which is no part of this run.{registry.suggest(name, raw)}")
+    for assignment in assignments:
+        for name, option, value in _assign(assignment, classes):
+            raw[name][option] = value
+    options = {name: check_options(name, cls, raw[name]).model_dump(mode="json") for name, (_, cls) in classes.items()}
+    return config.model_copy(update={"options": {name: values for name, values in options.items() if values}})
+
+
+def check_options(plugin: str, schema: type[BaseModel], raw: Mapping[str, Any]) -> BaseModel:
+    """An instance of a plugin's ``Options``.
+
+    Raises:
+        MdmError: one line with the option, its value and what is allowed.
+    """
+    try:
+        return schema.model_validate(dict(raw))
+    except ValidationError as error:
+        raise MdmError(_explain(error, f"option {plugin}.", schema)) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        MdmError: it cannot be read, or is something else.
+    """
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MdmError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MdmError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise MdmError(f"{path}: expected keys and values, found {type(value).__name__}")
+    return value
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The configuration as ``--config`` reads it."""
+    import yaml
+
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def parse(schema: type[C], path: Path) -> C:
+    """A configuration file that a run wrote, as it stands."""
+    return _validate(schema, read_yaml(path), f"{path}: ")
+
+
+def _options_class(kind: str, name: str) -> type[BaseModel]:
+    options: type[BaseModel] = registry.resolve(kind, name).Options
+    return options
+
+
+def _assign(assignment: str, classes: Mapping[str, tuple[str, type[BaseModel]]]) -> list[tuple[str, str, Any]]:
+    """``option=value`` -> (plugin, option, value) for each plugin it is meant for."""
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise MdmError(f"-o {assignment}: expected option=value or plugin.option=value")
+    plugin, _, option = key.strip().rpartition(".")
+    option = option.replace("-", "_")
+    value = _scalar(assignment, text)
+    if plugin:
+        if plugin not in classes:
+            chosen = ", ".join(classes)
+            raise MdmError(
+                f"-o {assignment}: {plugin!r} is no part of this run."
+                f"{registry.suggest(plugin, classes)} It has: {chosen}"
+            )
+        return [(plugin, option, value)]  # whether the plugin has it, its Options say
+    takers = [name for name, (_, schema) in classes.items() if option in schema.model_fields]
+    if not takers:
+        known = {field: None for _, schema in classes.values() for field in schema.model_fields}
+        listed = ", ".join(f"{name}.{field}" for name, (_, schema) in classes.items() for field in schema.model_fields)
+        raise MdmError(
+            f"-o {assignment}: no option {option!r}.{registry.suggest(option, known)} There are: {listed or 'none'}"
+        )
+    if len({classes[name][0] for name in takers}) > 1:
+        meant = " or ".join(f"{name}.{option}" for name in takers)
+        raise MdmError(f"-o {assignment}: which one, {meant}?")
+    return [(name, option, value) for name in takers]
+
+
+def _scalar(assignment: str, text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise MdmError(f"-o {assignment}: the value is not a YAML scalar") from error
+
+
+def _validate(schema: type[C], values: Mapping[str, Any], where: str) -> C:
+    try:
+        return schema.model_validate(dict(values))
+    except ValidationError as error:
+        raise MdmError(_explain(error, where, schema)) from error
+
+
+def _explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
+    """The first mistake of a validation, in one line. A union's complaints about one value are joined."""
+    details = error.errors(include_url=False)
+    first = details[0]
+    if not first["loc"]:
+        return f"{where.rstrip('. ')}: {_reason(first['msg'])}" if where else _reason(first["msg"])
+    key = str(first["loc"][0])
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        known = ", ".join(schema.model_fields) or "no options"
+        return f"{where}{key}: there is no such name.{registry.suggest(key, schema.model_fields)} There are: {known}"
+    same = dict.fromkeys(_reason(detail["msg"]) for detail in details if detail["loc"][:1] == first["loc"][:1])
+    return f"{where}{key}={_shown(first['input'])}: {' or '.join(same)}"
+
+
+def _reason(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "should be")
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

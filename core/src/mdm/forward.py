@@ -1,0 +1,238 @@
+"""From canvases to scores: one model call, the head on the rows that are read, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mdm.kv import Slots, Store
+from mdm.rng import Draws
+from mdm.rules import LogitRules
+from mdm.scoring import CHUNK_ELEMENTS, Stats, statistics
+from mdm.state import Scores, State
+
+if TYPE_CHECKING:
+    from mdm.model import Model
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which positions a forward runs: bool ``at`` ``[R, L]``, of which row r has ``counts[r]``.
+
+    ``write``, if given, marks those whose keys and values are kept.
+    """
+
+    at: Tensor
+    counts: Sequence[int]
+    write: Tensor | None
+
+
+class Scorer:
+    """Scores canvases with one model under one set of logit rules.
+
+    With guidance every canvas has a second guise, its prompt masked out; both ride in the same model call and their
+    logits are merged as u + (w + 1)(c - u) before anything reads them.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        rules: LogitRules,
+        *,
+        grid: int | None = None,
+        guidance: float = 0.0,
+        temperature: float = 0.0,
+        max_rows: int | None = None,
+    ) -> None:
+        self.model = model
+        self.rules = rules
+        self.grid = grid
+        self.guidance = guidance
+        self.temperature = temperature
+        self.max_rows = max_rows
+        self.guises = 2 if guidance else 1
+        self.store: Store | None = None
+
+    def keep(self, rows: int, length: int) -> None:
+        """Start keeping keys and values, for ``rows`` rows of ``length``."""
+        self.store = Store(self.model.layers, rows * self.guises, length)
+
+    def take(self, index: Tensor) -> None:
+        """rows := rows[index], for what is kept."""
+        if self.store is not None:
+            self.store.take(self._store_rows(index))
+
+    def _store_rows(self, rows: Tensor) -> Tensor:
+        guise = torch.arange(self.guises, device=rows.device)
+        return (rows[:, None] * self.guises + guise).flatten()
+
+    def scores(
+        self,
+        state: State,
+        rows: Tensor,
+        tokens: Tensor,
+        lengths: Sequence[int],
+        read: Tensor,
+        counts: Sequence[int],
+        unseen: Tensor,
+        draws: Draws,
+        query: Query | None,
+    ) -> Scores:
+        """Scores of R canvases, ``[R, K]`` with K the largest of ``counts``.
+
+        Args:
+            rows: the row of ``state`` that each canvas belongs to ``[R]``.
+            tokens: the canvases ``[R, L]``, of which ``lengths`` positions are real.
+            read: bool ``[R, L]``, the positions to score, ``counts`` of them in each row.
+            unseen: carried into the result ``[R]``.
+            query: what to run; None runs the whole canvas without keys and values from before.
+        """
+        width = max(max(counts), 1)
+        size = min(self.max_rows or len(counts), len(counts))
+        parts = []
+        for lo in range(0, len(counts), size):
+            cut = slice(lo, lo + size)
+            part_query = query and Query(
+                query.at[cut], query.counts[cut], None if query.write is None else query.write[cut]
+            )
+            parts.append(
+                self._part(
+                    state, rows[cut], tokens[cut], lengths[cut], read[cut], counts[cut], width, draws, cut, part_query
+                )
+            )
+        merged = parts[0] if len(parts) == 1 else tuple(torch.cat(p) for p in zip(*parts, strict=True))
+        at, valid, token, confidence, log_odds, entropy, margin, margin_rank, features = merged
+        return Scores(
+            at, valid, token, confidence, log_odds, entropy, margin, margin_rank, unseen,
+            self.model.log_vocabulary, features if self.temperature > 0 else None,
+        )  # fmt: skip
+
+    def _part(
+        self,
+        state: State,
+        rows: Tensor,
+        tokens: Tensor,
+        lengths: Sequence[int],
+        read: Tensor,
+        counts: Sequence[int],
+        width: int,
+        draws: Draws,
+        cut: slice,
+        query: Query | None,
+    ) -> tuple[Tensor, ...]:
+        hidden, place = self._hidden(state, rows, tokens, lengths, query)
+        total, length = sum(counts), tokens.shape[1]
+        flat = torch.nonzero_static(read.flatten(), size=total)[:, 0]
+        row, at = flat // length, flat % length
+        source = at - 1 if self.model.spec.shift else at
+        if place is not None:
+            source = place[row, source]
+        picked = hidden[row[:, None] * self.guises + torch.arange(self.guises, device=row.device), source[:, None]]
+        keyed = Draws(draws.seed, draws.row_id[cut][row], draws.step[cut][row])
+        stats = self.statistics(picked, tokens, row, at, keyed)
+        # From the flat list of positions that are read back to one line a row.
+        column = (read.cumsum(1) - 1)[row, at]
+        grid = row * width + column
+
+        def line(values: Tensor) -> Tensor:
+            out = values.new_zeros(len(counts) * width, *values.shape[1:])
+            out[grid] = values
+            return out.view(len(counts), width, *values.shape[1:])
+
+        filled = torch.arange(width, device=row.device) < read.sum(1, keepdim=True)
+        return (
+            line(at), filled, line(stats.token), line(stats.confidence), line(stats.log_odds), line(stats.entropy),
+            line(stats.margin), line(stats.margin_rank), line(picked if self.temperature > 0 else at),
+        )  # fmt: skip
+
+    def statistics(
+        self, hidden: Tensor, tokens: Tensor, row: Tensor, at: Tensor, draws: Draws, candidate: int = 0
+    ) -> Stats:
+        """Statistics ``[T]`` of hidden states ``[T, guises, D]``; ``row`` ``[T]`` indexes ``tokens`` ``[R, L]``."""
+        spec = self.model.spec
+        size = max(1, CHUNK_ELEMENTS // spec.vocab_size)
+        parts = []
+        for lo in range(0, max(hidden.shape[0], 1), size):
+            cut = slice(lo, lo + size)
+            logits = self.model.head(hidden[cut].flatten(0, 1)).unflatten(0, (-1, self.guises))
+            merged = logits[:, 0].float()
+            if self.guises == 2:
+                blind = logits[:, 1].float()
+                merged = blind + (self.guidance + 1) * (merged - blind)
+            merged = self.rules(merged, lambda cut=cut: tokens[row[cut]])  # type: ignore[misc]
+            noise = None
+            if self.temperature > 0:
+                keyed = Draws(draws.seed, draws.row_id[cut], draws.step[cut])
+                noise = keyed.token_gumbel(at[cut], spec.vocab_size, candidate)
+            parts.append(statistics(merged, temperature=self.temperature, noise=noise, never=spec.mask_id))
+        return Stats.cat(parts)
+
+    def redrawn(self, state: State, scores: Scores, draws: Draws, candidates: int) -> tuple[Tensor, Tensor]:
+        """Tokens and confidences ``[B, N, K]``: candidate 0 as scored, the others with draws of their own."""
+        assert scores.features is not None
+        width = scores.at.shape[1]
+        row = torch.arange(scores.at.shape[0], device=scores.at.device).repeat_interleave(width)
+        hidden, at = scores.features.flatten(0, 1), scores.at.flatten()
+        keyed = Draws(draws.seed, draws.row_id[row], draws.step[row])
+        tokens, confidences = [scores.token], [scores.confidence]
+        for candidate in range(1, candidates):
+            stats = self.statistics(hidden, state.tokens, row, at, keyed, candidate)
+            tokens.append(stats.token.view(-1, width))
+            confidences.append(stats.confidence.view(-1, width))
+        return torch.stack(tokens, 1), torch.stack(confidences, 1)
+
+    def _hidden(
+        self, state: State, rows: Tensor, tokens: Tensor, lengths: Sequence[int], query: Query | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Hidden states ``[R * guises, Q, D]``, and where in Q each position lies ``[R, L]`` (None: at its own index)."""
+        longest = max(lengths)
+        if self.guises == 2:
+            prompt = (state.positions < state.prompt_length[:, None]) & ~state.slots
+            blind = tokens.masked_fill(prompt[rows], self.model.spec.mask_id)
+            tokens = torch.stack([tokens, blind], 1).flatten(0, 1)
+        whole = query is None or list(query.counts) == list(lengths)
+        if whole:
+            at = state.positions[:longest].expand(tokens.shape[0], -1)
+            place, valid, keys = None, None, longest
+        else:
+            assert query is not None
+            count = max(query.counts)
+            order = query.at.to(torch.int8).sort(dim=1, descending=True, stable=True).indices
+            at = order[:, :count]
+            place = torch.empty_like(order).scatter_(1, order, state.positions.expand_as(order))
+            valid = None
+            if min(query.counts) < count:
+                valid = self._guised(torch.arange(count, device=at.device) < query.at.sum(1, keepdim=True))
+            at, keys = self._guised(at), tokens.shape[1]
+        cache = None
+        if query is not None:
+            cache = self.store
+            assert cache is not None
+            write = None
+            if query.write is not None:
+                write = self._guised(query.write).gather(1, at)
+                write = write if valid is None else write & valid
+            cache.slots = Slots(self._store_rows(rows), None if whole else at, valid, write)
+        mask = None
+        if self.grid is not None or min(lengths) < keys:
+            visible = self._guised(state.real[rows, :keys])[:, None]
+            if self.grid is not None:
+                block = torch.arange(keys, device=at.device) // self.grid
+                visible = visible & (block <= (at // self.grid)[..., None])
+            mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=at.device)
+            mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min).expand(-1, at.shape[1], -1)[:, None]
+        return self.model.hidden(tokens.gather(1, at), at, mask=mask, cache=cache), place
+
+    def _guised(self, x: Tensor) -> Tensor:
+        return x.repeat_interleave(self.guises, 0) if self.guises == 2 else x
+
+
+def attach_redraw(scorer: Scorer, state: State, scores: Scores, draws: Draws) -> Scores:
+    """Scores whose tokens can be drawn again, where there is a token temperature."""
+    if scores.features is None:
+        return scores
+    return replace(scores, redraw=lambda s, candidates: scorer.redrawn(state, s, draws, candidates))

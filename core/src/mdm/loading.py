@@ -1,0 +1,205 @@
+"""From a name to a model: where it lies, which family it is, and weights that are all in place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mdm import registry
+from mdm.errors import MdmError
+from mdm.model import Model
+from mdm.protocols import ModelFamily
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_model(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    adapter: str | None = None,
+    offline: bool = False,
+    **options: Any,
+) -> Model:
+    """Load a checkpoint.
+
+    Args:
+        name: a registered checkpoint ("tiny"), a local folder or a hub id.
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: auto (float32 on CPU, else what the checkpoint names, else bfloat16), float32, bfloat16, float16.
+        adapter: the model family, where config.json does not tell.
+        offline: never ask the hub.
+        options: passed to transformers' ``from_pretrained`` (device_map, quantization_config, attn_implementation).
+
+    Raises:
+        MdmError: the checkpoint is missing, broken, or of a kind that no installed family can take.
+    """
+    folder = _locate(str(name), offline)
+    config = _config(folder)
+    family = _family(config, adapter, folder)
+    if not any(folder.glob("*.safetensors")):
+        pickled = next(iter([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]), None)
+        if pickled is not None:
+            raise MdmError(f"{folder} has its weights in {pickled.name}, a pickle: convert them to safetensors")
+        raise MdmError(f"{folder} holds no *.safetensors file: these are the weights")
+    target = _device(device)
+    return family.load(str(folder), config, device=target, dtype=_dtype(dtype, target, config), **options)
+
+
+def _locate(name: str, offline: bool) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    if name in registry.names("checkpoint"):
+        return _locate(str(registry.resolve("checkpoint", name)()), offline)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        known = ", ".join(registry.names("checkpoint")) or "none is installed"
+        raise MdmError(f"model {name!r}: no such folder, and no such named checkpoint (named ones: {known})")
+    from huggingface_hub import snapshot_download
+
+    files = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=files, local_files_only=offline))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MdmError(f"model {name!r}: not a local folder, and the hub did not give it: {reason}") from None
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MdmError(f"{folder} has no config.json: it is not a checkpoint in Hugging Face format") from None
+    except (OSError, ValueError) as error:
+        raise MdmError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise MdmError(f"{path} is not a JSON object")
+    return config
+
+
+def _family(config: Mapping[str, Any], adapter: str | None, folder: Path) -> ModelFamily:
+    if adapter is not None:
+        chosen: ModelFamily = registry.resolve("model", adapter)
+        return chosen
+    families: dict[str, ModelFamily] = {}
+    for entry in registry.entries("model"):
+        try:
+            families[entry.name] = registry.resolve("model", entry.name)
+        except MdmError:
+            continue  # a broken family harms nobody who does not ask for it
+    claims = [name for name, family in families.items() if family.claims(config)]
+    kind = config.get("model_type") or (config.get("architectures") or ["unnamed"])[0]
+    if not claims:
+        raise MdmError(
+            f"{folder} is a {kind!r} checkpoint, which no installed model family takes "
+            f"(installed: {', '.join(families) or 'none; try mdm-llada'}); --adapter chooses one by hand"
+        )
+    if len(claims) > 1:
+        raise MdmError(f"{folder} is claimed by {' and '.join(claims)}: choose one with --adapter")
+    return families[claims[0]]
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        parsed = torch.device(device)
+    except RuntimeError:
+        raise MdmError(f"device {device!r} is unknown: use auto, cpu, cuda, cuda:N or mps") from None
+    if parsed.type == "cuda" and not torch.cuda.is_available():
+        raise MdmError(f"device {device!r}: this machine has no usable CUDA GPU: use --device cpu")
+    if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
+        raise MdmError(f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA GPUs, counted from 0")
+    if parsed.type == "mps" and not torch.backends.mps.is_available():
+        raise MdmError("device 'mps' is not available on this machine: use --device cpu")
+    return device
+
+
+def _dtype(dtype: str, device: str, config: Mapping[str, Any]) -> str:
+    if dtype == "auto":
+        named = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16").removeprefix("torch.")
+        return "float32" if device == "cpu" else named if named in DTYPES else "bfloat16"
+    if dtype not in DTYPES:
+        raise MdmError(f"dtype {dtype!r} is unknown: use auto, {', '.join(DTYPES)}")
+    return dtype
+
+
+def load_network(
+    module: Any,
+    source: str,
+    config: Any,
+    *,
+    device: str,
+    dtype: str,
+    key_mapping: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Any:
+    """A transformers module with every weight of ``source`` in its place.
+
+    Args:
+        module: a transformers class, for example ``LlamaForCausalLM``.
+        config: its configuration; causal attention is switched off.
+        key_mapping: regular expressions from the checkpoint's weight names to the module's.
+
+    Raises:
+        MdmError: a file that cannot be read; a missing, unexpected or misshapen weight.
+    """
+    config.is_causal = False
+    if "device_map" not in options:
+        options["device_map"] = {"": device}
+    try:
+        network, info = module.from_pretrained(
+            source,
+            config=config,
+            dtype=DTYPES[dtype],
+            key_mapping=dict(key_mapping or {}),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise MdmError(f"{source}: the weights cannot be read: {lines[0]}") from None
+    for kind in ("mismatched_keys", "missing_keys", "unexpected_keys"):
+        keys = sorted(str(k[0] if isinstance(k, tuple) else k) for k in info.get(kind) or ())
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            word = {"mismatched_keys": "the wrong shape for", "missing_keys": "no", "unexpected_keys": "a surplus"}[kind]
+            raise MdmError(f"{source}: the checkpoint has {word} weight {keys[0]}{more}: it does not fit its config.json")
+    return network.eval().requires_grad_(False)
+
+
+def load_tokenizer(source: str) -> Any:
+    """The checkpoint's own tokenizer.json, without remote code; None where it has none."""
+    folder = Path(source)
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, clean_up_tokenization_spaces=False)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise MdmError(f"{folder / 'tokenizer.json'} cannot be read: {lines[0]}") from None
+
+
+def refuse(config: Mapping[str, Any], accepted: Mapping[str, tuple[Any, ...]], where: str) -> None:
+    """Refuse a config key whose value selects what the family does not do.
+
+    Args:
+        accepted: for each key, the values it may have. A missing key is fine.
+    """
+    for key, values in accepted.items():
+        if key in config and config[key] not in values:
+            wanted = " or ".join(repr(v) for v in values)
+            raise MdmError(f"{where}: config key {key!r} is {config[key]!r}, and this family runs only {wanted}")

@@ -1,0 +1,210 @@
+"""What is installed: the only place that knows.
+
+A plugin is an entry point: a name in the group of its kind, in the metadata of an installed package. Listing reads
+metadata and imports nothing; ``resolve`` imports one plugin, and a plugin that cannot be imported harms nobody who
+does not ask for it by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import Distribution, EntryPoint, distributions
+from typing import Any
+
+from mdm.errors import MdmError
+
+KINDS = {
+    "model": "mdm.models",
+    "checkpoint": "mdm.checkpoints",
+    "sampler": "mdm.samplers",
+    "cache": "mdm.caches",
+    "task": "mdm.tasks",
+    "command": "mdm.commands",
+    "hook": "mdm.hooks",
+}
+"""Kind of plugin -> its entry-point group."""
+
+_SEAM = {
+    "model": ("claims", "load"),
+    "sampler": ("Options", "works_on", "decide"),
+    "cache": ("Options", "plan"),
+    "task": ("Options", "metric", "default_limit", "examples", "prompt", "grade"),
+}
+"""What a plugin of a kind must have (mdm.protocols), so that a wrong one is named before it is used."""
+
+_BROUGHT_BY = {
+    "model": {
+        "llada": "mdm-llada",
+        "dream": "mdm-dream",
+        "sdar": "mdm-sdar",
+        "mmada": "mdm-mmada",
+        "mlm": "mdm-mlm",
+        "ar": "mdm-ar",
+    },
+    "checkpoint": {"tiny": "mdm-tiny"},
+    "sampler": {
+        "confidence": "mdm-greedy",
+        "entropy": "mdm-greedy",
+        "margin": "mdm-greedy",
+        "random": "mdm-greedy",
+        "left-to-right": "mdm-greedy",
+        "info-gain": "mdm-infogain",
+        "lookum": "mdm-infogain",
+        "pc": "mdm-pc",
+        "linear-position": "mdm-pc",
+        "eb": "mdm-eb",
+        "fastdllm-threshold": "mdm-fastdllm",
+        "fastdllm-factor": "mdm-fastdllm",
+        "sdar-static": "mdm-fastdllm",
+        "sdar-dynamic": "mdm-fastdllm",
+        "remdm": "mdm-remdm",
+        "klass": "mdm-klass",
+        "beam": "mdm-beam",
+    },
+    "cache": {"prefix": "mdm-kvcache", "dual": "mdm-kvcache"},
+    "task": {
+        "sudoku": "mdm-planning",
+        "countdown": "mdm-planning",
+        "equations": "mdm-planning",
+        "gsm8k": "mdm-math",
+        "math500": "mdm-math",
+        "humaneval": "mdm-code",
+        "mbpp": "mdm-code",
+    },
+}
+"""Packages we know of, for the hint in an error. Nothing is looked up here to run."""
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One plugin as its package announces it; ``value`` is ``module:attribute``."""
+
+    kind: str
+    name: str
+    value: str
+    dist: str
+    version: str
+
+    @property
+    def package(self) -> str:
+        return f"{self.dist} {self.version}"
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """All installed plugins of a kind (of every kind by default), sorted. Imports none of them."""
+    kinds = {KINDS[kind]: kind} if kind else {group: name for name, group in KINDS.items()}
+    found = {
+        Entry(kinds[point.group], point.name, point.value, dist.name, dist.version)
+        for dist, point in _entry_points()
+        if point.group in kinds
+    }
+    order = {name: rank for rank, name in enumerate(KINDS)}
+    return sorted(found, key=lambda entry: (order[entry.kind], entry))
+
+
+def names(kind: str) -> list[str]:
+    """The names one may ask for, each once."""
+    return sorted({entry.name for entry in entries(kind)})
+
+
+def find(kind: str, name: str) -> Entry:
+    """The one installed plugin of that name, not imported.
+
+    Raises:
+        MdmError: there is none, or two packages bring it.
+    """
+    found = [entry for entry in entries(kind) if entry.name == name]
+    if not found:
+        raise MdmError(_unknown(kind, name))
+    if len(found) > 1:
+        raise MdmError(_ambiguous(found))
+    return found[0]
+
+
+def resolve(kind: str, name: str) -> Any:
+    """Import a plugin and return what its entry point names.
+
+    Raises:
+        MdmError: unknown, brought by two packages, or broken; the message names the package and the cause.
+    """
+    return load(find(kind, name))
+
+
+def load(entry: Entry) -> Any:
+    """Import one plugin, whatever it may do on import.
+
+    Raises:
+        MdmError: it does not import, or lacks what its kind must have.
+    """
+    what = f"{entry.kind} {entry.name!r} of package {entry.package}"
+    try:
+        plugin = EntryPoint(entry.name, entry.value, KINDS[entry.kind]).load()
+    except (Exception, SystemExit) as error:
+        raise MdmError(f"{what} does not load: {_cause(error)}") from error
+    missing = [attribute for attribute in _SEAM.get(entry.kind, ()) if not hasattr(plugin, attribute)]
+    if missing:
+        raise MdmError(f"{what} is not a {entry.kind}: {entry.value} has no {', '.join(missing)}")
+    return plugin
+
+
+def check() -> list[tuple[Entry, str | None]]:
+    """Import every plugin; with each, what is wrong with it, or None."""
+    return [(entry, _fault(entry)) for entry in entries()]
+
+
+def suggest(wrong: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for a misspelt name, or nothing."""
+    near = difflib.get_close_matches(wrong, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _fault(entry: Entry) -> str | None:
+    try:
+        if entry.kind == "hook":  # hooks all run together: their names need not be unique
+            load(entry)
+        else:
+            same = [other for other in entries(entry.kind) if other.name == entry.name]
+            if len(same) > 1:
+                return _ambiguous(same)
+            load(entry)
+    except MdmError as error:
+        return str(error)
+    return None
+
+
+def _entry_points() -> Iterator[tuple[Distribution, EntryPoint]]:
+    """Every entry point of every distribution, the first of a name on the path winning.
+
+    ``importlib.metadata.entry_points`` does the same, but one unreadable metadata file anywhere makes it raise.
+    """
+    seen: set[str] = set()
+    for dist in distributions():
+        try:
+            name = dist.name.lower().replace("_", "-").replace(".", "-")
+            if name in seen:
+                continue
+            seen.add(name)
+            points = [point for point in dist.entry_points if point.group.startswith("mdm.")]
+        except Exception:
+            continue  # a package with broken metadata announces nothing
+        yield from ((dist, point) for point in points)
+
+
+def _unknown(kind: str, name: str) -> str:
+    installed, brought = names(kind), _BROUGHT_BY.get(kind, {})
+    if name in brought:
+        return f"{kind} {name!r} comes with the package {brought[name]}, which is not installed"
+    hint = suggest(name, installed) or suggest(name, brought)
+    return f"unknown {kind} {name!r}.{hint} Installed: {', '.join(installed) or 'none'}"
+
+
+def _ambiguous(found: list[Entry]) -> str:
+    packages = " and ".join(entry.package for entry in found)
+    return f"{found[0].kind} {found[0].name!r} is brought by several packages, {packages}: uninstall all but one"
+
+
+def _cause(error: BaseException) -> str:
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,0 +1,91 @@
+"""Keyed random draws: a pure function of (seed, row, step, purpose, candidate, position[, token]).
+
+No generator is kept and no global one is touched, so a row draws the same numbers in any batch, in any
+order and on any device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+# splitmix64 (Steele, Lea & Flood 2014), as signed 64-bit constants; products wrap.
+_GOLDEN = -7046029254386353131
+_MIX_1 = -4658895280553007687
+_MIX_2 = -7723592293110705685
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def _absorb(state: Tensor, key: Tensor | int) -> Tensor:
+    return _mix((state ^ key) + _GOLDEN)
+
+
+def _unit(state: Tensor) -> Tensor:
+    """float32 in (0, 1) from the top 32 bits; never 0, and 1 only by rounding."""
+    return (_shift(state, 32).to(torch.float32) + 0.5) * 2.0**-32
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one step.
+
+    ``row_id`` and ``step`` are int64 ``[B]``.
+    """
+
+    seed: int
+    row_id: Tensor
+    step: Tensor
+
+    def later(self, steps: int = 1) -> Draws:
+        """The draws of a later step of the same rows."""
+        return Draws(self.seed, self.row_id, self.step + steps)
+
+    def rows(self, index: Tensor) -> Draws:
+        """The draws of rows ``index`` ``[R]``."""
+        return Draws(self.seed, self.row_id[index], self.step[index])
+
+    def _keys(self, purpose: str, at: Tensor, candidate: Tensor | int) -> Tensor:
+        state = _absorb(_mix(self.row_id + _GOLDEN), self.seed)
+        state = _absorb(_absorb(state, self.step), crc32(purpose.encode()))
+        state = state.view(-1, *([1] * (at.dim() - 1)))
+        return _absorb(_absorb(state, candidate), at)
+
+    def uniform(self, purpose: str, at: Tensor, candidate: Tensor | int = 0) -> Tensor:
+        """Uniforms in (0, 1), one for each position.
+
+        Args:
+            purpose: what the numbers are for; different purposes are independent.
+            at: positions ``[B, ..., K]``.
+            candidate: broadcastable to ``at``.
+
+        Returns:
+            float32, shaped as ``at`` and ``candidate`` broadcast.
+        """
+        return _unit(self._keys(purpose, at, candidate))
+
+    def gumbel(self, purpose: str, at: Tensor, candidate: Tensor | int = 0) -> Tensor:
+        """Standard Gumbel noise, one for each position; shapes as ``uniform``."""
+        return _gumbel(self._keys(purpose, at, candidate))
+
+    def token_gumbel(self, at: Tensor, vocabulary: int, candidate: Tensor | int = 0) -> Tensor:
+        """Standard Gumbel noise ``[..., V]`` over the tokens of each position in ``at``."""
+        keys = self._keys("token", at, candidate)
+        return _gumbel(_absorb(keys[..., None], torch.arange(vocabulary, device=at.device)))
+
+
+def _gumbel(state: Tensor) -> Tensor:
+    # -log of an exponential built from a small uniform keeps full resolution in the upper tail, which decides.
+    return -torch.log(-torch.log1p(-_unit(state)))

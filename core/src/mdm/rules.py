@@ -1,0 +1,43 @@
+"""Everything done to logits before they are scored, in one place: penalties, bans and transformers' processors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+Processor = Callable[[Tensor, Tensor], Tensor]
+"""transformers' LogitsProcessor: (canvas ids ``[T, L]``, logits ``[T, V]``) -> logits ``[T, V]``."""
+
+
+@dataclass(frozen=True)
+class LogitRules:
+    """Applied wherever logits are scored, lookahead included.
+
+    ``penalties``: a constant taken off a token's logit (nats). ``suppressed``: tokens never drawn.
+    ``allowed``: ranges ``[start, stop)`` outside of which nothing is drawn; None: no restriction.
+    """
+
+    penalties: Mapping[int, float] = field(default_factory=dict)
+    suppressed: tuple[int, ...] = ()
+    allowed: tuple[tuple[int, int], ...] | None = None
+    processors: Sequence[Processor] = ()
+
+    def __call__(self, logits: Tensor, canvas: Callable[[], Tensor]) -> Tensor:
+        """Logits ``[T, V]`` after the rules; ``canvas`` gives the ids ``[T, L]`` that each row of logits belongs to."""
+        if self.penalties:
+            ids = torch.tensor(list(self.penalties), device=logits.device)
+            amounts = torch.tensor(list(self.penalties.values()), device=logits.device, dtype=logits.dtype)
+            logits = logits.index_add(1, ids, -amounts.expand(logits.shape[0], -1))
+        if self.suppressed:
+            logits = logits.index_fill(1, torch.tensor(self.suppressed, device=logits.device), -torch.inf)
+        if self.allowed is not None:
+            outside = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+            for start, stop in self.allowed:
+                outside[start:stop] = False
+            logits = logits.masked_fill(outside, -torch.inf)
+        for processor in self.processors:
+            logits = processor(canvas(), logits)
+        return logits

@@ -1,0 +1,45 @@
+"""The base of sampler plugins: what every policy has, with the usual answers."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from mdm.protocols import NoOptions
+from mdm.rng import Draws
+from mdm.state import Commit, Evaluate, Rowwise, Scores, State
+
+Decision = Commit | Generator[Evaluate, Scores, Commit]
+
+
+class BaseSampler:
+    """Override ``decide``; the rest has the answers of a sampler without memory."""
+
+    Options: ClassVar[type[BaseModel]] = NoOptions
+    works_on: ClassVar[Literal["block", "canvas"]] = "block"
+    """Which masks a row may commit: its current block's, or the whole canvas's."""
+    reads: ClassVar[Literal["masked", "generated"]] = "masked"
+    """Which positions of that span are scored: masks, or also those decoded before."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def begin(self, state: State) -> Rowwise | None:
+        """What to remember of new rows; called again whenever rows join."""
+        return None
+
+    def decide(self, state: State, scores: Scores, memory: Any, draws: Draws) -> Decision:
+        """One step for all rows at once."""
+        raise AssertionError(f"{type(self).__name__} defines no decide")
+
+    def finished(self, state: State, memory: Any) -> Tensor:
+        """bool ``[B]``"""
+        return ~state.masked.any(-1)
+
+    def pick(self, state: State, memory: Any) -> Tensor:
+        """int64 ``[P]``: of finished rows, the one that answers each prompt (default: every row is its own)."""
+        return torch.arange(state.tokens.shape[0], device=state.device)

@@ -1,0 +1,220 @@
+"""What is being decoded, and what samplers and caches say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class State:
+    """The canvases of all rows. L is the longest row's length; shorter rows are padded on the right.
+
+    Positions count from a row's own first prompt token.
+    """
+
+    tokens: Tensor
+    """int64 ``[B, L]``"""
+    masked: Tensor
+    """bool ``[B, L]``: still to be decoded"""
+    real: Tensor
+    """bool ``[B, L]``: not padding"""
+    slots: Tensor
+    """bool ``[B, L]``: masked when the row began"""
+    starts: Tensor
+    """int64 ``[B, M]``: where each block starts, ascending, padded with L"""
+    prompt_length: Tensor
+    """int64 ``[B]``"""
+    row_id: Tensor
+    """int64 ``[B]``: keys the row's random draws"""
+    request: Tensor
+    """int64 ``[B]``: the prompt a row serves; beams share one"""
+    span: Tensor
+    """int64 ``[B, 2]``: the block the row works on, ``[start, stop)``"""
+    entered: Tensor
+    """bool ``[B]``: the row has just entered its block"""
+    step: Tensor
+    """int64 ``[B]``: steps taken"""
+    block_step: Tensor
+    """int64 ``[B]``: steps taken in this block"""
+    budget: Tensor
+    """int64 ``[B]``: how many tokens the schedule commits this step"""
+
+    @property
+    def device(self) -> torch.device:
+        return self.tokens.device
+
+    @property
+    def positions(self) -> Tensor:
+        """int64 ``[L]``"""
+        return torch.arange(self.tokens.shape[1], device=self.device)
+
+    @property
+    def in_span(self) -> Tensor:
+        """bool ``[B, L]``: positions of the row's current block"""
+        at = self.positions
+        return (at >= self.span[:, :1]) & (at < self.span[:, 1:]) & self.real
+
+    @property
+    def open(self) -> Tensor:
+        """bool ``[B, L]``: masked positions of the row's current block"""
+        return self.masked & self.in_span
+
+    def rows(self, index: Tensor) -> State:
+        """Rows ``index`` ``[R]``, in that order."""
+        return _rows(self, index)
+
+
+def _rows(item: _T, index: Tensor) -> _T:
+    """``item`` with every tensor field indexed along its row axis."""
+    record: Any = item
+    changed = {f.name: v[index] for f in fields(record) if isinstance(v := getattr(item, f.name), Tensor)}
+    return replace(record, **changed)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the model says at the positions that were read.
+
+    All ``[B, K]``, or ``[B, N, K]`` as the answer to an ``Evaluate``. Where ``valid`` is False the rest means nothing.
+    Statistics are described at ``mdm.scoring.Stats``.
+    """
+
+    at: Tensor
+    """int64: absolute positions, ascending"""
+    valid: Tensor
+    token: Tensor
+    confidence: Tensor
+    log_odds: Tensor
+    entropy: Tensor
+    margin: Tensor
+    margin_rank: Tensor
+    unseen: Tensor
+    """int64 ``[B]`` or ``[B, N]``: masked positions within reach that this forward did not compute"""
+    log_vocabulary: float
+    """ln V, the entropy counted for an unseen mask (nats)"""
+    features: Tensor | None = None
+    """``[..., K, D]``: kept where tokens are drawn, so that they can be drawn again"""
+    redraw: Callable[[Scores, int], tuple[Tensor, Tensor]] | None = None
+
+    def rows(self, index: Tensor) -> Scores:
+        return _rows(self, index)
+
+    def pick(self, choice: Tensor) -> Scores:
+        """Of scores ``[B, N, K]``, candidate ``choice`` ``[B]`` of each row: scores ``[B, K]``."""
+        row = torch.arange(choice.shape[0], device=choice.device)
+        changed = {f.name: v[row, choice] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **changed)
+
+    def blank(self, count: int, width: int) -> Scores:
+        """``count`` rows of ``width`` positions, none of them valid."""
+        changed = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                rest = () if f.name == "unseen" else (width, *value.shape[2:])
+                changed[f.name] = value.new_zeros(count, *rest)
+        return replace(self, **changed)
+
+    def placed(self, index: Tensor, count: int, base: Scores | None = None) -> Scores:
+        """These rows at ``index`` ``[R]`` among ``count`` rows; the others as in ``base``, or without a valid entry."""
+        width = max(self.at.shape[1], base.at.shape[1] if base is not None else 0)
+        out = self.blank(count, width)
+        parts = [(torch.arange(count, device=index.device), base)] if base is not None else []
+        for where, part in [*parts, (index, self)]:
+            for f in fields(part):
+                value = getattr(part, f.name)
+                if isinstance(value, Tensor):
+                    target = getattr(out, f.name)
+                    if f.name == "unseen":
+                        target[where] = value
+                    else:
+                        target[where, : value.shape[1]] = value
+        return out
+
+    def unflatten(self, rows: int, candidates: int) -> Scores:
+        """Scores ``[B * N, K]`` as ``[B, N, K]``."""
+        changed = {
+            f.name: v.unflatten(0, (rows, candidates))
+            for f in fields(self)
+            if isinstance(v := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **changed)
+
+    def uncertainty(self) -> Tensor:
+        """State uncertainty, the mean entropy over the masks within reach (nats): ``[B]`` or ``[B, N]``."""
+        seen = self.entropy.where(self.valid, 0.0).sum(-1)
+        count = self.valid.sum(-1) + self.unseen
+        return (seen + self.unseen * self.log_vocabulary) / count.clamp_min(1)
+
+    def draws(self, candidates: int) -> tuple[Tensor, Tensor]:
+        """Tokens and their confidences ``[B, N, K]``: the first as scored, the others drawn afresh.
+
+        Without a token temperature all are the same.
+        """
+        shape = (self.at.shape[0], candidates, self.at.shape[-1])
+        if self.redraw is None or candidates <= 1:
+            return self.token[:, None].expand(shape), self.confidence[:, None].expand(shape)
+        return self.redraw(self, candidates)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Which of the scored positions get which tokens.
+
+    ``where`` and ``tokens`` lie over ``Scores.at``: ``[B, K]``, or ``[B, N, K]`` inside an ``Evaluate``. The mask id as a
+    token re-masks a position.
+    """
+
+    where: Tensor
+    tokens: Tensor
+    scores: Scores | None = None
+    """The next step's scores, if already known"""
+    known: Tensor | None = None
+    """bool ``[B]``: for which rows they are (None: all)"""
+    bypass: Tensor | None = None
+    """bool ``[B]``: rows that were committed without the sampler's usual deliberation; named in the trace"""
+    source: Tensor | None = None
+    """int64 ``[B']``: the row that each new row continues from (beams); None: its own"""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """"What would I see if I committed each of these?" Leaves no trace in the state or the cache.
+
+    ``valid`` ``[B, N]``: candidates worth a forward. ``reach``: the masks to score, of the whole canvas ("open") or of
+    the current block ("span").
+    """
+
+    candidates: Commit
+    valid: Tensor
+    reach: Literal["open", "span"] = "open"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the model runs in one step; all bool ``[B, L]``.
+
+    A row that writes nothing into the cache may skip its forward where its scores are known already.
+    """
+
+    query: Tensor
+    """positions to run"""
+    write: Tensor
+    """those of them whose keys and values are kept for later steps"""
+    window: Tensor
+    """positions that an ``Evaluate`` in this step runs"""
+
+
+@dataclass(frozen=True)
+class Rowwise:
+    """Base of a sampler's memory: a frozen dataclass whose tensor fields have a leading row axis."""
+
+    def rows(self, index: Tensor) -> Self:
+        return _rows(self, index)

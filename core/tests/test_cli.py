@@ -1,0 +1,149 @@
+"""The command line in processes of its own: quick, whatever is installed, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+BROKEN = {
+    "mdm.samplers": {"broken-sampler": "fake_broken:S"},
+    "mdm.commands": {"broken-command": "fake_broken:c"},
+    "mdm.hooks": {"broken-hook": "fake_broken:h"},
+}
+WHOLE = """
+    import click
+    from pydantic import BaseModel, Field
+
+    class Options(BaseModel):
+        power: float = Field(0.5, description="How sharp.")
+
+    class Sampler:
+        '''Commits the sharpest.'''
+        Options = Options
+        works_on = "block"
+        def decide(self, *args): ...
+
+    @click.command()
+    @click.argument("name")
+    def greet(name):
+        click.echo(f"hello {name}")
+"""
+
+
+@pytest.fixture(autouse=True)
+def packages(site):
+    site.package("fake-broken", BROKEN, "import no_such_module_", version="0.3")
+    points = {"mdm.samplers": {"sharp": "fake_whole:Sampler"}, "mdm.commands": {"greet": "fake_whole:greet"}}
+    site.package("fake-whole", points, WHOLE)
+
+
+def refused(done, *said):
+    """One line on stderr, nothing on stdout, exit code 2."""
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert done.stderr.startswith("mdm: ") and done.stderr.count("\n") == 1, done.stderr
+    for words in said:
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize("args", [["--help"], ["plugins"], ["run", "--help"], ["plugins", "--json"], ["--version"]])
+def test_help_and_listing_import_nothing_heavy(site, args):
+    code = f"""
+import sys
+from mdm.cli import main
+try:
+    main({args!r})
+except SystemExit as stop:
+    assert not stop.code, stop.code
+heavy = {{"torch", "transformers", "accelerate", "numpy", "fake_whole", "fake_broken"}}
+print("imported:", sorted(heavy & set(sys.modules)))
+"""
+    done = site.python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("imported: []\n") and not done.stderr
+
+
+def test_help_lists_everybodys_commands(site):
+    done = site.mdm("--help")
+    for words in (
+        "run ",
+        "generate ",
+        "plugins ",
+        "doctor ",
+        "greet ",
+        "(from fake-whole 1.0)",
+        "(from fake-broken 0.3)",
+    ):
+        assert words in done.stdout
+    assert site.mdm().stdout == done.stdout
+
+
+def test_commands_of_others(site):
+    assert site.mdm("greet", "you").stdout == "hello you\n"
+    refused(site.mdm("broken-command"), "command 'broken-command' of package fake-broken 0.3 does not load: ModuleNot")
+
+
+def test_plugins_lists_the_broken_too(site):
+    done = site.mdm("plugins", "--json")
+    listed = {(entry["kind"], entry["name"]): entry for entry in json.loads(done.stdout)}
+    assert listed["sampler", "broken-sampler"]["dist"] == "fake-broken"
+    assert listed["sampler", "sharp"]["version"] == "1.0"
+    assert listed["hook", "broken-hook"]["value"] == "fake_broken:h"
+    table = site.mdm("plugins").stdout
+    assert all(name in table for _, name in listed)
+
+
+def test_plugins_check_names_what_broke(site):
+    done = site.mdm("plugins", "--check")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stdout.count("broken: ") == 3
+    assert "sampler 'broken-sampler' of package fake-broken 0.3 does not load: ModuleNotFoundError" in done.stdout
+    faults = {entry["name"]: entry["error"] for entry in json.loads(site.mdm("plugins", "--check", "--json").stdout)}
+    assert faults["sharp"] is None and "no_such_module_" in faults["broken-hook"]
+    assert site.mdm("plugins", "sharp", "--check").returncode == 0
+
+
+def test_plugin_documents_its_options(site):
+    done = site.mdm("plugins", "sharp")
+    for words in ("sampler sharp (fake-whole 1.0", "Commits the sharpest.", "power: float = 0.5", "How sharp."):
+        assert words in done.stdout
+    (entry,) = json.loads(site.mdm("plugins", "sharp", "--json").stdout)
+    assert entry["options"] == [{"name": "power", "type": "float", "default": 0.5, "description": "How sharp."}]
+    refused(site.mdm("plugins", "sharpp"), "no plugin 'sharpp' is installed. Did you mean 'sharp'?")
+    refused(site.mdm("plugins", "broken-sampler"), "fake-broken 0.3 does not load")
+
+
+def test_doctor(site):
+    done = site.mdm("doctor", "--json")
+    found = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert done.returncode == 1 and found["torch"]["ok"] and found["python"]["ok"] and found["mdm-core"]["ok"]
+    assert "3 of" in found["plugins"]["detail"] and "fake-broken 0.3" in found["plugins"]["detail"]
+    site.package("mdm-core", {}, version="0.2.0")
+    assert "wrong  mdm-core: 0.2.0 is the unrelated package" in site.mdm("doctor").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["rnu"], "No such command 'rnu'. Did you mean 'run'? (see mdm --help)"),
+        (["run", "--smapler", "x"], "--sampler"),
+        (["run", "--sampler", "shrap"], "unknown sampler 'shrap'. Did you mean 'sharp'? Installed: "),
+        (["run", "--sampler", "broken-sampler"], "fake-broken 0.3 does not load: ModuleNotFoundError"),
+        (["run", "--sampler", "sharp", "--cache", "nnoe"], "unknown cache 'nnoe'. Did you mean 'none'?"),
+        (["run", "--sampler", "sharp", "--task", "x"], "unknown task 'x'."),
+        (["run", "--limit", "0"], "'--limit'"),
+        (["run", "--data", "none.csv"], "'none.csv' does not exist"),
+        (["run", "--config", "none.yaml"], "'none.yaml' does not exist"),
+        (["run", "--steps", "3", "--tokens-per-step", "2"], "steps and tokens_per_step both set the pace"),
+        (["generate"], "Missing argument 'TEXT'"),
+        (["generate", "x", "--sampler", "sharp", "-o", "pwoer=1"], "no option 'pwoer'. Did you mean 'power'?"),
+        (
+            ["generate", "x", "--sampler", "sharp", "--gen-length", "0"],
+            "--gen-length is 0 and the text holds no [MASK]",
+        ),
+        (["generate", "x", "--sampler", "sharp", "--infill"], "--gen-length is 0 and the text holds no [MASK]"),
+        (["generate", "x", "--sampler", "sharp", "--sampler", "broken-sampler"], "does not load"),
+    ],
+)
+def test_mistakes_are_one_line(site, args, said):
+    refused(site.mdm(*args), said)

@@ -1,0 +1,178 @@
+"""Files and flags merge, options find their plugins, and mistakes are named in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from mdm import config
+from mdm.config import DecodeConfig, RunConfig
+from mdm.errors import MdmError
+
+PLUGINS = """
+    from typing import Literal
+    from pydantic import BaseModel, ConfigDict, Field
+
+    class Base(BaseModel):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+    class SharpOptions(Base):
+        candidates: int | Literal["all"] = Field(8, description="How many.")
+        power: float = Field(0.5, ge=0)
+        shared: int = 1
+
+    class DullOptions(Base):
+        power: float = 1.0
+
+    class StoreOptions(Base):
+        shared: int = 2
+
+    class TaskOptions(Base):
+        size: int = 4
+
+    class Sharp:
+        Options = SharpOptions
+        works_on = "block"
+        def decide(self, *args): ...
+
+    class Dull(Sharp):
+        Options = DullOptions
+
+    class Store:
+        Options = StoreOptions
+        def plan(self, *args): ...
+
+    class Grid:
+        Options = TaskOptions
+        metric, default_limit = "solved", 7
+        def examples(self, **kw): ...
+        def prompt(self, *args): ...
+        def grade(self, *args): ...
+"""
+
+
+@pytest.fixture(autouse=True)
+def plugins(site):
+    points = {
+        "mdm.samplers": {"sharp": "fake_config:Sharp", "dull": "fake_config:Dull"},
+        "mdm.caches": {"store": "fake_config:Store"},
+        "mdm.tasks": {"grid": "fake_config:Grid"},
+    }
+    site.package("fake-config", points, PLUGINS)
+
+
+FLAGS = {"sampler": ["sharp"], "cache": "store", "task": "grid"}
+
+
+def build(*assignments, file=None, **flags):
+    return config.build(RunConfig, file, {**FLAGS, **flags}, assignments)
+
+
+def fault(*assignments, file=None, **flags):
+    with pytest.raises(MdmError) as caught:
+        build(*assignments, file=file, **flags)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_options_are_complete_and_typed():
+    built = build("candidates=all", "size=9")
+    assert built.options == {
+        "sharp": {"candidates": "all", "power": 0.5, "shared": 1},
+        "store": {"shared": 2},
+        "grid": {"size": 9},
+    }
+
+
+def test_an_option_of_several_samplers_goes_to_each():
+    built = build("power=2", sampler=["sharp", "dull"])
+    assert (built.options["sharp"]["power"], built.options["dull"]["power"]) == (2.0, 2.0)
+    built = build("power=2", "dull.power=3", sampler=["sharp", "dull"])
+    assert (built.options["sharp"]["power"], built.options["dull"]["power"]) == (2.0, 3.0)
+
+
+def test_an_option_of_two_kinds_must_be_qualified():
+    assert fault("shared=5") == "-o shared=5: which one, sharp.shared or store.shared?"
+    assert build("store.shared=5").options["store"] == {"shared": 5}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("candidats=4", "no option 'candidats'. Did you mean 'candidates'? There are: sharp.candidates, sharp.power"),
+        ("sharp.candidats=4", "option sharp.candidats: there is no such name. Did you mean 'candidates'?"),
+        ("shrap.candidates=4", "'shrap' is no part of this run. Did you mean 'sharp'? It has: sharp, store, grid"),
+        ("candidates=some", "option sharp.candidates=some: should be a valid integer"),
+        ("candidates=some", "or should be 'all'"),
+        ("power=-1", "option sharp.power=-1: should be greater than or equal to 0"),
+        ("candidates", "-o candidates: expected option=value"),
+        ("candidates=[1", "not a YAML scalar"),
+    ],
+)
+def test_option_mistakes(assignment, said):
+    assert said in fault(assignment)
+
+
+def test_dashes_are_underscores_and_values_are_yaml():
+    assert config._scalar("", "null") is None and config._scalar("", "true") is True
+    assert build("power=1e-3").options["sharp"]["power"] == 0.001
+    assert fault("no-such-option=1").startswith("-o no-such-option=1: no option 'no_such_option'")
+
+
+def test_flags_win_over_the_file(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("sampler: [sharp, dull]\nsteps: 3\nseed: 4\noptions: {sharp: {candidates: 2, power: 3}}\n")
+    built = config.build(RunConfig, file, {"steps": 5, "cache": "store", "task": "grid"}, ["candidates=9"])
+    assert (built.sampler, built.steps, built.seed) == (["sharp", "dull"], 5, 4)
+    assert built.options["sharp"] == {"candidates": 9, "power": 3.0, "shared": 1}
+
+
+def test_options_of_a_plugin_that_a_flag_replaced_are_dropped(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("sampler: sharp\noptions: {sharp: {candidates: 2}}\n")
+    assert "sharp" not in build(file=file, sampler=["dull"]).options
+    file.write_text("sampler: sharp\noptions: {shrap: {candidates: 2}}\n")
+    assert "options of 'shrap', which is no part of this run. Did you mean 'sharp'?" in fault(file=file)
+
+
+def test_what_is_written_reads_back_the_same(tmp_path):
+    built = build("candidates=all", sampler=["sharp", "dull"], data=tmp_path / "x.csv", temperature=0.1, limit=3)
+    file = tmp_path / "config.yaml"
+    file.write_text(config.to_yaml(built))
+    assert config.build(RunConfig, file) == built
+    assert config.parse(RunConfig, file) == built
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gen_lenght: 3", "a.yaml: gen_lenght: there is no such name. Did you mean 'gen_length'?"),
+        ("steps: 0", "a.yaml: steps=0: should be greater than or equal to 1"),
+        ("steps: 4\ntokens_per_step: 2", "steps and tokens_per_step both set the pace: give one"),
+        ("schedule: evn", "a.yaml: schedule=evn: should be 'even', 'linear', 'cosine' or 'dream'"),
+        ("sampler: [sharp, sharp]", "the same name twice"),
+        ("- 1", "expected keys and values, found list"),
+        ("a: [", "not YAML"),
+        ("options: {candidates: 4}", "should be a valid dictionary"),
+    ],
+)
+def test_file_mistakes(tmp_path, text, said):
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(MdmError) as caught:
+        config.build(RunConfig, file, {})
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(MdmError, match="cannot read .*none.yaml: No such file"):
+        config.build(RunConfig, tmp_path / "none.yaml")
+
+
+def test_without_arguments_a_run_is_the_main_job():
+    plain = RunConfig()
+    assert (plain.model, plain.sampler, plain.cache, plain.task) == (["tiny"], ["info-gain"], "none", "sudoku")
+    assert set(RunConfig.model_fields) - set(DecodeConfig.model_fields) == {"task", "data", "limit"}
+
+
+def test_unknown_plugin_is_named_first():
+    assert fault(sampler=["shrp"]).startswith("unknown sampler 'shrp'. Did you mean 'sharp'?")

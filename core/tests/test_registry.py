@@ -1,0 +1,111 @@
+"""What is installed, from packages' metadata alone."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from mdm import registry
+from mdm.errors import MdmError
+
+SAMPLER = """
+    class Options: ...
+    class Good:
+        Options = Options
+        works_on = "block"
+        def decide(self, *args): ...
+    class Bad: ...
+"""
+
+
+def test_listing_imports_nothing(site):
+    site.package("fake-a", {"mdm.samplers": {"fake": "fake_a:Good"}}, "raise RuntimeError('imported')")
+    (entry,) = [entry for entry in registry.entries("sampler") if entry.name == "fake"]
+    assert (entry.dist, entry.version, entry.value) == ("fake-a", "1.0", "fake_a:Good")
+    assert "fake" in registry.names("sampler")
+    assert "fake_a" not in sys.modules
+
+
+def test_resolve(site):
+    site.package("fake-resolve", {"mdm.samplers": {"fake": "fake_resolve:Good"}}, SAMPLER)
+    assert registry.resolve("sampler", "fake").__name__ == "Good"
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ("import no_such_module_", "ModuleNotFoundError: No module named 'no_such_module_'"),
+        ("raise ValueError('first\\nsecond')", "ValueError: first"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("def f(:", "SyntaxError"),
+        ("x = 1", "AttributeError"),
+        (None, "ModuleNotFoundError"),
+    ],
+)
+def test_broken_plugin_is_named_with_its_cause(site, source, cause, request):
+    name = f"broken-{request.node.callspec.indices['source']}"
+    module = site.package(name, {"mdm.samplers": {"broken": f"{name.replace('-', '_')}:X"}}, source, version="2.1")
+    with pytest.raises(MdmError, match=f"sampler 'broken' of package {name} 2.1 does not load: ") as caught:
+        registry.resolve("sampler", "broken")
+    assert cause in str(caught.value) and "\n" not in str(caught.value)
+    sys.modules.pop(module, None)
+
+
+def test_wrong_kind_of_object(site):
+    site.package("fake-bad", {"mdm.samplers": {"bad": "fake_bad:Bad"}}, SAMPLER)
+    with pytest.raises(MdmError, match="fake-bad 1.0 is not a sampler: fake_bad:Bad has no Options, works_on, decide"):
+        registry.resolve("sampler", "bad")
+
+
+def test_one_name_in_two_packages(site):
+    for name in ("twin-a", "twin-b"):
+        module = name.replace("-", "_")
+        site.package(name, {"mdm.samplers": {"twin": f"{module}:Good", f"own-{name}": f"{module}:Good"}}, SAMPLER)
+    with pytest.raises(MdmError, match="'twin' is brought by several packages, twin-a 1.0 and twin-b 1.0"):
+        registry.resolve("sampler", "twin")
+    registry.resolve("sampler", "own-twin-a")  # harms nobody else
+    faults = {(entry.dist, entry.name): fault for entry, fault in registry.check()}
+    assert "several packages" in faults["twin-a", "twin"] and faults["twin-a", "own-twin-a"] is None
+
+
+def test_one_package_found_twice_is_one(site, tmp_path, monkeypatch):
+    site.package("fake-twice", {"mdm.samplers": {"twice": "fake_twice:Good"}}, SAMPLER)
+    other = tmp_path / "other"
+    other.mkdir()
+    type(site)(other).package("fake_twice", {"mdm.samplers": {"twice": "fake_twice:Good"}}, SAMPLER, version="0.9")
+    monkeypatch.syspath_prepend(str(other))
+    monkeypatch.syspath_prepend(str(site.path))
+    assert [entry.version for entry in registry.entries("sampler") if entry.name == "twice"] == ["1.0"]
+    registry.resolve("sampler", "twice")
+
+
+def test_unreadable_metadata_harms_nobody(site):
+    site.package("fake-torn", {})
+    (site.path / "fake_torn-1.0.dist-info" / "entry_points.txt").write_text("[mdm.samplers]\nno equals sign\n")
+    (site.path / "nameless-1.dist-info").mkdir()
+    site.package("fake-fine", {"mdm.samplers": {"fine": "fake_fine:Good"}}, SAMPLER)
+    assert "fine" in registry.names("sampler")
+    assert "no equals sign" not in registry.names("sampler")
+
+
+def test_unknown_name(site):
+    site.package("fake-hint", {"mdm.samplers": {"sharpest": "fake_hint:Good"}}, SAMPLER)
+    with pytest.raises(MdmError, match=r"unknown sampler 'sharpset'. Did you mean 'sharpest'\? Installed: .*sharpest"):
+        registry.resolve("sampler", "sharpset")
+
+
+def test_absent_package_is_named(site, monkeypatch):
+    monkeypatch.setitem(registry._BROUGHT_BY["task"], "crosswords", "mdm-crosswords")
+    with pytest.raises(MdmError, match="task 'crosswords' comes with the package mdm-crosswords, which is not inst"):
+        registry.resolve("task", "crosswords")
+    with pytest.raises(MdmError, match=r"unknown task 'croswords'. Did you mean 'crosswords'\?"):
+        registry.resolve("task", "croswords")
+
+
+def test_check_says_what_broke(site):
+    site.package("fake-check", {"mdm.samplers": {"sound": "fake_check:Good"}}, SAMPLER)
+    site.package("fake-check-b", {"mdm.tasks": {"broken": "fake_check_b:T"}}, "import no_such_module_")
+    faults = {entry.name: fault for entry, fault in registry.check()}
+    assert faults["sound"] is None
+    assert "fake-check-b 1.0" in faults["broken"] and "no_such_module_" in faults["broken"]

@@ -1,0 +1,324 @@
+"""Runs with a stand-in for the engine: what is asked of it, what is written, and how a run is taken up again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import mdm
+from mdm import config as configs
+from mdm import run as runs
+from mdm.cli import main
+from mdm.config import RunConfig
+from mdm.errors import MdmError
+from mdm.protocols import MASK, ModelSpec
+
+PLUGINS = """
+    from itertools import count
+    from pydantic import BaseModel, ConfigDict, Field
+    from mdm.protocols import MASK, Example, Message, Prompt
+
+    class Base(BaseModel):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+    class Sampler:
+        class Options(Base):
+            candidates: int = 8
+        works_on = "block"
+        def decide(self, *args): ...
+
+    class Cache:
+        class Options(Base):
+            keep: int = 3
+        def plan(self, *args): ...
+
+    class Copy:
+        '''Say the letter again; every third example does not ask for what it says.'''
+        class Options(Base):
+            infill: bool = False
+            fragile: bool = False
+        metric, default_limit = "right", 5
+        def __init__(self, options):
+            self.options = options
+        def examples(self, *, seed, data=None):
+            letters = data.read_text().split() if data else (chr(97 + (seed + i) % 26) for i in count())
+            for i, letter in enumerate(letters):
+                yield Example(f"copy-{i}", {"letter": letter, "wrong": i % 3 == 2}, letter)
+        def prompt(self, example, style):
+            text = f"say {example.inputs['letter']}:"
+            if self.options.infill:
+                return Prompt(text, MASK * 2)
+            return Prompt(text if style == "compact" else (Message("user", text),), "", 2)
+        def grade(self, example, completion):
+            if self.options.fragile and example.inputs["wrong"]:
+                raise ZeroDivisionError("oops")
+            return {"right": completion == 2 * example.reference and not example.inputs["wrong"], "tried": True}
+
+    class Boring(Copy):
+        def prompt(self, example, style):
+            return Prompt("nothing to do", "")
+"""
+
+
+class Tokens:
+    """A model that knows letters; id 0 is the mask."""
+
+    spec = ModelSpec("fake", 256, 0, eos_ids=(1,), prompt_style="compact")
+
+    def encode(self, text):
+        ids = []
+        for i, part in enumerate(text.split(MASK)):
+            ids += [0] * (i > 0) + [ord(letter) for letter in part]
+        return ids
+
+    def encode_chat(self, messages):
+        return [2, *self.encode("".join(message.content for message in messages))]
+
+    def decode(self, ids):
+        return "".join(map(chr, ids[: ids.index(1)] if 1 in ids else ids))
+
+
+class Engine:
+    """``mdm.api`` that repeats the letter before the colon, finishes from the last prompt on, and may be stopped."""
+
+    def __init__(self):
+        self.model, self.loads, self.calls, self.decoded, self.stop_after = Tokens(), [], [], [], None
+
+    def load_model(self, name, **kw):
+        self.loads.append((name, kw))
+        return self.model
+
+    def decode(self, model, prompts, *, gen_length, row_ids=None, on_finish=None, **settings):
+        self.calls.append({"prompts": prompts, "gen_length": gen_length, "row_ids": row_ids, **settings})
+        lengths = [gen_length] * len(prompts) if isinstance(gen_length, int) else gen_length
+        results = []
+        for i in reversed(range(len(prompts))):
+            row = row_ids[i] if row_ids else i
+            if self.stop_after is not None and len(self.decoded) >= self.stop_after:
+                raise KeyboardInterrupt
+            canvas = [*prompts[i], *[0] * lengths[i]]
+            masks = [at for at, token in enumerate(canvas) if token == 0]
+            letter = canvas[canvas.index(ord(":")) - 1] if ord(":") in canvas else ord("x")
+            sequence = [letter if token == 0 else token for token in canvas]
+            trace = [
+                {"row": i, "step": s, "positions": [at], "tokens": [letter], "entropy": [0.5], "kind": "commit",
+                 "candidates": 8, "forwards": 1, "rows": 9}
+                for s, at in enumerate(masks)
+            ]  # fmt: skip
+            result = SimpleNamespace(
+                tokens=[letter] * len(masks), text="", sequence=sequence, trace=trace,
+                cumulative_entropy=0.1 * row, forwards=len(masks), rows=9 * len(masks),
+            )  # fmt: skip
+            self.decoded.append(row)
+            results.insert(0, result)
+            if on_finish:
+                on_finish(i, result)
+        return results
+
+
+@pytest.fixture
+def engine(site, monkeypatch):
+    points = {
+        "mdm.samplers": {"one": "fake_run:Sampler", "two": "fake_run:Sampler"},
+        "mdm.caches": {"kept": "fake_run:Cache"},
+        "mdm.tasks": {"copy": "fake_run:Copy", "boring": "fake_run:Boring"},
+    }
+    site.package("fake-run", points, PLUGINS)
+    engine = Engine()
+    monkeypatch.setitem(sys.modules, "mdm.api", engine)
+    monkeypatch.setattr(mdm, "api", engine, raising=False)
+    return engine
+
+
+def make(*assignments, **flags):
+    return configs.build(RunConfig, None, {"sampler": ["one"], "task": "copy", **flags}, assignments)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def timeless(summary):
+    text = json.dumps({key: value for key, value in summary.items() if "second" not in key}, sort_keys=True)
+    return text
+
+
+def test_what_a_run_writes(engine, tmp_path):
+    summary = runs.run(make(), tmp_path)
+    assert summary["examples"] == 5 and summary["complete"] and summary["accuracy"] == 4 / 5
+    assert summary["metrics"] == {"right": 0.8, "tried": 1.0} and summary["cumulative_entropy"] == pytest.approx(0.2)
+    assert (summary["forwards"], summary["rows"], summary["tokens"]) == (10, 90, 10)
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    rows = sorted(lines(tmp_path / "results.jsonl"), key=lambda row: row["index"])
+    assert [row["id"] for row in rows] == [f"copy-{i}" for i in range(5)]
+    first = {key: value for key, value in rows[1].items() if key != "seconds"}
+    assert first == {
+        "id": "copy-1", "index": 1, "row": 1, "prompt": "say b:", "completion": "bb", "tokens": 2, "forwards": 2,
+        "metrics": {"right": 1.0, "tried": 1.0}, "cumulative_entropy": 0.1, "rows": 18,
+    }  # fmt: skip
+    assert sorted(line["row"] for line in lines(tmp_path / "trace.jsonl")) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    written = configs.parse(RunConfig, tmp_path / "config.yaml")
+    assert written.limit == 5 and written.options == {
+        "one": {"candidates": 8},
+        "copy": {"infill": False, "fragile": False},
+    }
+    assert json.loads((tmp_path / "environment.json").read_text())["versions"]["fake-run"] == "1.0"
+
+
+def test_what_the_engine_is_asked(engine, tmp_path):
+    config = make(
+        "candidates=4",
+        "keep=1",
+        cache="kept",
+        temperature=0.5,
+        steps=3,
+        seed=7,
+        batch_size=2,
+        limit=20,
+        stop_at_eos=True,
+    )
+    runs.run(config, tmp_path)
+    first, second = engine.calls
+    assert first["sampler_options"] == {"candidates": 4} and first["cache_options"] == {"keep": 1}
+    assert (first["sampler"], first["cache"], first["block_length"]) == ("one", "kept", 32)
+    assert (first["steps"], first["seed"], first["temperature"], first["stop_at_eos"]) == (3, 7, 0.5, True)
+    assert first["row_ids"] == list(range(16)) and second["row_ids"] == [16, 17, 18, 19]
+    assert first["gen_length"] == [2] * 16
+    assert engine.loads == [("tiny", {"device": "auto", "dtype": "auto"})]
+
+
+def test_prompts_become_canvases(engine, tmp_path):
+    runs.run(make(limit=1), tmp_path / "a")
+    runs.run(make("infill=true", limit=1), tmp_path / "b")
+    engine.model.spec = ModelSpec("fake", 256, 0, eos_ids=(1,), prompt_style="chat", block_length=8)
+    runs.run(make(limit=1, gen_length=3), tmp_path / "c")
+    say = [ord(letter) for letter in "say a:"]
+    assert [call["prompts"][0] for call in engine.calls] == [say, [*say, 0, 0], [2, *say]]
+    assert [call["gen_length"] for call in engine.calls] == [[2], [0], [3]]
+    assert engine.calls[2]["block_length"] == 8
+    assert [lines(tmp_path / name / "results.jsonl")[0]["completion"] for name in "abc"] == ["aa", "aa", "aaa"]
+
+
+def test_data_without_limit_is_every_row(engine, tmp_path):
+    data = tmp_path / "letters.txt"
+    data.write_text("q r s t u v w")
+    assert runs.run(make(data=data), tmp_path / "out")["examples"] == 7
+    data.write_text("")
+    with pytest.raises(MdmError, match="letters.txt: no examples"):
+        runs.run(make(data=data), tmp_path / "empty")
+
+
+@pytest.mark.parametrize("stop", [0, 1, 7, 16, 19])
+def test_interrupted_and_taken_up(engine, tmp_path, stop):
+    config = make(limit=20, batch_size=1)
+    whole = runs.run(config, tmp_path / "whole")
+    engine.decoded.clear()
+    engine.stop_after = stop
+    with pytest.raises(runs.Interrupted) as caught:
+        runs.run(config, tmp_path / "cut")
+    assert caught.value.summary["examples"] == stop and not caught.value.summary["complete"]
+    engine.stop_after = None
+    resumed = runs.run(config, tmp_path / "cut")
+    assert sorted(engine.decoded) == list(range(20))  # none lost, none twice
+    assert timeless(resumed) == timeless(whole)
+    assert len(lines(tmp_path / "cut" / "results.jsonl")) == 20 and len(lines(tmp_path / "cut" / "trace.jsonl")) == 40
+
+
+def test_a_finished_run_does_not_load_the_model_again(engine, tmp_path):
+    whole = runs.run(make(), tmp_path)
+    assert runs.run(make(), tmp_path) == whole
+    assert len(engine.loads) == 1
+
+
+def test_grading_that_fails_is_recorded(engine, tmp_path):
+    summary = runs.run(make("fragile=true", limit=6), tmp_path)
+    assert (summary["errors"], summary["examples"], summary["accuracy"]) == (2, 6, pytest.approx(4 / 6))
+    failed = [line for line in lines(tmp_path / "results.jsonl") if "error" in line]
+    assert sorted(line["index"] for line in failed) == [2, 5]
+    assert {line["error"] for line in failed} == {"ZeroDivisionError: oops"}
+    assert runs.run(make("fragile=true", limit=6), tmp_path) == summary
+
+
+def test_comparison(engine, tmp_path):
+    summary = runs.run(make(sampler=["one", "two"], limit=3), tmp_path)
+    assert [row["sampler"] for row in summary["runs"]] == ["one", "two"]
+    assert json.loads((tmp_path / "two" / "summary.json").read_text()) == summary["runs"][1]
+    assert len(engine.loads) == 1
+    runs.run(make(model=["tiny", "/m/other"], limit=3), tmp_path / "models")
+    assert {path.name for path in (tmp_path / "models").iterdir() if path.is_dir()} == {"tiny", "m-other"}
+
+
+def test_nothing_to_decode_is_said_before_decoding(engine, tmp_path):
+    with pytest.raises(MdmError, match="boring, example copy-0: nothing to decode: gen_length is 0"):
+        runs.run(make(task="boring"), tmp_path)
+    assert not engine.calls
+
+
+def test_hooks_see_each_result(engine, site, tmp_path):
+    source = """
+        from mdm.hookspecs import hookimpl
+        seen = []
+        @hookimpl
+        def on_finish(result):
+            seen.append(result)
+    """
+    site.package("fake-hook", {"mdm.hooks": {"watcher": "fake_hook"}}, source)
+    site.package("fake-hook-b", {"mdm.hooks": {"torn": "fake_hook_b"}}, "import no_such_module_")
+    runs.run(make(), tmp_path)
+    assert len(sys.modules["fake_hook"].seen) == 5
+
+
+def command(capsys, *args):
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    return stop.value.code, *capsys.readouterr()
+
+
+def test_run_command(engine, tmp_path, capsys):
+    out = tmp_path / "out"
+    args = ["run", "--sampler", "one", "--sampler", "two", "--task", "copy", "--out", str(out)]
+    code, text, errors = command(capsys, *args)
+    assert (code, errors) == (0, "") and f"results: {out}" in text
+    assert all(
+        words in text for words in ("sampler", "accuracy", "95% interval", "one ", "two ", "80.0%", "37.6% to 96.4%")
+    )
+    code, text, errors = command(capsys, *args, "--json")
+    assert (code, errors) == (0, "") and len(json.loads(text)["runs"]) == 2
+    code, text, errors = command(capsys, *args, "--seed", "4")
+    assert (code, text) == (2, "") and "holds another run: seed is 0 there, 4 here" in errors
+    again = tmp_path / "again"
+    code, *_ = command(capsys, "run", "--config", str(out / "config.yaml"), "--out", str(again))
+    assert code == 0 and (again / "config.yaml").read_text() == (out / "config.yaml").read_text()
+
+
+def test_default_folder(engine, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert command(capsys, "run", "--sampler", "one", "--task", "copy")[0] == 0
+    assert len(list((tmp_path / "runs").glob("copy-2*"))) == 2
+
+
+def test_ctrl_c_says_how_to_go_on(engine, tmp_path, capsys):
+    engine.stop_after = 3
+    out = tmp_path / "with space"
+    code, text, errors = command(capsys, "run", "--sampler", "one", "--task", "copy", "--out", str(out))
+    assert code == 130 and "one" in text
+    assert f"mdm: interrupted; to go on: mdm run --config '{out}/config.yaml' --out '{out}'" in errors
+    engine.stop_after = None
+    assert command(capsys, "run", "--config", f"{out}/config.yaml", "--out", str(out))[0] == 0
+    assert sorted(engine.decoded) == [0, 1, 2, 3, 4]
+
+
+def test_generate_command(engine, capsys):
+    code, text, errors = command(capsys, "generate", "say k:", "--sampler", "one", "--gen-length", "3")
+    assert (code, text) == (0, "kkk\n") and "3 forwards, 27 rows" in errors
+    code, text, _ = command(capsys, "generate", "__ says k:", "--infill", "--mask", "_", "--sampler", "one")
+    assert (code, text) == (0, "kk says k:\n")
+    code, text, errors = command(capsys, "generate", "say k:", "--sampler", "one", "--chat", "--json")
+    answer = json.loads(text)
+    assert (code, errors) == (0, "") and len(answer["tokens"]) == 64 and answer["sequence"][0] == 2
+    code, text, errors = command(capsys, "generate", "x", "--sampler", "one", "--sampler", "two")
+    assert (code, text) == (2, "") and "one --model and one --sampler" in errors

@@ -1,0 +1,57 @@
+"""Samplers that commit the k best-scored masks of the block, k from the schedule.
+
+They differ in the score alone: confidence (LLaDA's low-confidence remasking, arXiv:2502.09992), negative entropy and
+margin (Dream, arXiv:2508.15487), noise (LLaDA's random remasking), or the position itself.
+"""
+
+from __future__ import annotations
+
+from mdm.rng import Draws
+from mdm.sampler import BaseSampler
+from mdm.scoring import top_k
+from mdm.state import Commit, Scores, State
+from torch import Tensor
+
+
+class _Greedy(BaseSampler):
+    def key(self, scores: Scores, draws: Draws) -> Tensor:
+        """``[B, K]``, larger is better."""
+        raise AssertionError(f"{type(self).__name__} defines no key")
+
+    def decide(self, state: State, scores: Scores, memory: None, draws: Draws) -> Commit:
+        return Commit(top_k(self.key(scores, draws), scores.valid, state.budget), scores.token)
+
+
+class Confidence(_Greedy):
+    """The k most confident: largest p(x̂)."""
+
+    def key(self, scores: Scores, draws: Draws) -> Tensor:
+        return scores.log_odds
+
+
+class Entropy(_Greedy):
+    """The k least uncertain: smallest entropy."""
+
+    def key(self, scores: Scores, draws: Draws) -> Tensor:
+        return -scores.entropy
+
+
+class Margin(_Greedy):
+    """The k with the largest margin between the two most probable tokens."""
+
+    def key(self, scores: Scores, draws: Draws) -> Tensor:
+        return scores.margin_rank
+
+
+class Random(_Greedy):
+    """k at random, keyed by seed, row, step and position."""
+
+    def key(self, scores: Scores, draws: Draws) -> Tensor:
+        return draws.uniform("position", scores.at)
+
+
+class LeftToRight(_Greedy):
+    """The first k."""
+
+    def key(self, scores: Scores, draws: Draws) -> Tensor:
+        return -scores.at.float()
