@@ -12,11 +12,13 @@ BROKEN = {
     "mdm.hooks": {"broken-hook": "fake_broken:h"},
 }
 WHOLE = """
+    from typing import Annotated, Literal
     import click
     from pydantic import BaseModel, Field
 
     class Options(BaseModel):
         power: float = Field(0.5, description="How sharp.")
+        count: Annotated[int, Field(ge=1)] | Literal["all"] | None = 8
 
     class Sampler:
         '''Commits the sharpest.'''
@@ -108,7 +110,10 @@ def test_plugin_documents_its_options(site):
     for words in ("sampler sharp (fake-whole 1.0", "Commits the sharpest.", "power: float = 0.5", "How sharp."):
         assert words in done.stdout
     (entry,) = json.loads(site.mdm("plugins", "sharp", "--json").stdout)
-    assert entry["options"] == [{"name": "power", "type": "float", "default": 0.5, "description": "How sharp."}]
+    assert entry["options"] == [
+        {"name": "power", "type": "float", "default": 0.5, "description": "How sharp."},
+        {"name": "count", "type": "int | 'all' | none", "default": 8, "description": ""},
+    ]
     refused(site.mdm("plugins", "sharpp"), "no plugin 'sharpp' is installed. Did you mean 'sharp'?")
     refused(site.mdm("plugins", "broken-sampler"), "fake-broken 0.3 does not load")
 

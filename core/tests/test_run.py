@@ -187,7 +187,7 @@ def test_what_the_engine_is_asked(engine, tmp_path):
     assert (first["steps"], first["seed"], first["temperature"], first["stop_at_eos"]) == (3, 7, 0.5, True)
     assert first["row_ids"] == list(range(16)) and second["row_ids"] == [16, 17, 18, 19]
     assert first["gen_length"] == [2] * 16
-    assert engine.loads == [("tiny", {"device": "auto", "dtype": "auto"})]
+    assert engine.loads == [("tiny", {"device": "auto", "dtype": "auto", "adapter": None})]
 
 
 def test_prompts_become_canvases(engine, tmp_path):
@@ -252,9 +252,27 @@ def test_comparison(engine, tmp_path):
 
 
 def test_nothing_to_decode_is_said_before_decoding(engine, tmp_path):
+    out = tmp_path / "out"
     with pytest.raises(MdmError, match="boring, example copy-0: nothing to decode: gen_length is 0"):
-        runs.run(make(task="boring"), tmp_path)
-    assert not engine.calls
+        runs.run(make(task="boring"), out)
+    assert not engine.calls and not out.exists()
+
+
+def test_a_mistake_of_a_later_model_keeps_what_was_done(engine, tmp_path, monkeypatch):
+    load = engine.load_model
+
+    def fussy(name, **kw):
+        if name == "none":
+            raise MdmError("no such model")
+        return load(name, **kw)
+
+    monkeypatch.setattr(engine, "load_model", fussy)
+    with pytest.raises(MdmError, match="no such model"):
+        runs.run(make(model=["tiny", "none"]), tmp_path / "out")
+    assert len(lines(tmp_path / "out" / "tiny" / "results.jsonl")) == 5
+    with pytest.raises(MdmError, match="no such model"):
+        runs.run(make(model=["none"]), tmp_path / "never")
+    assert not (tmp_path / "never").exists()
 
 
 def test_hooks_see_each_result(engine, site, tmp_path):

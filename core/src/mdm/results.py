@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from math import fsum, sqrt
 from pathlib import Path
@@ -92,12 +92,18 @@ def run_folder(path: Path, settled: RunConfig, environment: Mapping[str, Any]) -
     with files.spoken(path, "create"):
         path.mkdir(parents=True, exist_ok=True)
     with files.held(path):
-        if (path / "config.yaml").exists():
-            _same_run(path, settled, environment)
-        else:
+        fresh = not (path / "config.yaml").exists()
+        if fresh:
             files.write_json(path / "environment.json", environment)
             files.write_whole(path / "config.yaml", config.to_yaml(settled))
-        yield
+        else:
+            _same_run(path, settled, environment)
+        try:
+            yield
+        except MdmError:
+            if fresh:
+                _withdraw(path)
+            raise
 
 
 @dataclass
@@ -159,6 +165,18 @@ def folder_names(labels: Iterable[str]) -> list[str]:
 
 def _visible(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "environment.json")
+
+
+def _withdraw(path: Path) -> None:
+    """Leave nothing of a run that was refused before its first result."""
+    if any(found.stat().st_size for found in path.glob("**/results.jsonl")):
+        return
+    with suppress(OSError):
+        for name in ("config.yaml", "environment.json", "results.jsonl", "trace.jsonl"):
+            for found in path.glob(f"**/{name}"):
+                found.unlink()
+        for folder in [*(found for found in path.iterdir() if found.is_dir()), path]:
+            folder.rmdir()
 
 
 def _same_run(path: Path, settled: RunConfig, environment: Mapping[str, Any]) -> None:

@@ -126,8 +126,7 @@ def load_model(config: DecodeConfig, name: str) -> Model:
     """A model as a configuration asks for it."""
     from mdm import api
 
-    chosen = {"adapter": config.adapter} if config.adapter else {}
-    return api.load_model(name, device=config.device, dtype=config.dtype, **chosen)
+    return api.load_model(name, device=config.device, dtype=config.dtype, adapter=config.adapter)
 
 
 def environment(config: RunConfig) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import math
 from functools import lru_cache
 from typing import Literal, get_args
 
+import torch
+
 Schedule = Literal["even", "linear", "cosine", "dream"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
@@ -32,11 +34,13 @@ def quota(schedule: str, masks: int, steps: int) -> tuple[int, ...]:
             counts.append(k)
             left -= k
         return tuple(counts)
-    visible = (lambda t: 1 - t) if schedule == "linear" else (lambda t: 1 - math.cos(math.pi / 2 * (1 - t)))
     counts, left = [], masks
     for i in range(steps):
-        t, s = 1 - i / steps, 1 - (i + 1) / steps
-        k = min(round(left * (1 - (1 - visible(s)) / (1 - visible(t)))), left) if i < steps - 1 else left
+        # float32, as published: round-half-even meets many exact halves, and their side is part of the schedule.
+        times = torch.tensor([1 - i / steps, 1 - (i + 1) / steps], dtype=torch.float32)
+        visible = 1 - times if schedule == "linear" else 1 - torch.cos(math.pi / 2 * (1 - times))
+        share = 1 - (1 - visible[1]) / (1 - visible[0])
+        k = min(int(torch.round(left * share)), left)
         if k > 0:
             counts.append(k)
             left -= k

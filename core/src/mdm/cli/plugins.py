@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
@@ -83,8 +84,17 @@ def _options(schema: type[BaseModel]) -> list[dict[str, Any]]:
 
 
 def _type(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return text.replace("typing.", "").replace("Literal", "").replace("pathlib.", "").replace("NoneType", "None")
+    """An annotation as a user writes values: ``int | 'all'``."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(parts[0])
+    if origin is Literal:
+        return " | ".join(map(repr, parts))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type, parts))
+    if origin is None and isinstance(annotation, type):
+        return "none" if annotation is type(None) else annotation.__name__
+    return str(annotation).replace("typing.", "")
 
 
 def _explain(record: dict[str, Any]) -> None:

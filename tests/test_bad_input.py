@@ -1,0 +1,82 @@
+"""What a user gets wrong is said in one line, with exit code 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mdm import registry
+
+
+def refused(folder: Path, *args: str) -> str:
+    """The one line that ``mdm args`` answers with."""
+    done = subprocess.run([sys.executable, "-m", "mdm", *args], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert done.stderr.startswith("mdm: ") and done.stderr.count("\n") == 1, done.stderr
+    assert not [path for path in folder.glob("runs/*")] and not (folder / "out").exists()
+    return done.stderr
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A copy of the embedded model, to be damaged."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(registry.resolve("checkpoint", "tiny")(), folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["run", "--sampler", "info-gian"], "unknown sampler 'info-gian'. Did you mean 'info-gain'?"),
+        (["run", "--cache", "duel"], "unknown cache 'duel'. Did you mean 'dual'?"),
+        (["run", "--task", "suduko"], "unknown task 'suduko'. Did you mean 'sudoku'?"),
+        (["run", "-o", "candidats=4"], "no option 'candidats'. Did you mean 'candidates'?"),
+        (["run", "-o", "info-gain.candidats=4"], "option info-gain.candidats: there is no such name."),
+        (["run", "-o", "candidates=some"], "option info-gain.candidates=some: should be"),
+        (["run", "--data", "none.csv"], "'none.csv' does not exist"),
+        (["run", "--model", "tinny"], "tinny"),
+        (["run", "--device", "cuda:77"], "device 'cuda:77'"),
+        (["run", "--config", "none.yaml"], "'none.yaml' does not exist"),
+        (
+            ["generate", "1+1=", "--gen-length", "0"],
+            "nothing to decode: --gen-length is 0 and the text holds no [MASK]",
+        ),
+        (["generate", "1+1=", "--infill"], "nothing to decode: --gen-length is 0 and the text holds no [MASK]"),
+    ],
+)
+def test_arguments(tmp_path, args, said):
+    assert said in refused(tmp_path, *args)
+
+
+@pytest.mark.parametrize("line", ["31022000,3142243142131324", "only one field", "31x2200002100320,3142243142131324"])
+def test_broken_data_line(tmp_path, line):
+    data = tmp_path / "puzzles.csv"
+    data.write_text(f"Puzzle,Solution\n3102200002100320,3142243142131324\n{line}\n")
+    said = refused(tmp_path, "run", "--task", "sudoku", "--data", "puzzles.csv", "--out", "out")
+    assert "puzzles.csv" in said and "3" in said
+
+
+def test_truncated_weights(tmp_path, checkpoint):
+    (weights,) = checkpoint.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    assert "the weights cannot be read" in refused(tmp_path, "run", "--model", "checkpoint", "--out", "out")
+
+
+def test_wrong_architecture(tmp_path, checkpoint):
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
+    assert "'gpt2'" in refused(tmp_path, "run", "--model", "checkpoint", "--out", "out")
+
+
+def test_folder_of_another_run(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    assert "not a run's folder" in refused(tmp_path, "run", "--out", "notes")
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["a.txt"]
