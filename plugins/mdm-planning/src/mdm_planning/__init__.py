@@ -1,0 +1,1 @@
+"""Planning tasks: sudoku, countdown and equations, each graded by its rules."""

@@ -1,0 +1,96 @@
+"""Equations with holes: products and sums of which a share of the digits is given."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from mdm.protocols import MASK, Example, Message, NoOptions, Prompt, PromptStyle
+from pydantic import BaseModel, Field, field_validator
+
+from mdm_planning.data import Pair, read
+
+INSTRUCTION = (
+    "Replace every _ by one digit so that the equation is true; numbers do not begin with 0. Answer with the equation "
+    "only.\n{}\nAnswer:"
+)
+EQUATION = re.compile(r"([1-9]\d{0,3})([*+])([1-9]\d{0,3})=(\d{1,8})")
+
+
+class EquationsOptions(NoOptions):
+    """Which equations are made."""
+
+    operation: Literal["product", "sum", "both"] = Field(
+        "product", description="products of 2-digit numbers, sums of 2 to 3-digit numbers, or both"
+    )
+    given: float = Field(0.25, ge=0, lt=1, description="share of the digits that is shown")
+
+
+class Row(Pair):
+    """``input``: an equation with ``_`` for each hole."""
+
+    @field_validator("input")
+    @classmethod
+    def _input(cls, text: str) -> str:
+        if not re.fullmatch(r"[\d_]+[*+][\d_]+=[\d_]+", text) or "_" not in text:
+            raise ValueError("an equation such as 1_*_4=4_8, with at least one _")
+        return text
+
+
+def true(equation: str) -> bool:
+    match = EQUATION.fullmatch(equation)
+    if match is None or str(int(match[4])) != match[4]:
+        return False
+    a, b = int(match[1]), int(match[3])
+    return (a * b if match[2] == "*" else a + b) == int(match[4])
+
+
+class Equations:
+    """Equations with holes. Right is any true equation that keeps the given digits."""
+
+    Options: ClassVar[type[BaseModel]] = EquationsOptions
+    metric: ClassVar[str] = "accuracy"
+    default_limit: ClassVar[int] = 32
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
+        if data is not None:
+            for number, row in read(data, Row):
+                yield Example(f"equations-{data.stem}-{number}", {"equation": row.input}, row.output)
+            return
+        draw = random.Random(f"equations:{self.options.operation}:{seed}")
+        number = 0
+        while True:
+            operation = self.options.operation
+            if operation == "both":
+                operation = draw.choice(("product", "sum"))
+            if operation == "product":
+                a, b = draw.randint(10, 99), draw.randint(10, 99)
+                answer = f"{a}*{b}={a * b}"
+            else:
+                a, b = draw.randint(10, 999), draw.randint(10, 999)
+                answer = f"{a}+{b}={a + b}"
+            digits = [i for i, c in enumerate(answer) if c.isdigit()]
+            shown = set(draw.sample(digits, max(1, round(self.options.given * len(digits)))))
+            holes = "".join("_" if i in digits and i not in shown else c for i, c in enumerate(answer))
+            yield Example(f"equations-{seed}-{number}", {"equation": holes}, answer)
+            number += 1
+
+    def prompt(self, example: Example, style: PromptStyle) -> Prompt:
+        equation: str = example.inputs["equation"]
+        answer = equation.replace("_", MASK)
+        if style == "compact":
+            return Prompt("", answer)
+        return Prompt((Message("user", INSTRUCTION.format(equation)),), answer)
+
+    def grade(self, example: Example, completion: str) -> Mapping[str, float]:
+        """``accuracy``: a true equation that keeps the given digits."""
+        given: str = example.inputs["equation"]
+        made = re.sub(r"\s", "", completion)
+        kept = len(made) == len(given) and all(g in ("_", m) for g, m in zip(given, made, strict=True))
+        return {"accuracy": float(kept and true(made))}

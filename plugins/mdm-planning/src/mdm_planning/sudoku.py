@@ -1,0 +1,138 @@
+"""4x4 sudoku: every row, column and 2x2 box holds 1, 2, 3 and 4."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import permutations
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from mdm.protocols import MASK, Example, Message, NoOptions, Prompt, PromptStyle
+from pydantic import BaseModel, Field, field_validator
+
+from mdm_planning.data import read
+
+UNITS = (
+    [[4 * r + c for c in range(4)] for r in range(4)]
+    + [[4 * r + c for r in range(4)] for c in range(4)]
+    + [[8 * (b // 2) + 2 * (b % 2) + 4 * i + j for i in (0, 1) for j in (0, 1)] for b in range(4)]
+)
+"""The cells of each row, column and box."""
+
+INSTRUCTION = (
+    "Solve the 4x4 sudoku. The digits 1 to 4 must each appear once in every row, every column and every 2x2 box; "
+    "0 marks an empty cell. Answer with the solved grid only, four rows of four digits.\n\nPuzzle:\n{}\nSolution:"
+)
+SHOTS = (
+    ("1230341221434321", "1234341221434321"),
+    ("4012120334213100", "4312124334213124"),
+    ("0321214334120000", "4321214334121234"),
+)
+
+
+class SudokuOptions(NoOptions):
+    """How a puzzle is put to the model."""
+
+    mode: Literal["infill", "generate"] = Field("infill", description="fill the blanks in place, or write the grid")
+    blanks: int = Field(8, ge=1, le=15, description="blank cells of a generated puzzle")
+    shots: int = Field(3, ge=0, le=3, description="solved examples shown to a chat model")
+
+
+class Row(BaseModel):
+    """A line of the CSV."""
+
+    Puzzle: str
+    Solution: str
+
+    @field_validator("Puzzle")
+    @classmethod
+    def _puzzle(cls, text: str) -> str:
+        if not re.fullmatch("[0-4]{16}", text) or "0" not in text:
+            raise ValueError("a puzzle is 16 digits 0 to 4, 0 for a blank, with at least one blank")
+        return text
+
+    @field_validator("Solution")
+    @classmethod
+    def _solution(cls, text: str) -> str:
+        if not solved(text):
+            raise ValueError("not a solved 4x4 sudoku of 16 digits")
+        return text
+
+
+def solved(grid: str) -> bool:
+    return bool(re.fullmatch("[1-4]{16}", grid)) and all(len({grid[i] for i in unit}) == 4 for unit in UNITS)
+
+
+@cache
+def grids() -> tuple[str, ...]:
+    """All 288 solved grids, in order."""
+    rows = ["".join(p) for p in permutations("1234")]
+    found = []
+    for a in rows:
+        for b in rows:
+            if set(a[:2]) & set(b[:2]):
+                continue
+            found += [a + b + c + d for c in rows for d in rows if solved(a + b + c + d)]
+    return tuple(found)
+
+
+def _lines(grid: str) -> str:
+    return "\n".join(grid[i : i + 4] for i in range(0, 16, 4))
+
+
+class Sudoku:
+    """4x4 sudoku. Right is any valid grid that keeps the clues."""
+
+    Options: ClassVar[type[BaseModel]] = SudokuOptions
+    metric: ClassVar[str] = "accuracy"
+    default_limit: ClassVar[int] = 32
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
+        if data is not None:
+            for number, row in read(data, Row):
+                yield Example(f"sudoku-{data.stem}-{number}", {"puzzle": row.Puzzle}, row.Solution)
+            return
+        draw = random.Random(f"sudoku:{seed}")
+        number = 0
+        while True:
+            solution = draw.choice(grids())
+            blanks = set(draw.sample(range(16), self.options.blanks))
+            puzzle = "".join("0" if i in blanks else d for i, d in enumerate(solution))
+            yield Example(f"sudoku-{seed}-{number}", {"puzzle": puzzle}, solution)
+            number += 1
+
+    def prompt(self, example: Example, style: PromptStyle) -> Prompt:
+        puzzle: str = example.inputs["puzzle"]
+        infill = self.options.mode == "infill"
+        if style == "compact":
+            if infill:
+                return Prompt("", puzzle.replace("0", MASK))
+            return Prompt(puzzle + ":", gen_length=16)
+        turns: list[Message] = []
+        for shot, answer in SHOTS[: self.options.shots]:
+            turns += [Message("user", INSTRUCTION.format(_lines(shot))), Message("assistant", _lines(answer))]
+        turns.append(Message("user", INSTRUCTION.format(_lines(puzzle))))
+        if infill:
+            return Prompt(tuple(turns), _lines(puzzle).replace("0", MASK))
+        return Prompt(tuple(turns), gen_length=32)
+
+    def grade(self, example: Example, completion: str) -> Mapping[str, float]:
+        """``accuracy``: a valid grid with the clues kept; ``cells``: share of the reference's blanks that agree."""
+        puzzle: str = example.inputs["puzzle"]
+        grid = _grid(completion)
+        kept = len(grid) == 16 and all(p in ("0", g) for p, g in zip(puzzle, grid, strict=True))
+        blanks: Sequence[int] = [i for i, p in enumerate(puzzle) if p == "0"]
+        agree = sum(grid[i : i + 1] == example.reference[i : i + 1] for i in blanks) / len(blanks)
+        return {"accuracy": float(kept and solved(grid)), "cells": agree}
+
+
+def _grid(completion: str) -> str:
+    """The first 16 digits in a row, white space and rules between them aside."""
+    runs = re.findall(r"[0-9]{16,}", re.sub(r"[\s|+,-]", "", completion))
+    return runs[0][:16] if runs else ""
