@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from mdm import registry
 
 
@@ -18,7 +17,7 @@ def refused(folder: Path, *args: str) -> str:
     done = subprocess.run([sys.executable, "-m", "mdm", *args], cwd=folder, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (2, ""), done
     assert done.stderr.startswith("mdm: ") and done.stderr.count("\n") == 1, done.stderr
-    assert not [path for path in folder.glob("runs/*")] and not (folder / "out").exists()
+    assert not list(folder.glob("runs/*")) and not (folder / "out").exists()
     return done.stderr
 
 

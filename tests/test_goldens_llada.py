@@ -102,7 +102,9 @@ def test_exhaustive_trace(model, case):
         assert result.cumulative_entropy == pytest.approx(case["cumulative_entropy_fullforward"], abs=1e-4)
 
 
-FIXED = [c for c in cases("llada", "traces_fastdllm") if c.values[0] is None or "thr" not in c.id and "factor" not in c.id]
+FIXED = [
+    c for c in cases("llada", "traces_fastdllm") if c.values[0] is None or ("thr" not in c.id and "factor" not in c.id)
+]
 
 
 @pytest.mark.parametrize("case", FIXED)

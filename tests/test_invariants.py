@@ -29,7 +29,11 @@ def model(tmp_path_factory):
     def normal(*shape: int, std: float = 0.3) -> torch.Tensor:
         return torch.randn(*shape, generator=random) * std
 
-    weights = {"wte.weight": normal(VOCABULARY, d), "ln_f.weight": 2 + 0 * normal(d), "ff_out.weight": normal(VOCABULARY, d)}
+    weights = {
+        "wte.weight": normal(VOCABULARY, d),
+        "ln_f.weight": 2 + 0 * normal(d),
+        "ff_out.weight": normal(VOCABULARY, d),
+    }
     for n in range(layers):
         block = {"attn_norm": (d,), "ff_norm": (d,), "attn_out": (d, d), "ff_proj": (mlp, d), "up_proj": (mlp, d)}
         block |= {"q_proj": (d, d), "k_proj": (d, d), "v_proj": (d, d), "ff_out": (d, mlp)}

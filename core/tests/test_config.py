@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from mdm import config
 from mdm.config import DecodeConfig, RunConfig
 from mdm.errors import MdmError

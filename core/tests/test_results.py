@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from mdm import files, results
 from mdm.config import RunConfig
 from mdm.errors import MdmError

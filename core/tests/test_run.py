@@ -6,9 +6,8 @@ import json
 import sys
 from types import SimpleNamespace
 
-import pytest
-
 import mdm
+import pytest
 from mdm import config as configs
 from mdm import run as runs
 from mdm.cli import main

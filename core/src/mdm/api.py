@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from torch import Tensor
-
 from mdm import registry
 from mdm.canvas import Request, Row
 from mdm.engine import Engine, Settings
@@ -18,6 +15,8 @@ from mdm.model import Model
 from mdm.rules import LogitRules, Processor
 from mdm.schedule import SCHEDULES
 from mdm.trace import Line, StepEvent
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,13 @@ def decode(
     prompts: Sequence[Sequence[int] | str],
     sampler: str = "info-gain",
     sampler_options: Mapping[str, Any] | None = None,
-    cache: str | None = "none",
+    cache: str | None = None,
     cache_options: Mapping[str, Any] | None = None,
     gen_length: int | Sequence[int] = 64,
     steps: int | None = None,
     tokens_per_step: int | None = None,
     schedule: str = "even",
-    block_length: int = 32,
+    block_length: int | None = None,
     temperature: float = 0.0,
     guidance: float = 0.0,
     eos_penalty: float = 0.0,
@@ -82,7 +81,7 @@ def decode(
         steps: steps for the whole generation, split over the blocks; None: one per token.
         tokens_per_step: the other way to say it.
         schedule: how a block's tokens are spread over its steps: even, linear, cosine, dream.
-        block_length: tokens decoded together, left to right; a block-causal model's grid.
+        block_length: tokens decoded together, left to right; a block-causal model's grid. None: the family's own, or 32.
         temperature: of the token draw; 0 takes the argmax.
         guidance: classifier-free guidance scale w, logits u + (w + 1)(c - u); needs a prompt.
         eos_penalty, pad_penalty: taken off those tokens' logits wherever they are scored; added where they are one id.
@@ -109,12 +108,20 @@ def decode(
     if isinstance(prompts, str):
         raise MdmError("prompts is one text: give a list of prompts")
     spec = model.spec
+    block_length = spec.block_length or 32 if block_length is None else block_length
     _check(schedule, block_length, steps, tokens_per_step, temperature, batch_size, max_rows)
     policy = _plugin("sampler", sampler, sampler_options)
     cache_name = cache or spec.default_cache
     mode = _plugin("cache", cache_name, cache_options)
     if mode.uses_kv and not spec.has_kv:
-        raise MdmError(f"cache {cache_name!r} needs keys and values, which a {spec.family} model has not: use --cache none")
+        raise MdmError(
+            f"cache {cache_name!r} needs keys and values, which a {spec.family} model has not: use --cache none"
+        )
+    if getattr(mode, "attention", spec.attention) != spec.attention:
+        raise MdmError(
+            f"cache {cache_name!r} is for {mode.attention} models, and {spec.family} has {spec.attention} attention: "
+            f"use --cache {spec.default_cache}"
+        )
     ids = [model.encode(p) if isinstance(p, str) else [int(t) for t in p] for p in prompts]
     lengths = [gen_length] * len(ids) if isinstance(gen_length, int) else [int(n) for n in gen_length]
     for i, (tokens, length) in enumerate(zip(ids, lengths, strict=True)):
@@ -122,7 +129,10 @@ def decode(
     eos_ids = spec.eos_ids if eos_token_id is None else (eos_token_id,)
     penalties: dict[int, float] = {}
     pad_id = spec.pad_id if pad_token_id is None else pad_token_id
-    for token, amount in [*((e, eos_penalty) for e in eos_ids), *([(pad_id, pad_penalty)] if pad_id is not None else [])]:
+    for token, amount in [
+        *((e, eos_penalty) for e in eos_ids),
+        *([(pad_id, pad_penalty)] if pad_id is not None else []),
+    ]:
         if amount:
             penalties[token] = penalties.get(token, 0.0) + amount
     rules = LogitRules(
@@ -207,6 +217,8 @@ def _check_prompt(
     if bad is not None:
         raise MdmError(f"prompt {index}: token id {bad} is outside the vocabulary of {vocabulary}")
     if shift and (not tokens or tokens[0] == mask_id):
-        raise MdmError(f"prompt {index}: this model predicts a position from the one before it: the first cannot be a mask")
+        raise MdmError(
+            f"prompt {index}: this model predicts a position from the one before it: the first cannot be a mask"
+        )
     if guidance and (mask_id in tokens or not tokens):
         raise MdmError(f"prompt {index}: guidance compares with a masked prompt, and an infill has none to mask")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel
-
 from mdm.protocols import ModelSpec, NoOptions
 from mdm.state import Plan, State
+from pydantic import BaseModel
 
 
 class NoCache:

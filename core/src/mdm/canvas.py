@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
-
 from mdm.protocols import ModelSpec
 from mdm.schedule import blocks, quota, split
 from mdm.state import State
+from torch import Tensor
 
 if TYPE_CHECKING:
     from mdm.engine import Settings

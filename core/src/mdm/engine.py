@@ -8,15 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
-
 from mdm.canvas import Request, Row, advance, fill_after_eos, join, open_rows
 from mdm.forward import Query, Scorer, attach_redraw
 from mdm.rng import Draws
 from mdm.rules import LogitRules
 from mdm.state import Commit, Evaluate, Plan, Scores, State
 from mdm.trace import Recorder, StepEvent
+from torch import Tensor
+from torch.nn.functional import pad
 
 if TYPE_CHECKING:
     from mdm.model import Model

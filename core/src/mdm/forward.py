@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-
 from mdm.kv import Slots, Store
 from mdm.rng import Draws
 from mdm.rules import LogitRules
 from mdm.scoring import CHUNK_ELEMENTS, Stats, statistics
 from mdm.state import Scores, State
+from torch import Tensor
 
 if TYPE_CHECKING:
     from mdm.model import Model
@@ -158,7 +157,7 @@ class Scorer:
         parts = []
         for lo in range(0, max(hidden.shape[0], 1), size):
             cut = slice(lo, lo + size)
-            logits = self.model.head(hidden[cut].flatten(0, 1)).unflatten(0, (-1, self.guises))
+            logits = self.model.head(hidden[cut].flatten(0, 1)).view(-1, self.guises, spec.vocab_size)
             merged = logits[:, 0].float()
             if self.guises == 2:
                 blind = logits[:, 1].float()
@@ -188,7 +187,7 @@ class Scorer:
     def _hidden(
         self, state: State, rows: Tensor, tokens: Tensor, lengths: Sequence[int], query: Query | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Hidden states ``[R * guises, Q, D]``, and where in Q each position lies ``[R, L]`` (None: at its own index)."""
+        """Hidden states ``[R * guises, Q, D]``; where in Q each position lies ``[R, L]`` (None: at its own index)."""
         longest = max(lengths)
         if self.guises == 2:
             prompt = (state.positions < state.prompt_length[:, None]) & ~state.slots

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import pluggy
-
 from mdm import registry
 from mdm.errors import MdmError
 

@@ -23,7 +23,7 @@ class Slots:
     write: Tensor | None
 
 
-class _StoreLayer(CacheLayerMixin):
+class _StoreLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one layer, ``[B, H, L, D]``, position p in slot p.
 
     Keys are stored after the rotary embedding, so slots need no order of their own.
@@ -40,7 +40,9 @@ class _StoreLayer(CacheLayerMixin):
         self.values = value_states.new_zeros(rows, heads, length, value_states.shape[-1])
         self.is_initialized = True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
@@ -73,7 +75,7 @@ class _StoreLayer(CacheLayerMixin):
         return -1
 
 
-class Store(Cache):
+class Store(Cache):  # type: ignore[misc]
     """A K/V cache of fixed slots for B rows of length L, read-only unless a forward is told to write.
 
     Set ``slots`` before each forward.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-
 from mdm import registry
 from mdm.errors import MdmError
 from mdm.model import Model
 from mdm.protocols import ModelFamily
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PROGRESS_FROM = 1 << 28
+"""Bytes of weights from which loading shows its progress."""
 
 
 def load_model(
@@ -155,18 +157,19 @@ def load_network(
     if "device_map" not in options:
         options["device_map"] = {"": device}
     try:
-        network, info = module.from_pretrained(
-            source,
-            config=config,
-            dtype=DTYPES[dtype],
-            key_mapping=dict(key_mapping or {}),
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **options,
-        )
+        with _own_words(source):
+            network, info = module.from_pretrained(
+                source,
+                config=config,
+                dtype=DTYPES[dtype],
+                key_mapping=dict(key_mapping or {}),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise MdmError(f"{source}: the weights cannot be read: {lines[0]}") from None
@@ -174,23 +177,57 @@ def load_network(
         keys = sorted(str(k[0] if isinstance(k, tuple) else k) for k in info.get(kind) or ())
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            word = {"mismatched_keys": "the wrong shape for", "missing_keys": "no", "unexpected_keys": "a surplus"}[kind]
-            raise MdmError(f"{source}: the checkpoint has {word} weight {keys[0]}{more}: it does not fit its config.json")
+            word = {"mismatched_keys": "the wrong shape for", "missing_keys": "no", "unexpected_keys": "a surplus"}[
+                kind
+            ]
+            raise MdmError(
+                f"{source}: the checkpoint has {word} weight {keys[0]}{more}: it does not fit its config.json"
+            )
     return network.eval().requires_grad_(False)
 
 
-def load_tokenizer(source: str) -> Any:
-    """The checkpoint's own tokenizer.json, without remote code; None where it has none."""
-    folder = Path(source)
+@contextmanager
+def _own_words(source: str) -> Iterator[None]:
+    """Keep transformers' report to ourselves, and its progress bar to checkpoints that take time."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if sum(path.stat().st_size for path in Path(source).glob("*.safetensors")) < PROGRESS_FROM:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def load_tokenizer(source: str, bpe: str | None = None) -> Any:
+    """The checkpoint's own tokenizer, without remote code; None where it has none.
+
+    Args:
+        bpe: the transformers class that reads the family's vocab.json and merges.txt where there is no tokenizer.json.
+    """
+    folder, kind = Path(source), "PreTrainedTokenizerFast"
     if not (folder / "tokenizer.json").is_file():
-        return None
-    from transformers import PreTrainedTokenizerFast
+        if bpe is None or not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
+            return None
+        kind = bpe
+    import transformers
 
     try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, clean_up_tokenization_spaces=False)
+        return getattr(transformers, kind).from_pretrained(
+            folder, local_files_only=True, clean_up_tokenization_spaces=False
+        )
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise MdmError(f"{folder / 'tokenizer.json'} cannot be read: {lines[0]}") from None
+        raise MdmError(f"{folder}: the tokenizer cannot be read: {lines[0]}") from None
+
+
+def token_ids(value: int | list[int] | None) -> tuple[int, ...]:
+    """What a config says of an id: one, several or none."""
+    return () if value is None else tuple(value) if isinstance(value, list) else (value,)
 
 
 def refuse(config: Mapping[str, Any], accepted: Mapping[str, tuple[Any, ...]], where: str) -> None:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from mdm.errors import MdmError
 from mdm.protocols import MASK, Message, ModelSpec
+from torch import Tensor, nn
 
 
 class Model:
@@ -89,7 +88,9 @@ class Model:
             block = at // (block_length or self.spec.block_length or length)
             hidden_from = block[None, :] > block[:, None]
             mask = torch.zeros(length, length, dtype=self.dtype, device=self.device)
-            mask = mask.masked_fill(hidden_from, torch.finfo(self.dtype).min)[None, None].expand(len(tokens), -1, -1, -1)
+            mask = mask.masked_fill(hidden_from, torch.finfo(self.dtype).min)[None, None].expand(
+                len(tokens), -1, -1, -1
+            )
         logits = self.head(self.hidden(tokens, at.expand_as(tokens), mask=mask))
         if self.spec.shift:
             logits = torch.cat([logits[:, :1], logits[:, :-1]], 1)
@@ -126,9 +127,7 @@ class Model:
         if template is None and not getattr(tokenizer, "chat_template", None):
             raise MdmError(f"{self.name or 'the model'} has no chat template: use plain text (--no-chat)")
         turns = [{"role": m.role, "content": m.content} for m in messages]
-        text = tokenizer.apply_chat_template(
-            turns, chat_template=template, add_generation_prompt=True, tokenize=False
-        )
+        text = tokenizer.apply_chat_template(turns, chat_template=template, add_generation_prompt=True, tokenize=False)
         return list(tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:

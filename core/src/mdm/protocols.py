@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mdm.model import Model
     from mdm.rng import Draws
     from mdm.state import Commit, Evaluate, Plan, Scores, State
+    from torch import Tensor
 
 MASK = "[MASK]"
 """How a masked position is written in a text, whatever the model's own mask token is called."""
@@ -133,7 +132,10 @@ class Sampler(Protocol):
 
 
 class CacheMode(Protocol):
-    """Which positions each step computes, and whose keys and values are kept."""
+    """Which positions each step computes, and whose keys and values are kept.
+
+    A mode that is right for one kind of attention only says so in a class attribute ``attention`` (as in ``ModelSpec``).
+    """
 
     Options: ClassVar[type[BaseModel]]
     uses_kv: ClassVar[bool]
@@ -164,9 +166,7 @@ class ModelFamily(Protocol):
 class Network(Protocol):
     """The forward of a model, without policy."""
 
-    def hidden(
-        self, tokens: Tensor, positions: Tensor, *, mask: Tensor | None = None, cache: Any = None
-    ) -> Tensor:
+    def hidden(self, tokens: Tensor, positions: Tensor, *, mask: Tensor | None = None, cache: Any = None) -> Tensor:
         """Final hidden states ``[R, Q, D]`` of ``tokens`` ``[R, Q]`` at ``positions`` ``[R, Q]``.
 
         ``mask`` is an additive float mask ``[R, 1, Q, T]`` over the keys, or None where every key is visible.

@@ -6,12 +6,11 @@ from collections.abc import Generator
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel
-from torch import Tensor
-
 from mdm.protocols import NoOptions
 from mdm.rng import Draws
 from mdm.state import Commit, Evaluate, Rowwise, Scores, State
+from pydantic import BaseModel
+from torch import Tensor
 
 Decision = Commit | Generator[Evaluate, Scores, Commit]
 

@@ -6,8 +6,6 @@ import math
 from functools import lru_cache
 from typing import Literal, get_args
 
-import torch
-
 Schedule = Literal["even", "linear", "cosine", "dream"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
@@ -34,11 +32,13 @@ def quota(schedule: str, masks: int, steps: int) -> tuple[int, ...]:
             counts.append(k)
             left -= k
         return tuple(counts)
+    import torch
+
     counts, left = [], masks
     for i in range(steps):
         # float32, as published: round-half-even meets many exact halves, and their side is part of the schedule.
-        times = torch.tensor([1 - i / steps, 1 - (i + 1) / steps], dtype=torch.float32)
-        visible = 1 - times if schedule == "linear" else 1 - torch.cos(math.pi / 2 * (1 - times))
+        pair = torch.tensor([1 - i / steps, 1 - (i + 1) / steps], dtype=torch.float32)
+        visible = 1 - pair if schedule == "linear" else 1 - torch.cos(math.pi / 2 * (1 - pair))
         share = 1 - (1 - visible[1]) / (1 - visible[0])
         k = min(int(torch.round(left * share)), left)
         if k > 0:

@@ -109,12 +109,14 @@ class Scores:
     def pick(self, choice: Tensor) -> Scores:
         """Of scores ``[B, N, K]``, candidate ``choice`` ``[B]`` of each row: scores ``[B, K]``."""
         row = torch.arange(choice.shape[0], device=choice.device)
-        changed = {f.name: v[row, choice] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        changed: dict[str, Any] = {
+            f.name: v[row, choice] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
+        }
         return replace(self, **changed)
 
     def blank(self, count: int, width: int) -> Scores:
         """``count`` rows of ``width`` positions, none of them valid."""
-        changed = {}
+        changed: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
@@ -140,8 +142,8 @@ class Scores:
 
     def unflatten(self, rows: int, candidates: int) -> Scores:
         """Scores ``[B * N, K]`` as ``[B, N, K]``."""
-        changed = {
-            f.name: v.unflatten(0, (rows, candidates))
+        changed: dict[str, Any] = {
+            f.name: v.reshape(rows, candidates, *v.shape[1:])
             for f in fields(self)
             if isinstance(v := getattr(self, f.name), Tensor)
         }
@@ -168,8 +170,8 @@ class Scores:
 class Commit:
     """Which of the scored positions get which tokens.
 
-    ``where`` and ``tokens`` lie over ``Scores.at``: ``[B, K]``, or ``[B, N, K]`` inside an ``Evaluate``. The mask id as a
-    token re-masks a position.
+    ``where`` and ``tokens`` lie over ``Scores.at``: ``[B, K]``, or ``[B, N, K]`` inside an ``Evaluate``. The mask id
+    as a token re-masks a position.
     """
 
     where: Tensor
@@ -186,7 +188,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """"What would I see if I committed each of these?" Leaves no trace in the state or the cache.
+    """ "What would I see if I committed each of these?" Leaves no trace in the state or the cache.
 
     ``valid`` ``[B, N]``: candidates worth a forward. ``reach``: the masks to score, of the whole canvas ("open") or of
     the current block ("span").

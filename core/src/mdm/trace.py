@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from mdm.canvas import Row
 from mdm.state import Commit, Scores, State
+from torch import Tensor
 
 Line = dict[str, Any]
 """One line of trace.jsonl: row, step, positions, tokens, entropy, kind, candidates, forwards, rows."""
@@ -57,9 +56,7 @@ class Recorder:
         self._add(_Pending(tuple(rows), facts, scores.at, where, commit.tokens, scores.entropy, commit.bypass))
 
     def fill(self, rows: Sequence[Row], state: State, fills: Tensor, tokens: Tensor) -> None:
-        facts = [
-            {"row": row.row_id, "step": row.step - 1, "candidates": 0, "forwards": 0, "rows": 0} for row in rows
-        ]
+        facts = [{"row": row.row_id, "step": row.step - 1, "candidates": 0, "forwards": 0, "rows": 0} for row in rows]
         at = state.positions.expand_as(fills)
         self._add(_Pending(tuple(rows), facts, at, fills, tokens, None, None))
 

@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import click
-
 from mdm import registry
 from mdm.errors import MdmError
 

@@ -11,7 +11,6 @@ from importlib import metadata
 from typing import NamedTuple
 
 import click
-
 from mdm import registry
 
 

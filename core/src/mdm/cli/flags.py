@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-
 from mdm.schedule import SCHEDULES
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import click
-
 from mdm.cli.flags import decode_flags, given
 from mdm.errors import MdmError
 from mdm.protocols import MASK, Message, Prompt

@@ -9,7 +9,6 @@ from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
-
 from mdm import registry
 from mdm.errors import MdmError
 

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
-
 from mdm.run import Watch
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class Lines(Watch):
         return None
 
     def tick(self, label: str, done: int, total: int, accuracy: float) -> None:
-        if time.monotonic() >= self._next:
+        if done and time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY
             click.echo(f"{label}: {done}/{total}, accuracy {accuracy:.1%}", err=True)
 

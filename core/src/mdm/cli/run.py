@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from mdm.cli.flags import decode_flags, given
 
 PATH = click.Path(path_type=Path)

@@ -35,8 +35,8 @@ class InfoGainOptions(NoOptions):
     )
     bypass: Literal["capped", "block", "all"] = Field(
         "capped",
-        description="what the threshold commits: at most k of the positions above it; the block, once all its masks are "
-        "above it; or all that are above it",
+        description="what the threshold commits: at most k of the positions above it; the block, once all its masks "
+        "are above it; or all that are above it",
     )
     reach: Literal["open", "span"] = Field(
         "open", description="masks whose uncertainty counts: of the whole canvas, or of the block"

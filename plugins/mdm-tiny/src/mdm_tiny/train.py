@@ -153,7 +153,9 @@ def tokenizer() -> str:
     """tokenizer.json of a tokenizer that knows single characters."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    made = Tokenizer(models.WordLevel({c: i for i, c in enumerate((*CHARACTERS, EOS, MASK_TOKEN))}, unk_token=MASK_TOKEN))
+    made = Tokenizer(
+        models.WordLevel({c: i for i, c in enumerate((*CHARACTERS, EOS, MASK_TOKEN))}, unk_token=MASK_TOKEN)
+    )
     made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     made.decoder = decoders.Fuse()
     made.add_special_tokens([AddedToken(EOS, special=True), AddedToken(MASK_TOKEN, special=True)])
@@ -212,7 +214,10 @@ class Trainer:
                 spent = time.monotonic() - begun
                 left = spent / (self.step - first) * (until - self.step)
                 count = (self.step - 1) % 50 + 1
-                losses = " ".join(f"{task}{i}={x:.3f}" for i, ((task, *_), x) in enumerate(zip(CURRICULUM, total / count, strict=True)))
+                losses = " ".join(
+                    f"{task}{i}={x:.3f}"
+                    for i, ((task, *_), x) in enumerate(zip(CURRICULUM, total / count, strict=True))
+                )
                 say(f"step {self.step}/{self.steps}  {losses}  {spent:.0f} s, {left:.0f} s left")
                 total.zero_()
             if self.step % every == 0 or self.step == until:
@@ -268,7 +273,9 @@ class Trainer:
 @click.option("--threads", default=0, help="CPU threads; 0: torch's own number.")
 @click.option("--every", default=250, help="Steps between two savings.")
 @click.option("--stop-after", default=0, help="Stop at this step (0: at the end); the same command goes on.")
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder (default: the package's checkpoint).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=None, help="Folder (default: the package's checkpoint)."
+)
 def main(
     steps: int, seed: int, learning_rate: float, scale: float, device: str, threads: int, every: int,
     stop_after: int, out: Path | None,

@@ -1,0 +1,76 @@
+"""Statistics against the plain definitions, and where float32 would round them away."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mdm.rng import Draws
+from mdm.scoring import statistics, top_k
+
+
+@given(st.integers(0, 2**31), st.floats(0.1, 30))
+def test_statistics_are_the_plain_definitions(seed, spread):
+    logits = torch.randn(7, 50, generator=torch.Generator().manual_seed(seed)) * spread
+    got = statistics(logits)
+    p = logits.double().softmax(-1)
+    top = p.topk(2, -1)
+    assert torch.equal(got.token, top.indices[:, 0])
+    torch.testing.assert_close(got.confidence.double(), top.values[:, 0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(got.margin.double(), top.values[:, 0] - top.values[:, 1], atol=1e-6, rtol=0)
+    entropy = -(p * logits.double().log_softmax(-1)).sum(-1)
+    torch.testing.assert_close(got.entropy.double(), entropy, atol=1e-5, rtol=1e-5)
+
+
+def test_near_certainty_the_order_is_kept():
+    """Rests of 1e-8, 1e-10 and 1e-12: float32 rounds all three confidences to 1."""
+    logits = torch.zeros(3, 4)
+    logits[:, 1:] = -torch.tensor([[18.0], [23.0], [27.0]])
+    got = statistics(logits)
+    assert got.confidence.tolist() == [1.0, 1.0, 1.0]
+    for key in (got.log_odds, got.margin_rank, -got.entropy):
+        assert key.tolist() == sorted(key.tolist())
+        assert len(set(key.tolist())) == 3
+
+
+def test_a_token_never_drawn_keeps_its_probability():
+    logits = torch.tensor([[1.0, 5.0, 2.0]])
+    got = statistics(logits, never=1)
+    assert got.token.tolist() == [2]
+    torch.testing.assert_close(got.confidence, logits.softmax(-1)[:, 2])
+
+
+def test_forbidden_tokens_do_not_spoil_the_entropy():
+    logits = torch.tensor([[1.0, -torch.inf, 2.0]])
+    torch.testing.assert_close(statistics(logits).entropy, statistics(logits[:, [0, 2]]).entropy)
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.data())
+def test_top_k_takes_the_best_eligible_and_breaks_ties_by_position(keys, data):
+    eligible = data.draw(st.lists(st.booleans(), min_size=len(keys), max_size=len(keys)))
+    k = data.draw(st.integers(0, 14))
+    got = top_k(torch.tensor(keys).float()[None], torch.tensor(eligible)[None], torch.tensor([k]))[0]
+    order = sorted((i for i in range(len(keys)) if eligible[i]), key=lambda i: (-keys[i], i))
+    assert got.nonzero()[:, 0].tolist() == sorted(order[:k])
+
+
+def test_draws_are_uniform_and_keyed():
+    row, step = torch.arange(64), torch.zeros(64, dtype=torch.long)
+    at = torch.arange(100).expand(64, -1)
+    draws = Draws(0, row, step)
+    u = draws.uniform("a", at)
+    assert 0.48 < u.mean() < 0.52 and 0.075 < u.var() < 0.09
+    assert torch.equal(u[5:9], draws.rows(torch.arange(5, 9)).uniform("a", at[5:9]))
+    for other in (draws.uniform("b", at), draws.uniform("a", at, 1), draws.later().uniform("a", at)):
+        assert abs(torch.corrcoef(torch.stack([u.flatten(), other.flatten()]))[0, 1]) < 0.05
+    assert not torch.equal(u, Draws(1, row, step).uniform("a", at))
+
+
+def test_a_token_draw_follows_its_distribution():
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    count, temperature = 20000, 0.8
+    draws = Draws(0, torch.arange(count), torch.zeros(count, dtype=torch.long))
+    noise = draws.token_gumbel(torch.zeros(count, dtype=torch.long), 4)
+    got = statistics(logits.expand(count, -1), temperature=temperature, noise=noise).token
+    share = torch.bincount(got, minlength=4) / count
+    torch.testing.assert_close(share, (logits / temperature).softmax(-1), atol=0.02, rtol=0)

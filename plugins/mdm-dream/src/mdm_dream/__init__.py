@@ -1,0 +1,44 @@
+"""Dream (arXiv:2508.15487) on transformers' own Qwen2: Dream-v0 Base and Instruct, DiffuCoder, Dream-Coder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mdm.errors import MdmError
+
+if TYPE_CHECKING:
+    from mdm.model import Model
+
+
+class Dream:
+    name = "dream"
+
+    def claims(self, config: Mapping[str, Any]) -> bool:
+        return config.get("model_type") == "Dream"
+
+    def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
+        from mdm.families.qwen import CHAT, as_qwen
+        from mdm.loading import load_network, load_tokenizer, token_ids
+        from mdm.model import Model
+        from mdm.protocols import ModelSpec
+        from transformers import Qwen2Config, Qwen2ForCausalLM
+
+        qwen = Qwen2Config(**as_qwen(config, source))
+        if "mask_token_id" not in config:
+            raise MdmError(f"{source}: config.json lacks the key 'mask_token_id' of a Dream checkpoint")
+        spec = ModelSpec(
+            family=self.name,
+            vocab_size=qwen.vocab_size,
+            mask_id=config["mask_token_id"],
+            eos_ids=token_ids(config.get("eos_token_id")),
+            pad_id=config.get("pad_token_id"),
+            shift=True,
+        )
+        network = load_network(Qwen2ForCausalLM, source, qwen, device=device, dtype=dtype, **options)
+        # Dream ships vocab.json and merges.txt with a class of its own, which reads them as Qwen2's does.
+        tokenizer = load_tokenizer(source, bpe="Qwen2Tokenizer")
+        return Model(spec, network.model, network.lm_head, tokenizer, name=source, chat_template=CHAT)
+
+
+FAMILY = Dream()

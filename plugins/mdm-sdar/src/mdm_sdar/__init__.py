@@ -1,0 +1,56 @@
+"""SDAR (arXiv:2510.06303) and TraDo (arXiv:2509.06949) on transformers' own Qwen3: block diffusion on a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mdm.errors import MdmError
+
+if TYPE_CHECKING:
+    from mdm.model import Model
+
+MASK_TOKEN, END_OF_TURN = "<|MASK|>", "<|im_end|>"
+
+
+class Sdar:
+    name = "sdar"
+
+    def claims(self, config: Mapping[str, Any]) -> bool:
+        return config.get("model_type") == "sdar" or "SDARForCausalLM" in (config.get("architectures") or ())
+
+    def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
+        from mdm.families.qwen import CHAT_NO_SYSTEM, as_qwen
+        from mdm.loading import load_network, load_tokenizer, token_ids
+        from mdm.model import Model
+        from mdm.protocols import ModelSpec
+        from transformers import Qwen3Config, Qwen3ForCausalLM
+
+        qwen = Qwen3Config(
+            **as_qwen(config, source),
+            head_dim=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
+            attention_bias=config.get("attention_bias", False),
+        )
+        tokenizer = load_tokenizer(source, bpe="Qwen2Tokenizer")
+        known = tokenizer.get_vocab() if tokenizer is not None else {}
+        mask = config.get("mask_token_id", known.get(MASK_TOKEN))
+        if mask is None:
+            raise MdmError(f"{source}: neither config.json's 'mask_token_id' nor a token {MASK_TOKEN} names the mask")
+        ends = token_ids(config.get("eos_token_id"))
+        if (turn := known.get(END_OF_TURN)) is not None and turn not in ends:
+            ends = (*ends, turn)  # a chat's answer ends here, whatever the base model's own end is
+        spec = ModelSpec(
+            family=self.name,
+            vocab_size=qwen.vocab_size,
+            mask_id=mask,
+            eos_ids=ends,
+            pad_id=config.get("pad_token_id"),
+            attention="block-causal",
+            block_length=config.get("block_size") or 4,
+            default_cache="block",
+        )
+        network = load_network(Qwen3ForCausalLM, source, qwen, device=device, dtype=dtype, **options)
+        return Model(spec, network.model, network.lm_head, tokenizer, name=source, chat_template=CHAT_NO_SYSTEM)
+
+
+FAMILY = Sdar()

@@ -1,0 +1,33 @@
+"""The block cache: on a block-causal model finished blocks never change, so keeping their keys and values is exact."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from mdm.protocols import NoOptions
+from mdm.state import Plan, State
+
+
+class Block:
+    """Runs the current block only.
+
+    When a row enters a block, one forward runs the block it comes from as well (the whole prompt, when it begins) and
+    keeps what is finished: the keys and values of a block are those of its final tokens.
+    """
+
+    Options = NoOptions
+    uses_kv: ClassVar[bool] = True
+    attention: ClassVar[str] = "block-causal"
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def plan(self, state: State, spec: Any) -> Plan:
+        at, start = state.positions, state.span[:, :1]
+        # Blocks without a mask are skipped, so the last one that was entered holds the last mask before this block.
+        last = torch.where(state.slots & (at < start), at, -1).amax(1, keepdim=True)
+        entered = torch.searchsorted(state.starts, last, right=True) - 1
+        kept = torch.where(last >= 0, state.starts.gather(1, entered.clamp_min(0)), 0)
+        new = state.real & (at >= kept) & (at < start) & state.entered[:, None]
+        return Plan(query=new | state.in_span, write=new, window=state.in_span)
