@@ -54,8 +54,10 @@ STATIC = [
     c
     for c in cases("sdar", "traces")
     if c.values[0] is None
-    or (("dynamic" not in c.id and "overwrites" not in c.id)
-    and c.values[0]["params"]["block_length"] % c.values[0]["params"]["denoising_steps"] == 0)
+    or (
+        ("dynamic" not in c.id and "overwrites" not in c.id)
+        and c.values[0]["params"]["block_length"] % c.values[0]["params"]["denoising_steps"] == 0
+    )
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 from mdm.schedule import SCHEDULES, blocks, quota, split
@@ -33,7 +35,7 @@ def test_steps_are_split_evenly_and_no_block_goes_without(total, parts):
 @given(st.integers(0, 70), COUNT, st.integers(1, 100), st.booleans())
 def test_blocks_tile_the_generation(prompt, length, size, grid):
     found = blocks(prompt, length, size, grid=grid)
-    assert all(a[1] == b[0] for a, b in zip(found, found[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(found))
     first, last = found[0][0], found[-1][1]
     if grid:
         assert first % size == last % size == 0 and first <= prompt and last - size < prompt + length <= last

@@ -1,4 +1,4 @@
-"""Random tiny checkpoints laid out as each family lays out its own, logits spread enough that nothing hangs on rounding."""
+"""Random tiny checkpoints, laid out as each family does; logits are spread so that nothing hangs on rounding."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def _llada(normal: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
 def _qwen(normal: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
     d, m, v, head = WIDTH, MLP, VOCABULARY, WIDTH // HEADS
     weights = {
-        "model.embed_tokens.weight": normal(v, d), "model.norm.weight": 2 * torch.ones(d), "lm_head.weight": normal(v, d)
+        "model.embed_tokens.weight": normal(v, d), "model.norm.weight": 2 * torch.ones(d),
+        "lm_head.weight": normal(v, d),
     }  # fmt: skip
     for n in range(LAYERS):
         block = {"self_attn.o_proj.weight": normal(d, d)}

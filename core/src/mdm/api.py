@@ -81,7 +81,7 @@ def decode(
         steps: steps for the whole generation, split over the blocks; None: one per token.
         tokens_per_step: the other way to say it.
         schedule: how a block's tokens are spread over its steps: even, linear, cosine, dream.
-        block_length: tokens decoded together, left to right; a block-causal model's grid. None: the family's own, or 32.
+        block_length: tokens decoded together, left to right; a block-causal model's grid. None: the family's, or 32.
         temperature: of the token draw; 0 takes the argmax.
         guidance: classifier-free guidance scale w, logits u + (w + 1)(c - u); needs a prompt.
         eos_penalty, pad_penalty: taken off those tokens' logits wherever they are scored; added where they are one id.

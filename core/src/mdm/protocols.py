@@ -134,7 +134,7 @@ class Sampler(Protocol):
 class CacheMode(Protocol):
     """Which positions each step computes, and whose keys and values are kept.
 
-    A mode that is right for one kind of attention only says so in a class attribute ``attention`` (as in ``ModelSpec``).
+    A mode that is right for one kind of attention only says so in a class attribute ``attention``, as in ``ModelSpec``.
     """
 
     Options: ClassVar[type[BaseModel]]
