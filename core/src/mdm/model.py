@@ -110,8 +110,7 @@ class Model:
             if part:
                 new = tokenizer.encode(part, add_special_tokens=False)
                 unknown = getattr(tokenizer, "unk_token_id", None)
-                lossy = not new or (unknown is not None and unknown in new)
-                if lossy and unknown != self.spec.mask_id:
+                if not new or (unknown is not None and unknown in new):
                     raise MdmError(f"{self.name or 'the model'}'s tokenizer does not know some characters of {part!r}")
                 ids += new
         return ids

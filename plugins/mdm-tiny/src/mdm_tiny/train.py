@@ -28,7 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mdm_tiny import checkpoint
 
 CHARACTERS = "0123456789+-*/=,:()?._ \nabcdefghijklmnopqrstuvwxyz"
-EOS, MASK_TOKEN = "<|eos|>", "<|mask|>"
+EOS, MASK_TOKEN, UNKNOWN = "<|eos|>", "<|mask|>", "<|unknown|>"
 EOS_ID, MASK_ID = len(CHARACTERS), len(CHARACTERS) + 1
 VOCABULARY = 64
 WIDTH, LAYERS, HEADS, INNER = 128, 4, 4, 384
@@ -52,12 +52,12 @@ NAMES = {
 """From Llama's weight names to LLaDA's."""
 
 CURRICULUM: tuple[tuple[str, dict[str, Any], int], ...] = (
-    ("sudoku", {"mode": "infill"}, 64),
-    ("sudoku", {"mode": "generate"}, 24),
-    ("countdown", {"numbers": 3}, 48),
-    ("countdown", {"numbers": 4}, 16),
-    ("equations", {"operation": "product"}, 128),
-    ("equations", {"operation": "sum"}, 24),
+    ("sudoku", {"mode": "infill"}, 24),
+    ("sudoku", {"mode": "generate"}, 4),
+    ("countdown", {"numbers": 3}, 8),
+    ("countdown", {"numbers": 4}, 2),
+    ("equations", {"operation": "product"}, 96),
+    ("equations", {"operation": "sum"}, 8),
 )
 """Task, options, and rows of each step's batch."""
 
@@ -145,7 +145,10 @@ def export(weights: dict[str, Tensor], folder: Path) -> None:
     }  # fmt: skip
     write(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
     write(folder / "tokenizer.json", (tokenizer() + "\n").encode())
-    facts = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS, "pad_token": EOS, "mask_token": MASK_TOKEN}
+    facts = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS, "pad_token": EOS, "mask_token": MASK_TOKEN,
+        "unk_token": UNKNOWN,
+    }  # fmt: skip
     write(folder / "tokenizer_config.json", (json.dumps(facts, indent=2) + "\n").encode())
 
 
@@ -153,12 +156,11 @@ def tokenizer() -> str:
     """tokenizer.json of a tokenizer that knows single characters."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    made = Tokenizer(
-        models.WordLevel({c: i for i, c in enumerate((*CHARACTERS, EOS, MASK_TOKEN))}, unk_token=MASK_TOKEN)
-    )
+    special = (EOS, MASK_TOKEN, UNKNOWN)
+    made = Tokenizer(models.WordLevel({c: i for i, c in enumerate((*CHARACTERS, *special))}, unk_token=UNKNOWN))
     made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     made.decoder = decoders.Fuse()
-    made.add_special_tokens([AddedToken(EOS, special=True), AddedToken(MASK_TOKEN, special=True)])
+    made.add_special_tokens([AddedToken(token, special=True) for token in special])
     text: str = made.to_str(pretty=True)
     return text
 
@@ -265,9 +267,9 @@ class Trainer:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--steps", default=8000, help="Optimiser steps.")
+@click.option("--steps", default=16000, help="Optimiser steps.")
 @click.option("--seed", default=0)
-@click.option("--learning-rate", default=2e-3)
+@click.option("--learning-rate", default=1.5e-3)
 @click.option("--scale", default=1.0, help="Rows of a batch, as a factor of the curriculum's.")
 @click.option("--device", default="cpu")
 @click.option("--threads", default=0, help="CPU threads; 0: torch's own number.")
