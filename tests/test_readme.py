@@ -1,6 +1,7 @@
-"""Every command and every snippet of the README is run.
+"""Every command of the pages and every snippet of the README is run.
 
-The two commands under "Start" are run by ``.ci/run``, which reads them from the README; here the rest.
+A block marked ``bash`` is for here; one marked ``console`` needs a download, a GPU or hours. The two commands under
+"Start" are run by ``.ci/run``, which reads them from the README; here the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,19 @@ from goldens import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", TEXT, re.M | re.S)
-COMMANDS = [line for kind, _, body in BLOCKS if kind == "bash" for line in body.splitlines() if line.startswith("mdm ")]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("*/*/README.md")),
+    ROOT / "core/README.md",
+]
+COMMANDS = [
+    pytest.param(line, id=f"{page.parent.name}: {line}")
+    for page in PAGES
+    for body in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S)
+    for line in body.splitlines()
+    if line.startswith("mdm ")
+]
 BIN = Path(sys.executable).parent
 
 

@@ -94,7 +94,7 @@ def build(
     written = read_yaml(file) if file else {}
     from_file = _validate(schema, written, f"{file}: ")
     config = _validate(schema, {**written, **(flags or {})}, "")
-    classes = {name: (kind, _options_class(kind, name)) for kind, name in config.plugins()}
+    classes = _options_classes(config.plugins())
     raw = {name: dict(config.options.get(name, {})) for name in classes}
     begun = {name for _, name in from_file.plugins()}  # a flag may have put another plugin in place of the file's
     for name in config.options:
@@ -153,9 +153,18 @@ def parse(schema: type[C], path: Path) -> C:
     return _validate(schema, read_yaml(path), f"{path}: ")
 
 
-def _options_class(kind: str, name: str) -> type[BaseModel]:
-    options: type[BaseModel] = registry.resolve(kind, name).Options
-    return options
+def _options_classes(plugins: Iterable[tuple[str, str]]) -> dict[str, tuple[str, type[BaseModel]]]:
+    """Plugin name -> its kind and its Options; all that cannot be had is said at once."""
+    found: dict[str, tuple[str, type[BaseModel]]] = {}
+    faults: list[str] = []
+    for kind, name in plugins:
+        try:
+            found[name] = (kind, registry.resolve(kind, name).Options)
+        except MdmError as error:
+            faults.append(str(error))
+    if faults:
+        raise MdmError("; ".join(faults))
+    return found
 
 
 def _assign(assignment: str, classes: Mapping[str, tuple[str, type[BaseModel]]]) -> list[tuple[str, str, Any]]:

@@ -15,7 +15,10 @@ class Llada:
     name = "llada"
 
     def claims(self, config: Mapping[str, Any]) -> bool:
-        return config.get("model_type") == "llada" and "MMadaModelLM" not in (config.get("architectures") or ())
+        architectures = config.get("architectures") or ()
+        if "MMadaModelLM" in architectures:  # its config.json may call itself llada too
+            return False
+        return config.get("model_type") == "llada" or "LLaDAModelLM" in architectures
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
         from mdm.families.llada import CHAT, KEYS, as_llama
