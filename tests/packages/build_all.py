@@ -18,7 +18,7 @@ def contents(path: Path) -> list[str]:
 
 
 def main(out: Path) -> None:
-    packages = [ROOT / "core", *sorted(p.parent for p in (ROOT / "plugins").glob("*/pyproject.toml"))]
+    packages = [ROOT / "core", *sorted(p.parent for p in ROOT.glob("[pi]*s/*/pyproject.toml"))]
     for package in packages:
         target = out / package.name
         command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), str(package)]

@@ -63,7 +63,7 @@ _BROUGHT_BY = {
         "klass": "mdm-klass",
         "beam": "mdm-beam",
     },
-    "cache": {"prefix": "mdm-kvcache", "dual": "mdm-kvcache"},
+    "cache": {"prefix": "mdm-kvcache", "dual": "mdm-kvcache", "block": "mdm-sdar"},
     "task": {
         "sudoku": "mdm-planning",
         "countdown": "mdm-planning",
@@ -72,6 +72,8 @@ _BROUGHT_BY = {
         "math500": "mdm-math",
         "humaneval": "mdm-code",
         "mbpp": "mdm-code",
+        "gpqa": "mdm-gpqa",
+        "creative-writing": "mdm-writing",
     },
 }
 """Packages we know of, for the hint in an error. Nothing is looked up here to run."""

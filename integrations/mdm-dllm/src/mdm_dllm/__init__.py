@@ -1,0 +1,1 @@
+"""mdm's samplers as samplers of the dllm framework."""

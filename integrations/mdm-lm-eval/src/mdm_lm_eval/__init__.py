@@ -1,0 +1,1 @@
+"""mdm as a model of lm-evaluation-harness."""

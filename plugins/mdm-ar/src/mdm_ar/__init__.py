@@ -1,0 +1,1 @@
+"""Autoregressive baselines for mdm, through transformers' generate."""

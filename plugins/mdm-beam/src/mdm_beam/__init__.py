@@ -1,0 +1,1 @@
+"""Beam search over decoding trajectories with Info-Gain candidates, for mdm."""

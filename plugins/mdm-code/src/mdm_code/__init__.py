@@ -1,0 +1,1 @@
+"""Code tasks for mdm: HumanEval and MBPP, graded in a sandbox."""

@@ -1,0 +1,1 @@
+"""EB-Sampler for mdm: entropy-bounded unmasking."""

@@ -1,0 +1,1 @@
+"""GPQA for mdm, with choices shuffled by seed."""

@@ -1,0 +1,1 @@
+"""KLASS for mdm: commits tokens whose distribution is stable between steps."""

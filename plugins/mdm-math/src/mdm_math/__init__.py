@@ -1,0 +1,1 @@
+"""Math tasks for mdm: GSM8K and MATH-500."""

@@ -1,0 +1,1 @@
+"""MMaDA (text side) for mdm, on transformers' own Llama."""

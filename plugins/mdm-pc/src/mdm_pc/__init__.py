@@ -1,0 +1,1 @@
+"""PC-Sampler and linear-position samplers for mdm, and the token frequencies they need."""

@@ -1,0 +1,1 @@
+"""ReMDM for mdm: remasking of committed tokens."""
