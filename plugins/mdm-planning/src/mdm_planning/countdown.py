@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from mdm.data import Pair, read
 from mdm.protocols import Example, Message, NoOptions, Prompt, PromptStyle
 from pydantic import BaseModel, Field, field_validator
-
-from mdm_planning.data import Pair, read
 
 INSTRUCTION = (
     "Use each of the numbers {numbers} exactly once with +, -, * or / to reach {target}. Write one equation for each "

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from mdm.data import Pair, read
 from mdm.protocols import MASK, Example, Message, NoOptions, Prompt, PromptStyle
 from pydantic import BaseModel, Field, field_validator
-
-from mdm_planning.data import Pair, read
 
 INSTRUCTION = (
     "Replace every _ by one digit so that the equation is true; numbers do not begin with 0. Answer with the equation "

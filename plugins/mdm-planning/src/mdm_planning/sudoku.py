@@ -10,10 +10,9 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from mdm.data import read
 from mdm.protocols import MASK, Example, Message, NoOptions, Prompt, PromptStyle
 from pydantic import BaseModel, Field, field_validator
-
-from mdm_planning.data import read
 
 UNITS = (
     [[4 * r + c for c in range(4)] for r in range(4)]

@@ -1,0 +1,135 @@
+"""Examples from a file the user names, or from the hub: each row validated, each fault said in one line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mdm.errors import MdmError
+from pydantic import BaseModel, ValidationError
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
+class Pair(BaseModel):
+    """A JSON line of ``input`` and ``output``."""
+
+    input: str
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class HubData:
+    """A data set on the hub, at one commit."""
+
+    name: str
+    split: str
+    revision: str
+    config: str | None = None
+
+
+def read(path: Path, model: type[Row]) -> Iterator[tuple[int, Row]]:
+    """Each row of a CSV or JSON lines file, plain or ``.gz``, with its line number, validated.
+
+    Raises:
+        MdmError: the file is missing, empty or broken; the message names file, line and field.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    packed = suffixes[-1:] == [".gz"]
+    if packed:
+        suffixes.pop()
+    try:
+        with gzip.open(path, "rb") if packed else path.open("rb") as raw:
+            file = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")  # type: ignore[arg-type]
+            lines = _csv(file) if suffixes[-1:] == [".csv"] else _jsonl(file, path)
+            empty = True
+            for number, row in lines:
+                empty = False
+                yield number, _validate(row, model, f"{path}, line {number}")
+    except FileNotFoundError:
+        raise MdmError(f"{path}: there is no such data file") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        raise MdmError(f"{path} cannot be read: {error}") from None
+    if empty:
+        raise MdmError(f"{path} holds no example")
+
+
+def read_hub(source: HubData, model: type[Row]) -> Iterator[tuple[int, Row]]:
+    """Each row of a data set on the hub with its place in the split, validated.
+
+    It is downloaded once; afterwards, and with ``HF_HUB_OFFLINE=1``, it comes from the hub's cache.
+
+    Raises:
+        MdmError: ``datasets`` is not installed, or the data set is gated, missing, out of reach or of other fields.
+    """
+    for number, row in enumerate(_load(source)):
+        yield number, _validate(row, model, f"{source.name} ({source.split}), row {number}")
+
+
+def _load(source: HubData) -> Iterable[Any]:
+    try:
+        import datasets
+        from datasets.exceptions import DatasetNotFoundError
+        from huggingface_hub.utils import disable_progress_bars, logging
+    except ImportError:
+        raise MdmError(
+            f"reading {source.name} from the hub needs `datasets`: pip install 'mdm-core[hub]', or give --data FILE"
+        ) from None
+    datasets.disable_progress_bars()
+    disable_progress_bars()
+    logging.set_verbosity_error()  # the client's retries: what came of them is said below
+    try:
+        rows: Iterable[Any] = datasets.load_dataset(
+            source.name, source.config, split=source.split, revision=source.revision
+        )
+        return rows
+    except DatasetNotFoundError as error:
+        if "gated" in str(error):
+            raise MdmError(
+                f"{source.name} is gated: ask for access on https://huggingface.co/datasets/{source.name}, "
+                "then `hf auth login` (or set HF_TOKEN), or give --data FILE"
+            ) from None
+        raise MdmError(f"{source.name}: {error}") from None
+    except (ConnectionError, TimeoutError) as error:
+        raise MdmError(
+            f"{source.name} is not in the hub's cache and the hub is out of reach ({_line(error)}): "
+            "run once with a connection, or give --data FILE"
+        ) from None
+    except Exception as error:
+        raise MdmError(f"{source.name}, revision {source.revision}: {_line(error)}") from None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _validate(row: Any, model: type[Row], where: str) -> Row:
+    try:
+        return model.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the row"
+        raise MdmError(f"{where}: field {field!r}: {first['msg']}") from None
+
+
+def _csv(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    reader = csv.DictReader(file)
+    for row in reader:
+        yield reader.line_num, {k: v for k, v in row.items() if k is not None and v is not None}
+
+
+def _jsonl(file: Iterable[str], path: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except ValueError as error:
+            raise MdmError(f"{path}, line {number}: not JSON ({error})") from None
