@@ -43,6 +43,7 @@ PLUGINS = """
     class Grid:
         Options = TaskOptions
         metric, default_limit = "solved", 7
+        presets = {"paper": {"gen_length": 256, "steps": 128, "size": 9}, "short": {"steps": 4}}
         def examples(self, **kw): ...
         def prompt(self, *args): ...
         def grade(self, *args): ...
@@ -175,3 +176,32 @@ def test_without_arguments_a_run_is_the_main_job():
 
 def test_unknown_plugin_is_named_first():
     assert fault(sampler=["shrp"]).startswith("unknown sampler 'shrp'. Did you mean 'sharp'?")
+
+
+def test_a_preset_sets_what_nobody_else_does(tmp_path):
+    built = build(preset="paper")
+    assert (built.gen_length, built.steps, built.options["grid"]) == (256, 128, {"size": 9})
+    built = build("size=2", preset="paper", gen_length=32)
+    assert (built.gen_length, built.steps, built.options["grid"]) == (32, 128, {"size": 2})
+    built = build(preset="paper", tokens_per_step=2)
+    assert (built.tokens_per_step, built.steps, built.gen_length) == (2, None, 256)
+    file = tmp_path / "a.yaml"
+    file.write_text("preset: paper\ngen_length: 16\noptions: {grid: {size: 3}}\n")
+    built = build(file=file)
+    assert (built.gen_length, built.steps, built.options["grid"]) == (16, 128, {"size": 3})
+    built = build(file=file, preset="short")
+    assert (built.gen_length, built.steps, built.options["grid"]) == (16, 4, {"size": 3})
+
+
+def test_a_preset_named_by_a_flag_wins_over_a_complete_file(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text(config.to_yaml(build(tokens_per_step=2)))
+    built = build(file=file, preset="paper")
+    assert (built.gen_length, built.steps, built.tokens_per_step) == (256, 128, None)
+    assert built.options["grid"] == {"size": 9}
+    file.write_text(config.to_yaml(build("size=5", preset="paper", tokens_per_step=2)))
+    assert build(file=file) == build("size=5", preset="paper", tokens_per_step=2)
+
+
+def test_an_unknown_preset_is_named():
+    assert fault(preset="papr") == "grid has no preset 'papr'. Did you mean 'paper'? There are: paper, short"

@@ -56,6 +56,12 @@ PLUGINS = """
                 raise ZeroDivisionError("oops")
             return {"right": completion == 2 * example.reference and not example.inputs["wrong"], "tried": True}
 
+    class Code(Copy):
+        executes_code = True
+        default_limit = None
+        def examples(self, *, seed, data=None):
+            yield next(super().examples(seed=seed))
+
     class Boring(Copy):
         def prompt(self, example, style):
             return Prompt("nothing to do", "")
@@ -123,7 +129,7 @@ def engine(site, monkeypatch):
     points = {
         "mdm.samplers": {"one": "fake_run:Sampler", "two": "fake_run:Sampler"},
         "mdm.caches": {"kept": "fake_run:Cache"},
-        "mdm.tasks": {"copy": "fake_run:Copy", "boring": "fake_run:Boring"},
+        "mdm.tasks": {"copy": "fake_run:Copy", "boring": "fake_run:Boring", "code": "fake_run:Code"},
     }
     site.package("fake-run", points, PLUGINS)
     engine = Engine()
@@ -339,3 +345,12 @@ def test_generate_command(engine, capsys):
     assert (code, errors) == (0, "") and len(answer["tokens"]) == 64 and answer["sequence"][0] == 2
     code, text, errors = command(capsys, "generate", "x", "--sampler", "one", "--sampler", "two")
     assert (code, text) == (2, "") and "one --model and one --sampler" in errors
+
+
+def test_code_runs_only_where_it_is_allowed(engine, tmp_path):
+    with pytest.raises(MdmError, match=r"^code runs the code that the model writes: .* --allow-code-execution$"):
+        runs.run(make(task="code"), tmp_path / "a")
+    assert not (tmp_path / "a").exists() and not engine.loads
+    allowed = make(task="code", allow_code_execution=True)
+    assert runs.run(allowed, tmp_path / "b")["examples"] == 1  # no default limit: all there are
+    assert configs.parse(RunConfig, tmp_path / "b" / "config.yaml") == allowed

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,6 +19,9 @@ C = TypeVar("C", bound="DecodeConfig")
 
 Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """One name or several: several make one comparison."""
+
+PACES = ("steps", "tokens_per_step")
+"""Two ways to say the same: naming one sets the other aside."""
 
 
 class DecodeConfig(BaseModel):
@@ -68,8 +72,12 @@ class RunConfig(DecodeConfig):
     """A run: examples of a task decoded by every sampler (and model) named, and graded."""
 
     task: str = "sudoku"
+    preset: str | None = None
+    """Settings the task publishes under this name. Applied when the configuration is built; the rest of it holds them."""
     data: Path | None = None
     limit: int | None = Field(None, ge=1)
+    allow_code_execution: bool = False
+    """Let a task run what the model wrote."""
 
     @field_validator("data")
     @classmethod
@@ -93,9 +101,17 @@ def build(
     """
     written = read_yaml(file) if file else {}
     from_file = _validate(schema, written, f"{file}: ")
-    config = _validate(schema, {**written, **(flags or {})}, "")
+    flags = flags or {}
+    config = _validate(schema, _over(written, flags), "")
+    settings, preset_options = _preset(config)
+    above = [flags] if "preset" in flags else [written, flags]  # a preset wins over what is below where it is named
+    config = _validate(schema, reduce(_over, [written, settings, *above]), "")
     classes = _options_classes(config.plugins())
     raw = {name: dict(config.options.get(name, {})) for name in classes}
+    if "preset" in flags:
+        raw = {name: {**values, **preset_options.get(name, {})} for name, values in raw.items()}
+    else:
+        raw = {name: {**preset_options.get(name, {}), **values} for name, values in raw.items()}
     begun = {name for _, name in from_file.plugins()}  # a flag may have put another plugin in place of the file's
     for name in config.options:
         if name not in raw and name not in begun:
@@ -151,6 +167,27 @@ def to_yaml(config: BaseModel) -> str:
 def parse(schema: type[C], path: Path) -> C:
     """A configuration file that a run wrote, as it stands."""
     return _validate(schema, read_yaml(path), f"{path}: ")
+
+
+def _over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """The upper layer's settings, then the lower one's."""
+    paced = any(upper.get(pace) is not None for pace in PACES)
+    return {name: value for name, value in lower.items() if not (paced and name in PACES)} | dict(upper)
+
+
+def _preset(config: DecodeConfig) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The settings of the preset that a run names, and the options of its task."""
+    if not isinstance(config, RunConfig) or config.preset is None:
+        return {}, {}
+    presets = getattr(registry.resolve("task", config.task), "presets", {})
+    if config.preset not in presets:
+        raise MdmError(
+            f"{config.task} has no preset {config.preset!r}.{registry.suggest(config.preset, presets)} "
+            f"There are: {', '.join(presets) or 'none'}"
+        )
+    settings = dict(presets[config.preset])
+    options = {name: settings.pop(name) for name in list(settings) if name not in DecodeConfig.model_fields}
+    return settings, {config.task: options}
 
 
 def _options_classes(plugins: Iterable[tuple[str, str]]) -> dict[str, tuple[str, type[BaseModel]]]:

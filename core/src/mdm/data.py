@@ -47,7 +47,7 @@ def read(path: Path, model: type[Row]) -> Iterator[tuple[int, Row]]:
         suffixes.pop()
     try:
         with gzip.open(path, "rb") if packed else path.open("rb") as raw:
-            file = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")  # type: ignore[arg-type]
+            file = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
             lines = _csv(file) if suffixes[-1:] == [".csv"] else _jsonl(file, path)
             empty = True
             for number, row in lines:

@@ -88,19 +88,23 @@ class Example:
 class Task(Protocol):
     """Examples, how to ask for them, and how to grade what comes back.
 
-    ``Task(options)`` is called with an instance of ``Options``.
+    ``Task(options)`` is called with an instance of ``Options``. A task may also have
+
+    - ``presets``, a mapping from a name to settings: fields of ``DecodeConfig`` and options of the task. ``--preset NAME``
+      begins from them, and whatever the user sets wins.
+    - ``executes_code = True``: grading runs what the model wrote, so a run is refused without ``--allow-code-execution``.
     """
 
     Options: ClassVar[type[BaseModel]]
     metric: ClassVar[str]
     """The key of ``grade`` that a summary reports as the accuracy."""
-    default_limit: ClassVar[int]
-    """How many examples a run takes when neither ``--limit`` nor ``--data`` is given."""
+    default_limit: ClassVar[int | None]
+    """How many examples a run takes when neither ``--limit`` nor ``--data`` is given; None is all of them."""
 
     def __init__(self, options: Any) -> None: ...
 
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
-        """All rows of ``data`` in order, or an endless stream that is a pure function of ``seed``.
+        """All rows of ``data`` in order, or of the task's own data, or an endless stream that is a pure function of ``seed``.
 
         Raises:
             MdmError: ``data`` is missing or broken; the message names file, line and field.

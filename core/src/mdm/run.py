@@ -84,6 +84,7 @@ def run(config: RunConfig, out: Path, watch: Watch | None = None) -> dict[str, A
     config, watch = settle(config), watch or Watch()
     task = _task(config)
     with results.run_folder(out, config, environment(config)):
+        watch.note(f"reading {config.data or config.task}")
         examples = list(islice(task.examples(seed=config.seed, data=config.data), config.limit))
         if not examples:
             raise MdmError(f"{config.data or config.task}: no examples")
@@ -143,6 +144,8 @@ def environment(config: RunConfig) -> dict[str, Any]:
 
 def _task(config: RunConfig) -> Task:
     plugin = registry.resolve("task", config.task)
+    if getattr(plugin, "executes_code", False) and not config.allow_code_execution:
+        raise MdmError(f"{config.task} runs the code that the model writes: allow it with --allow-code-execution")
     task: Task = plugin(check_options(config.task, plugin.Options, config.options.get(config.task, {})))
     return task
 

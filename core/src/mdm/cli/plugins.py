@@ -66,6 +66,8 @@ def _documented(entry: registry.Entry) -> dict[str, Any]:
     documented: dict[str, Any] = {"doc": inspect.getdoc(plugin) or ""}
     if hasattr(plugin, "Options"):
         documented["options"] = _options(plugin.Options)
+    if hasattr(plugin, "presets"):
+        documented["presets"] = {name: dict(values) for name, values in plugin.presets.items()}
     return documented
 
 
@@ -107,3 +109,7 @@ def _explain(record: dict[str, Any]) -> None:
         click.echo(f"  {option['name']}: {option['type']} = {option['default']}")
         if option["description"]:
             click.echo(f"      {' '.join(option['description'].split())}")
+    if record.get("presets"):
+        click.echo("\nPresets (--preset NAME):")
+        for name, values in record["presets"].items():
+            click.echo(f"  {name}: {', '.join(f'{key} {value}' for key, value in values.items())}")

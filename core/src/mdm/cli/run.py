@@ -17,9 +17,13 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 @click.command()
 @click.option("--task", metavar="NAME", help="Task (default: sudoku).")
-@click.option("--data", type=FILE, metavar="FILE", help="The task's examples, instead of generated ones.")
+@click.option("--preset", metavar="NAME", help="Published settings of the task; `mdm plugins TASK` lists them.")
+@click.option("--data", type=FILE, metavar="FILE", help="The task's examples, instead of its own.")
 @click.option("--limit", type=click.IntRange(1), help="How many examples (default: all of --data, or a few).")
 @click.option("--batch-size", type=click.IntRange(1), help="Prompts decoded at once (default: 16).")
+@click.option(
+    "--allow-code-execution", is_flag=True, default=None, help="Let the task run what the model wrote, in a sandbox."
+)
 @click.option("--config", "file", type=FILE, metavar="FILE", help="YAML with any of these; flags win.")
 @click.option("--out", type=PATH, metavar="FOLDER", help="Where the results go; the same command there resumes.")
 @decode_flags
