@@ -171,7 +171,9 @@ def test_missing_file(tmp_path):
 def test_without_arguments_a_run_is_the_main_job():
     plain = RunConfig()
     assert (plain.model, plain.sampler, plain.cache, plain.task) == (["tiny"], ["info-gain"], "none", "sudoku")
-    assert set(RunConfig.model_fields) - set(DecodeConfig.model_fields) == {"task", "data", "limit"}
+    assert set(RunConfig.model_fields) - set(DecodeConfig.model_fields) == {
+        "task", "preset", "data", "limit", "allow_code_execution",
+    }  # fmt: skip
 
 
 def test_unknown_plugin_is_named_first():

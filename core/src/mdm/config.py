@@ -73,7 +73,7 @@ class RunConfig(DecodeConfig):
 
     task: str = "sudoku"
     preset: str | None = None
-    """Settings the task publishes under this name. Applied when the configuration is built; the rest of it holds them."""
+    """Settings the task publishes under this name; ``build`` writes them into the other fields."""
     data: Path | None = None
     limit: int | None = Field(None, ge=1)
     allow_code_execution: bool = False

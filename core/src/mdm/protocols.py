@@ -90,9 +90,9 @@ class Task(Protocol):
 
     ``Task(options)`` is called with an instance of ``Options``. A task may also have
 
-    - ``presets``, a mapping from a name to settings: fields of ``DecodeConfig`` and options of the task. ``--preset NAME``
-      begins from them, and whatever the user sets wins.
-    - ``executes_code = True``: grading runs what the model wrote, so a run is refused without ``--allow-code-execution``.
+    - ``presets``, a mapping from a name to settings, which are fields of ``DecodeConfig`` and options of the task:
+      ``--preset NAME`` begins from them, and whatever the user sets wins.
+    - ``executes_code = True``: grading runs what the model wrote, so a run needs ``--allow-code-execution``.
     """
 
     Options: ClassVar[type[BaseModel]]
@@ -104,7 +104,7 @@ class Task(Protocol):
     def __init__(self, options: Any) -> None: ...
 
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
-        """All rows of ``data`` in order, or of the task's own data, or an endless stream that is a pure function of ``seed``.
+        """All rows of ``data`` (else of the task's own data) in order, or an endless pure function of ``seed``.
 
         Raises:
             MdmError: ``data`` is missing or broken; the message names file, line and field.
