@@ -51,6 +51,10 @@ class ModelSpec:
     """False for encoders: they cannot run under a K/V cache."""
     suppressed: tuple[int, ...] = ()
     """Tokens that are never drawn."""
+    image_offset: int | None = None
+    """Id of the first image code, in a vocabulary that holds some behind its text (MMaDA); None: unknown or none."""
+    image_codes: int = 0
+    """How many image codes the vocabulary holds."""
     prompt_style: PromptStyle = "chat"
     default_cache: str = "none"
 

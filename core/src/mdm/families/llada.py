@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mdm.errors import MdmError
-from mdm.loading import refuse
+from mdm.loading import load_network, load_tokenizer, refuse, token_ids
+from mdm.model import Model
+from mdm.protocols import ModelSpec
 
 KEYS = {
     r"^model\.transformer\.wte\.": "model.embed_tokens.",
@@ -71,3 +73,26 @@ def as_llama(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         }
     except KeyError as error:
         raise MdmError(f"{source}: config.json lacks the key {error} of a LLaDA checkpoint") from None
+
+
+def load(family: str, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
+    """A checkpoint in LLaDA's layout, on Llama. ``options`` go to ``load_network``.
+
+    Raises:
+        MdmError: a config key that is missing or cannot be honoured, a weight that does not fit.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    llama = LlamaConfig(**as_llama(config, source))
+    if "mask_token_id" not in config:
+        raise MdmError(f"{source}: config.json lacks the key 'mask_token_id' of a LLaDA checkpoint")
+    spec = ModelSpec(
+        family=family,
+        vocab_size=llama.vocab_size,
+        mask_id=config["mask_token_id"],
+        eos_ids=token_ids(config.get("eos_token_id")),
+        pad_id=config.get("pad_token_id"),
+        prompt_style=config.get("prompt_style", "chat"),
+    )
+    network = load_network(LlamaForCausalLM, source, llama, device=device, dtype=dtype, key_mapping=KEYS, **options)
+    return Model(spec, network.model, network.lm_head, load_tokenizer(source), name=source, chat_template=CHAT)

@@ -1,1 +1,44 @@
-"""MMaDA (text side) for mdm, on transformers' own Llama."""
+"""The text side of MMaDA (arXiv:2505.15809) on transformers' own Llama: MMaDA-8B Base and MixCoT.
+
+Its vocabulary holds image codes behind the text. Text is decoded over all of it, as published; ``allowed_tokens``
+of ``mdm.decode`` keeps to a part, for which ``ModelSpec.image_offset`` says where the codes begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mdm.errors import MdmError
+
+if TYPE_CHECKING:
+    from mdm.model import Model
+
+
+class Mmada:
+    name = "mmada"
+
+    def claims(self, config: Mapping[str, Any]) -> bool:
+        # Its config.json may call itself llada: the architecture decides.
+        return config.get("model_type") == "mmada" or "MMadaModelLM" in (config.get("architectures") or ())
+
+    def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
+        from mdm.families.llada import load
+
+        size = config.get("new_vocab_size") or config.get("embedding_size") or config.get("vocab_size")
+        layout = {**config, "embedding_size": config.get("embedding_size") or size}
+        model = load(self.name, source, layout, device=device, dtype=dtype, **options)
+        codes = int(config.get("codebook_size", 8192))
+        # The published generator puts code c behind the text tokenizer's last token, whatever llm_vocab_size says.
+        offset = None if model.tokenizer is None else len(model.tokenizer)
+        if offset is not None and offset + codes > model.spec.vocab_size:
+            raise MdmError(
+                f"{source}: {codes} image codes (config key 'codebook_size') behind the tokenizer's {offset} tokens "
+                f"do not fit into a vocabulary of {model.spec.vocab_size}"
+            )
+        model.spec = replace(model.spec, image_offset=offset, image_codes=codes)
+        return model
+
+
+FAMILY = Mmada()
