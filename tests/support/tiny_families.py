@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+SCRATCH = Path(mkdtemp(prefix="mdm-families-"))
+"""Where parameters of tests, made before any fixture, keep their checkpoints."""
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 VOCABULARY, MASK, EOS, PAD = 256, 250, 251, 252
 WIDTH, LAYERS, HEADS, KV_HEADS, MLP = 32, 2, 4, 2, 64
 

@@ -12,6 +12,7 @@ from mdm.engine import Engine, Settings
 from mdm.errors import MdmError
 from mdm.loading import load_model as load_model
 from mdm.model import Model
+from mdm.protocols import CacheMode, Sampler
 from mdm.rules import LogitRules, Processor
 from mdm.schedule import SCHEDULES
 from mdm.trace import Line, StepEvent
@@ -42,9 +43,9 @@ class Result:
 def decode(
     model: Model,
     prompts: Sequence[Sequence[int] | str],
-    sampler: str = "info-gain",
+    sampler: str | Sampler = "info-gain",
     sampler_options: Mapping[str, Any] | None = None,
-    cache: str | None = None,
+    cache: str | CacheMode | None = None,
     cache_options: Mapping[str, Any] | None = None,
     gen_length: int | Sequence[int] = 64,
     steps: int | None = None,
@@ -75,7 +76,7 @@ def decode(
     Args:
         model: from ``load_model``.
         prompts: token ids, in which the model's mask id marks a position to fill in; or texts.
-        sampler, cache: registered names; ``cache`` None takes the model's natural one.
+        sampler, cache: registered names, or objects of your own; ``cache`` None takes the model's natural one.
         sampler_options, cache_options: validated by the plugin's own Options.
         gen_length: masks after each prompt (tokens), one number or one a prompt; 0 decodes the prompt's own masks.
         steps: steps for the whole generation, split over the blocks; None: one per token.
@@ -111,8 +112,9 @@ def decode(
     block_length = spec.block_length or 32 if block_length is None else block_length
     _check(schedule, block_length, steps, tokens_per_step, temperature, batch_size, max_rows)
     policy = _plugin("sampler", sampler, sampler_options)
-    cache_name = cache or spec.default_cache
-    mode = _plugin("cache", cache_name, cache_options)
+    cache = spec.default_cache if cache is None else cache
+    cache_name = cache if isinstance(cache, str) else type(cache).__name__
+    mode = _plugin("cache", cache, cache_options)
     if mode.uses_kv and not spec.has_kv:
         raise MdmError(
             f"cache {cache_name!r} needs keys and values, which a {spec.family} model has not: use --cache none"
@@ -172,8 +174,12 @@ def decode(
     return [results[i] for i in range(len(ids))]
 
 
-def _plugin(kind: str, name: str, options: Mapping[str, Any] | None) -> Any:
-    """An instance of the plugin ``name`` with validated options."""
+def _plugin(kind: str, name: str | Sampler | CacheMode, options: Mapping[str, Any] | None) -> Any:
+    """An instance of the plugin ``name`` with validated options; an object is one already."""
+    if not isinstance(name, str):
+        if options:
+            raise MdmError(f"the {kind} is an object, which has its options: give {kind}_options with a name only")
+        return name
     plugin = registry.resolve(kind, name)
     model: type[BaseModel] = plugin.Options
     try:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 class Dream:
+    """Dream on transformers' Qwen2, its logits shifted by one."""
+
     name = "dream"
 
     def claims(self, config: Mapping[str, Any]) -> bool:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 
 class Llada:
+    """LLaDA on transformers' Llama."""
+
     name = "llada"
 
     def claims(self, config: Mapping[str, Any]) -> bool:

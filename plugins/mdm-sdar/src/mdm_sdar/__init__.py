@@ -14,6 +14,8 @@ MASK_TOKEN, END_OF_TURN = "<|MASK|>", "<|im_end|>"
 
 
 class Sdar:
+    """SDAR and TraDo on transformers' Qwen3, block by block."""
+
     name = "sdar"
 
     def claims(self, config: Mapping[str, Any]) -> bool:

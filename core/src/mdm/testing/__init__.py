@@ -1,0 +1,28 @@
+"""The conformance kit: run against a plugin, yours or ours, what every plugin of its kind promises.
+
+    from mdm.testing import parametrize_with_checks
+
+    @parametrize_with_checks("sampler", ["my-sampler"])
+    def test_conforms(check):
+        check()
+
+or ``mdm check my-sampler`` from the shell. It needs no download: samplers and caches run on a toy model made on the
+spot. A plugin that knowingly fails a check says so in a class attribute ``expected_failures``, the check's name with
+the reason; the report shows both.
+"""
+
+from mdm.testing.kit import Check, NotApplicable, Outcome, Subject, checks, run, subject
+from mdm.testing.pytest import parametrize_with_checks
+from mdm.testing.toy import toy_model
+
+__all__ = [
+    "Check",
+    "NotApplicable",
+    "Outcome",
+    "Subject",
+    "checks",
+    "parametrize_with_checks",
+    "run",
+    "subject",
+    "toy_model",
+]
