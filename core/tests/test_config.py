@@ -149,7 +149,7 @@ def test_what_is_written_reads_back_the_same(tmp_path):
         ("steps: 0", "a.yaml: steps=0: should be greater than or equal to 1"),
         ("steps: 4\ntokens_per_step: 2", "steps and tokens_per_step both set the pace: give one"),
         ("schedule: evn", "a.yaml: schedule=evn: should be 'even', 'linear', 'cosine' or 'dream'"),
-        ("sampler: [sharp, sharp]", "the same name twice"),
+        ("sampler: [sharp, sharp]", "the same value twice"),
         ("- 1", "expected keys and values, found list"),
         ("a: [", "not YAML"),
         ("options: {candidates: 4}", "should be a valid dictionary"),
@@ -172,7 +172,7 @@ def test_without_arguments_a_run_is_the_main_job():
     plain = RunConfig()
     assert (plain.model, plain.sampler, plain.cache, plain.task) == (["tiny"], ["info-gain"], "none", "sudoku")
     assert set(RunConfig.model_fields) - set(DecodeConfig.model_fields) == {
-        "task", "preset", "data", "limit", "allow_code_execution",
+        "task", "preset", "data", "limit", "repeats", "allow_code_execution",
     }  # fmt: skip
 
 
@@ -186,7 +186,7 @@ def test_a_preset_sets_what_nobody_else_does(tmp_path):
     built = build("size=2", preset="paper", gen_length=32)
     assert (built.gen_length, built.steps, built.options["grid"]) == (32, 128, {"size": 2})
     built = build(preset="paper", tokens_per_step=2)
-    assert (built.tokens_per_step, built.steps, built.gen_length) == (2, None, 256)
+    assert (built.tokens_per_step, built.steps, built.gen_length) == ([2], None, 256)
     file = tmp_path / "a.yaml"
     file.write_text("preset: paper\ngen_length: 16\noptions: {grid: {size: 3}}\n")
     built = build(file=file)

@@ -13,43 +13,15 @@ from mdm.results import Arm, Outcome
 
 def outcome(index: int, right: float = 1.0, **changes) -> Outcome:
     fields = {
-        "id": f"e{index}", "index": index, "row": index, "prompt": "p", "completion": "c", "metrics": {"ok": right},
-        "tokens": 4, "cumulative_entropy": 0.1 * index, "forwards": 4, "rows": 9, "seconds": 0.5,
+        "id": f"e{index}", "index": index, "repeat": 0, "row": index, "digest": "d", "prompt": "p", "completion": "c",
+        "metrics": {"ok": right}, "tokens": 4, "cumulative_entropy": 0.1 * index, "forwards": 4, "rows": 9,
+        "seconds": 0.5,
     }  # fmt: skip
     return Outcome(**{**fields, **changes})
 
 
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [  # Newcombe, Statistics in Medicine 17 (1998), table I
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        (20, 20, 0.8389, 1.0),
-        (0, 0, 0.0, 1.0),
-    ],
-)
-def test_wilson_interval(successes, trials, low, high):
-    assert results.wilson(successes, trials) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_summary():
-    summary = results.summarise([outcome(1, 0.0), outcome(0), outcome(2, error="ValueError: x")], "ok", 4)
-    assert (summary["examples"], summary["complete"], summary["errors"]) == (3, False, 1)
-    assert summary["accuracy"] == pytest.approx(2 / 3) and summary["cumulative_entropy"] == pytest.approx(0.1)
-    assert (summary["forwards"], summary["rows"], summary["tokens"], summary["seconds"]) == (12, 27, 12, 1.5)
-    assert summary["tokens_per_second"] == 8.0
-    assert results.summarise([], "ok", 4)["accuracy_ci95"] == [0.0, 1.0]
-
-
-def test_a_summary_does_not_depend_on_the_order_of_finishing():
-    some = [outcome(i, cumulative_entropy=0.1 + 1e-9 * i**3) for i in range(50)]
-    assert results.summarise(some, "ok", 50) == results.summarise(some[::-1], "ok", 50)
 
 
 def test_arm_writes_and_reads_back(tmp_path):

@@ -16,9 +16,13 @@ from mdm.errors import MdmError
 from mdm.protocols import MASK, ModelSpec
 
 PLUGINS = """
+    from concurrent.futures import ThreadPoolExecutor
     from itertools import count
+    from threading import Event
     from pydantic import BaseModel, ConfigDict, Field
     from mdm.protocols import MASK, Example, Message, Prompt
+
+    started = []
 
     class Base(BaseModel):
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,6 +66,25 @@ PLUGINS = """
         def examples(self, *, seed, data=None):
             yield next(super().examples(seed=seed))
 
+    class Slow(Copy):
+        '''Grades in a pool of its own, none before so many were asked for.'''
+        class Options(Copy.Options):
+            hold: int
+        def __init__(self, options):
+            super().__init__(options)
+            self.pool, self.go, self.asked, self.closed = ThreadPoolExecutor(2), Event(), 0, 0
+            started.append(self)
+        def grade(self, example, completion):
+            self.asked += 1
+            if self.asked == self.options.hold:
+                self.go.set()
+            return self.pool.submit(lambda: self.go.wait(20) and super(Slow, self).grade(example, completion))
+        def aggregate(self, grades):
+            return {"both": sum(all(g.get("right") for g in of) for of in grades.values()) / len(grades)}
+        def close(self):
+            self.closed += 1
+            self.pool.shutdown()
+
     class Boring(Copy):
         def prompt(self, example, style):
             return Prompt("nothing to do", "")
@@ -91,6 +114,7 @@ class Engine:
 
     def __init__(self):
         self.model, self.loads, self.calls, self.decoded, self.stop_after = Tokens(), [], [], [], None
+        self.cannot = {}
 
     def load_model(self, name, **kw):
         self.loads.append((name, kw))
@@ -104,6 +128,8 @@ class Engine:
             row = row_ids[i] if row_ids else i
             if self.stop_after is not None and len(self.decoded) >= self.stop_after:
                 raise KeyboardInterrupt
+            if row in self.cannot:
+                raise self.cannot[row]
             canvas = [*prompts[i], *[0] * lengths[i]]
             masks = [at for at, token in enumerate(canvas) if token == 0]
             letter = canvas[canvas.index(ord(":")) - 1] if ord(":") in canvas else ord("x")
@@ -129,7 +155,8 @@ def engine(site, monkeypatch):
     points = {
         "mdm.samplers": {"one": "fake_run:Sampler", "two": "fake_run:Sampler"},
         "mdm.caches": {"kept": "fake_run:Cache"},
-        "mdm.tasks": {"copy": "fake_run:Copy", "boring": "fake_run:Boring", "code": "fake_run:Code"},
+        "mdm.tasks": {"copy": "fake_run:Copy", "boring": "fake_run:Boring", "code": "fake_run:Code"}
+        | {"slow": "fake_run:Slow"},
     }
     site.package("fake-run", points, PLUGINS)
     engine = Engine()
@@ -159,10 +186,10 @@ def test_what_a_run_writes(engine, tmp_path):
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     rows = sorted(lines(tmp_path / "results.jsonl"), key=lambda row: row["index"])
     assert [row["id"] for row in rows] == [f"copy-{i}" for i in range(5)]
-    first = {key: value for key, value in rows[1].items() if key != "seconds"}
+    first = {key: value for key, value in rows[1].items() if key not in ("seconds", "digest")}
     assert first == {
-        "id": "copy-1", "index": 1, "row": 1, "prompt": "say b:", "completion": "bb", "tokens": 2, "forwards": 2,
-        "metrics": {"right": 1.0, "tried": 1.0}, "cumulative_entropy": 0.1, "rows": 18,
+        "id": "copy-1", "index": 1, "repeat": 0, "row": 1, "prompt": "say b:", "completion": "bb", "tokens": 2,
+        "forwards": 2, "metrics": {"right": 1.0, "tried": 1.0}, "cumulative_entropy": 0.1, "rows": 18,
     }  # fmt: skip
     assert sorted(line["row"] for line in lines(tmp_path / "trace.jsonl")) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     written = configs.parse(RunConfig, tmp_path / "config.yaml")
@@ -247,6 +274,86 @@ def test_grading_that_fails_is_recorded(engine, tmp_path):
     assert runs.run(make("fragile=true", limit=6), tmp_path) == summary
 
 
+def test_decoding_that_fails_is_recorded_and_the_rest_goes_on(engine, tmp_path):
+    engine.cannot = {row: RuntimeError("too odd") for row in (0, 7, 8, 19)}
+    summary = runs.run(make(limit=20), tmp_path)
+    assert (summary["errors"], summary["examples"], summary["complete"]) == (4, 20, True)
+    assert sorted(engine.decoded) == [row for row in range(20) if row not in engine.cannot]  # none twice
+    failed = [line for line in lines(tmp_path / "results.jsonl") if "error" in line]
+    assert sorted(line["index"] for line in failed) == [0, 7, 8, 19]
+    assert {(line["error"], line["forwards"]) for line in failed} == {("RuntimeError: too odd", 0)}
+    assert runs.run(make(limit=20), tmp_path) == summary and len(engine.loads) == 1
+
+
+def test_what_was_asked_wrongly_is_no_examples_fault(engine, tmp_path):
+    engine.cannot = {3: MdmError("cache 'kept' needs keys and values")}
+    with pytest.raises(MdmError, match="needs keys and values"):
+        runs.run(make(), tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["decoded", "graded"])
+def test_fail_fast(engine, tmp_path, kind):
+    engine.cannot = {2: RuntimeError("too odd")} if kind == "decoded" else {}
+    config = make("fragile=true", limit=4)
+    with pytest.raises(MdmError, match=f"example copy-2 could not be {kind}: "):
+        runs.run(config, tmp_path, fail_fast=True)
+    assert 2 not in [line["index"] for line in lines(tmp_path / "results.jsonl")]
+    engine.cannot.clear()
+    assert runs.run(config, tmp_path)["examples"] == 4  # left to be done
+
+
+def test_repeats(engine, tmp_path):
+    once = runs.run(make(), tmp_path / "once")
+    engine.calls.clear()
+    summary = runs.run(make(repeats=3), tmp_path / "thrice")
+    assert (summary["examples"], summary["repeats"], summary["complete"]) == (5, 3, True)
+    assert summary["accuracy"] == once["accuracy"] and summary["forwards"] == 3 * once["forwards"]
+    assert summary["accuracy_se"] == 0.0 and once["accuracy_se"] is None
+    rows = [row for call in engine.calls for row in call["row_ids"]]
+    assert rows[:5] == [0, 1, 2, 3, 4] and len(set(rows)) == 15  # the first as without repeats, the others their own
+
+    def facts(folder, repeat=0):
+        found = [line for line in lines(tmp_path / folder / "results.jsonl") if line["repeat"] == repeat]
+        return sorted((line["row"], line["id"], line["digest"], line["completion"]) for line in found)
+
+    assert facts("thrice") == facts("once")
+    assert [row % 10**9 for row, *_ in facts("thrice", 2)] == list(range(5))
+    engine.stop_after = len(engine.decoded) + 8
+    with pytest.raises(runs.Interrupted) as caught:
+        runs.run(make(repeats=3, batch_size=1), tmp_path / "cut")
+    assert not caught.value.summary["complete"]
+    engine.stop_after = None
+    assert timeless(runs.run(make(repeats=3, batch_size=1), tmp_path / "cut")) == timeless(summary)
+
+
+def test_grading_beside_decoding(engine, tmp_path):
+    summary = runs.run(make("hold=10", task="slow", repeats=2, batch_size=1), tmp_path)
+    assert (summary["examples"], summary["accuracy"]) == (5, 0.8)
+    assert summary["metrics"] == {"right": 0.8, "tried": 1.0, "both": 0.8}
+    assert len(lines(tmp_path / "results.jsonl")) == 10 and len(lines(tmp_path / "trace.jsonl")) == 20
+    [task] = sys.modules["fake_run"].started
+    assert task.closed == 1
+
+
+def test_ctrl_c_waits_for_the_grades_of_what_is_decoded(engine, tmp_path):
+    engine.stop_after = 3
+    with pytest.raises(runs.Interrupted) as caught:
+        runs.run(make("hold=3", task="slow"), tmp_path)
+    assert caught.value.summary["examples"] == 3
+
+
+def test_paces_are_an_axis(engine, tmp_path):
+    summary = runs.run(make(sampler=["one", "two"], tokens_per_step=[1, 2], limit=3), tmp_path)
+    assert [(row["sampler"], row["tokens_per_step"]) for row in summary["runs"]] == [
+        ("one", 1), ("one", 2), ("two", 1), ("two", 2),
+    ]  # fmt: skip
+    assert [call["tokens_per_step"] for call in engine.calls] == [1, 2, 1, 2]
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"one-K1", "one-K2", "two-K1", "two-K2"}
+    assert len(engine.loads) == 1
+    runs.run(make(tokens_per_step=2, limit=1), tmp_path / "single")
+    assert engine.calls[-1]["tokens_per_step"] == 2 and (tmp_path / "single" / "results.jsonl").exists()
+
+
 def test_comparison(engine, tmp_path):
     summary = runs.run(make(sampler=["one", "two"], limit=3), tmp_path)
     assert [row["sampler"] for row in summary["runs"]] == ["one", "two"]
@@ -298,6 +405,18 @@ def command(capsys, *args):
     with pytest.raises(SystemExit) as stop:
         main(args)
     return stop.value.code, *capsys.readouterr()
+
+
+def test_hooks_that_fail_are_named(engine, site, tmp_path):
+    source = """
+        from mdm.hookspecs import hookimpl
+        @hookimpl
+        def on_finish(result):
+            raise ValueError("upset")
+    """
+    site.package("fake-hook-c", {"mdm.hooks": {"upset": "fake_hook_c"}}, source)
+    with pytest.raises(MdmError, match="a hook failed in on_finish: ValueError: upset"):
+        runs.run(make(), tmp_path)
 
 
 def test_run_command(engine, tmp_path, capsys):

@@ -20,6 +20,11 @@ C = TypeVar("C", bound="DecodeConfig")
 Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """One name or several: several make one comparison."""
 
+Counts = Annotated[
+    list[Annotated[int, Field(ge=1)]], BeforeValidator(lambda value: [value] if isinstance(value, int) else value)
+]
+"""One count or several: several make one comparison."""
+
 PACES = ("steps", "tokens_per_step")
 """Two ways to say the same: naming one sets the other aside."""
 
@@ -35,7 +40,7 @@ class DecodeConfig(BaseModel):
     seed: int = 0
     gen_length: int | None = Field(None, ge=0)
     steps: int | None = Field(None, ge=1)
-    tokens_per_step: int | None = Field(None, ge=1)
+    tokens_per_step: Counts | None = Field(None, min_length=1)
     schedule: Schedule = "even"
     block_length: int | None = Field(None, ge=1)
     temperature: float = Field(0.0, ge=0)
@@ -50,12 +55,12 @@ class DecodeConfig(BaseModel):
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Plugin name -> its options."""
 
-    @field_validator("model", "sampler")
+    @field_validator("model", "sampler", "tokens_per_step")
     @classmethod
-    def _distinct(cls, names: list[str]) -> list[str]:
-        if len(set(names)) < len(names):
-            raise ValueError("the same name twice")
-        return names
+    def _distinct(cls, values: list[Any] | None) -> list[Any] | None:
+        if values and len(set(values)) < len(values):
+            raise ValueError("the same value twice")
+        return values
 
     @model_validator(mode="after")
     def _one_pace(self) -> DecodeConfig:
@@ -76,6 +81,8 @@ class RunConfig(DecodeConfig):
     """Settings the task publishes under this name; ``build`` writes them into the other fields."""
     data: Path | None = None
     limit: int | None = Field(None, ge=1)
+    repeats: int = Field(1, ge=1)
+    """How often each example is decoded, with draws of its own each time."""
     allow_code_execution: bool = False
     """Let a task run what the model wrote."""
 

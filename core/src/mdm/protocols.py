@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from mdm.model import Model
     from mdm.rng import Draws
     from mdm.state import Commit, Evaluate, Plan, Scores, State
@@ -97,6 +99,9 @@ class Task(Protocol):
     - ``presets``, a mapping from a name to settings, which are fields of ``DecodeConfig`` and options of the task:
       ``--preset NAME`` begins from them, and whatever the user sets wins.
     - ``executes_code = True``: grading runs what the model wrote, so a run needs ``--allow-code-execution``.
+    - ``aggregate(grades)``: from example id -> the grades of its repeats, in order, further metrics of the whole run,
+      as pass@k. A repeat that failed has no grades.
+    - ``close()``, called when a run ends, however it ends.
     """
 
     Options: ClassVar[type[BaseModel]]
@@ -117,8 +122,12 @@ class Task(Protocol):
 
     def prompt(self, example: Example, style: PromptStyle) -> Prompt: ...
 
-    def grade(self, example: Example, completion: str) -> Mapping[str, float]:
-        """Scores of one completion, each in [0, 1]. Never raises on a strange completion."""
+    def grade(self, example: Example, completion: str) -> Mapping[str, float] | Future[Mapping[str, float]]:
+        """Scores of one completion, each in [0, 1]. Never raises on a strange completion.
+
+        Decoding waits while this runs. A task that grades slowly hands the work to a pool of its own and returns
+        the future, which must come to an end by itself.
+        """
         ...
 
 

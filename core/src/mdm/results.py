@@ -11,9 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from math import fsum, sqrt
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 from mdm import config, files
@@ -27,8 +25,13 @@ class Outcome:
 
     id: str
     index: int
-    """Place in the task's examples; also the row id that keys the draws and names the rows of the trace."""
+    """Place in the task's examples."""
+    repeat: int
+    """Which of the decodings of this example; 0 is the one of a run without repeats."""
     row: int
+    """Keys the draws and names the rows of the trace."""
+    digest: str
+    """Of the example's inputs and reference."""
     prompt: str
     completion: str
     metrics: Mapping[str, float]
@@ -40,42 +43,12 @@ class Outcome:
     seconds: float
     """Wall time since the outcome before, so that they add up to the run's whatever the batch."""
     error: str | None = None
-    """Why it could not be graded; it then counts as wrong."""
+    """Why it could not be decoded or graded; it then counts as wrong."""
 
-
-def wilson(successes: float, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of a proportion: honest at 0, at 1 and for few trials."""
-    if trials == 0:
-        return 0.0, 1.0
-    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    share = successes / trials
-    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = sqrt(z2 * (share * (1 - share) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def summarise(outcomes: Iterable[Outcome], metric: str, expected: int) -> dict[str, Any]:
-    """What ``summary.json`` says of one sampler: entropy is a mean, forwards, rows, tokens and seconds are sums."""
-    done = sorted(outcomes, key=lambda outcome: outcome.index)
-    count = len(done)
-    right = fsum(outcome.metrics.get(metric, 0.0) for outcome in done)
-    tokens, seconds = sum(outcome.tokens for outcome in done), fsum(outcome.seconds for outcome in done)
-    others = {name: None for outcome in done for name in outcome.metrics}
-    return {
-        "examples": count,
-        "complete": count == expected,
-        "accuracy": right / count if count else 0.0,
-        "accuracy_ci95": list(wilson(right, count)),
-        "metric": metric,
-        "metrics": {name: fsum(outcome.metrics.get(name, 0.0) for outcome in done) / count for name in others},
-        "errors": sum(outcome.error is not None for outcome in done),
-        "cumulative_entropy": fsum(outcome.cumulative_entropy for outcome in done) / count if count else 0.0,
-        "forwards": sum(outcome.forwards for outcome in done),
-        "rows": sum(outcome.rows for outcome in done),
-        "tokens": tokens,
-        "seconds": seconds,
-        "tokens_per_second": tokens / seconds if seconds else 0.0,
-    }
+    @property
+    def decoded(self) -> bool:
+        """False where decoding failed: it then has no entropy and no cost."""
+        return self.forwards > 0
 
 
 @contextmanager
@@ -112,12 +85,13 @@ class Arm:
 
     folder: Path
     outcomes: dict[int, Outcome] = field(default_factory=dict)
+    """By row id."""
 
     def __post_init__(self) -> None:
         path = self.folder / "results.jsonl"
         for record in files.json_lines(path):
             try:
-                self.outcomes[record["index"]] = Outcome(**record)
+                self.outcomes[record["row"]] = Outcome(**record)
             except (TypeError, KeyError) as error:
                 raise MdmError(f"{path}: not the results of a run ({error})") from error
 
@@ -148,7 +122,7 @@ class ArmLog:
         """One finished example: in the files before this returns."""
         self.trace.append(*({**line, "row": outcome.row} for line in trace))
         self.results.append({key: value for key, value in asdict(outcome).items() if key != "error" or value})
-        self.arm.outcomes[outcome.index] = outcome
+        self.arm.outcomes[outcome.row] = outcome
 
 
 def folder_names(labels: Iterable[str]) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 from mdm import files, registry, results
 from mdm.config import DecodeConfig, RunConfig, check_options
 from mdm.errors import MdmError
+from mdm.grading import Grader, Item
+from mdm.jobs import Job, jobs
 from mdm.protocols import MASK, Example, Prompt, Task
+from mdm.summary import summarise
 
 if TYPE_CHECKING:
     from mdm.api import Result
     from mdm.model import Model
+    from mdm.trace import StepEvent
 
 CHUNK = 8
 """Batches handed to the engine at once: enough to keep its rows busy, few enough to bound memory."""
@@ -42,30 +46,6 @@ class Interrupted(KeyboardInterrupt):
         self.summary = summary
 
 
-@dataclass(frozen=True)
-class Job:
-    """One row of the comparison."""
-
-    model: str
-    sampler: str
-    label: str
-    arm: results.Arm
-
-
-@dataclass(frozen=True)
-class Item:
-    """One example as the engine gets it."""
-
-    index: int
-    example: Example
-    prompt: Prompt
-    ids: list[int]
-    context: int
-    """How many of ``ids`` are the context, which is not graded."""
-    gen_length: int
-    masks: int
-
-
 def settle(config: RunConfig) -> RunConfig:
     """The configuration with the task's own number of examples where nothing else sets it."""
     if config.limit is None and config.data is None:
@@ -74,11 +54,14 @@ def settle(config: RunConfig) -> RunConfig:
     return config
 
 
-def run(config: RunConfig, out: Path, watch: Watch | None = None) -> dict[str, Any]:
+def run(config: RunConfig, out: Path, watch: Watch | None = None, *, fail_fast: bool = False) -> dict[str, Any]:
     """Decode and grade whatever ``out`` does not hold yet; returns what ``summary.json`` says.
 
+    An example that cannot be decoded or graded is recorded with its error, counts as wrong and stops nothing;
+    with ``fail_fast`` it stops the run and is left to be done.
+
     Raises:
-        MdmError: anything that was asked wrongly.
+        MdmError: anything that was asked wrongly; a failing example with ``fail_fast``.
         Interrupted: Ctrl-C; the run can be taken up again.
     """
     config, watch = settle(config), watch or Watch()
@@ -88,13 +71,15 @@ def run(config: RunConfig, out: Path, watch: Watch | None = None) -> dict[str, A
         examples = list(islice(task.examples(seed=config.seed, data=config.data), config.limit))
         if not examples:
             raise MdmError(f"{config.data or config.task}: no examples")
-        jobs = _jobs(config, out)
+        rows = jobs(config, out)
         try:
             for name in config.model:
-                _run_model(config, task, examples, [job for job in jobs if job.model == name], watch)
+                _run_model(config, task, examples, [job for job in rows if job.model == name], watch, fail_fast)
         except KeyboardInterrupt:
-            raise Interrupted(_write_summary(config, task, jobs, len(examples), out)) from None
-        return _write_summary(config, task, jobs, len(examples), out)
+            raise Interrupted(_write_summary(config, task, rows, len(examples), out)) from None
+        finally:
+            getattr(task, "close", lambda: None)()
+        return _write_summary(config, task, rows, len(examples), out)
 
 
 def encode(model: Model, prompt: Prompt) -> tuple[list[int], int]:
@@ -107,18 +92,21 @@ def encode(model: Model, prompt: Prompt) -> tuple[list[int], int]:
     return context + answer, len(context)
 
 
-def decode_settings(config: DecodeConfig, model: Model, sampler: str) -> dict[str, Any]:
-    """The arguments of ``mdm.decode`` that a configuration fixes for all prompts."""
+def decode_settings(
+    config: DecodeConfig, model: Model, sampler: str, tokens_per_step: int | None = None
+) -> dict[str, Any]:
+    """The arguments of ``mdm.decode`` that a configuration fixes for all prompts, at the pace named or its only one."""
     return {
         "sampler": sampler,
+        "tokens_per_step": tokens_per_step or next(iter(config.tokens_per_step or []), None),
         "sampler_options": config.options.get(sampler, {}),
         "cache": config.cache,
         "cache_options": config.options.get(config.cache, {}),
         "block_length": config.block_length or model.spec.block_length or 32,
     } | config.model_dump(
         include={
-            "steps", "tokens_per_step", "schedule", "temperature", "guidance", "eos_penalty", "pad_penalty",
-            "stop_at_eos", "batch_size", "seed",
+            "steps", "schedule", "temperature", "guidance", "eos_penalty", "pad_penalty", "stop_at_eos", "batch_size",
+            "seed",
         }
     )  # fmt: skip
 
@@ -150,67 +138,127 @@ def _task(config: RunConfig) -> Task:
     return task
 
 
-def _jobs(config: RunConfig, out: Path) -> list[Job]:
-    pairs = [(model, sampler) for model in config.model for sampler in config.sampler]
-    if len(pairs) == 1:
-        return [Job(*pairs[0], config.sampler[0], results.Arm(out))]
-    if len(config.model) == 1:
-        labels = [sampler for _, sampler in pairs]
-    elif len(config.sampler) == 1:
-        labels = [model for model, _ in pairs]
-    else:
-        labels = [f"{model} {sampler}" for model, sampler in pairs]
-    folders = results.folder_names(labels)
-    return [
-        Job(*pair, label, results.Arm(out / folder)) for pair, label, folder in zip(pairs, labels, folders, strict=True)
-    ]
-
-
-def _run_model(config: RunConfig, task: Task, examples: Sequence[Example], jobs: list[Job], watch: Watch) -> None:
-    if all(len(job.arm.outcomes) == len(examples) for job in jobs):
+def _run_model(
+    config: RunConfig, task: Task, examples: Sequence[Example], jobs: list[Job], watch: Watch, fail_fast: bool
+) -> None:
+    if all(len(job.arm.outcomes) == len(examples) * config.repeats for job in jobs):
         return  # nothing left: do not even load it
     watch.note(f"loading {jobs[0].model}")
     model = load_model(config, jobs[0].model)
-    items = [_item(config, model, task, index, example) for index, example in enumerate(examples)]
+    once = [_item(config, model, task, index, example) for index, example in enumerate(examples)]
+    items = [replace(item, repeat=repeat) for repeat in range(config.repeats) for item in once]
     for job in jobs:
         with job.arm.writing() as log:
-            _run_job(config, model, task, items, job, log, watch)
+            _run_job(config, model, task, items, job, log, watch, fail_fast)
 
 
 def _run_job(
-    config: RunConfig, model: Model, task: Task, items: list[Item], job: Job, log: results.ArmLog, watch: Watch
+    config: RunConfig,
+    model: Model,
+    task: Task,
+    items: list[Item],
+    job: Job,
+    log: results.ArmLog,
+    watch: Watch,
+    fail_fast: bool,
 ) -> None:
-    from mdm import api, hookspecs
-
     done = job.arm.outcomes
-    hook = hookspecs.hooks().hook
-    watched = bool(hook.on_step.get_hookimpls())  # being watched costs the engine a transfer a step
-    left = [item for item in items if item.index not in done]
     right = sum(outcome.metrics.get(task.metric, 0.0) for outcome in done.values())
-    watch.tick(job.label, len(done), len(items), right / max(1, len(done)))
+    left = [item for item in items if item.row not in done]
+    decoded: set[int] = set()
     since = time.perf_counter()
-    for first in range(0, len(left), CHUNK * config.batch_size):
-        chunk = left[first : first + CHUNK * config.batch_size]
 
-        def finish(place: int, result: Result, chunk: list[Item] = chunk) -> None:
-            nonlocal right, since
-            now = time.perf_counter()
-            outcome = _grade(model, task, chunk[place], result, now - since)
-            since = now
-            log.add(outcome, result.trace)
-            right += outcome.metrics.get(task.metric, 0.0)
-            watch.tick(job.label, len(done), len(items), right / len(done))
-            hook.on_finish(result=result)
+    def elapsed() -> float:
+        nonlocal since
+        before, since = since, time.perf_counter()
+        return since - before
 
-        api.decode(
-            model,
-            [item.ids for item in chunk],
-            gen_length=[item.gen_length for item in chunk],
-            row_ids=[item.index for item in chunk],
-            on_finish=finish,
-            on_step=(lambda event: hook.on_step(event=event)) if watched else None,
-            **decode_settings(config, model, job.sampler),
-        )
+    def record(outcome: results.Outcome, trace: Sequence[Any]) -> None:
+        nonlocal right
+        log.add(outcome, trace)
+        right += outcome.metrics.get(task.metric, 0.0)
+        watch.tick(job.label, len(done), len(items), right / len(done))
+
+    grader = Grader(task, record, fail_fast)
+    hooks = _Hooks()
+
+    def decode(chunk: list[Item]) -> None:
+        """Decode ``chunk``; where that fails, the half that holds the culprit is halved until it stands alone."""
+
+        def finish(place: int, result: Result) -> None:
+            item = chunk[place]
+            completion = model.decode(result.sequence[item.context :])
+            decoded.add(item.row)
+            grader.add(item, result, completion, elapsed())
+            hooks.on_finish(result)
+
+        try:
+            _decode(config, model, job, chunk, finish, hooks.on_step)
+        except MdmError:
+            raise  # asked wrongly: no example's own fault
+        except Exception as error:
+            rest = [item for item in chunk if item.row not in decoded]
+            if not rest:
+                raise
+            if len(chunk) == 1:
+                grader.fail(chunk[0], error, elapsed())
+                return
+            for half in (rest[: len(rest) // 2], rest[len(rest) // 2 :]):
+                if half:
+                    decode(half)
+
+    watch.tick(job.label, len(done), len(items), right / max(1, len(done)))
+    try:
+        for first in range(0, len(left), CHUNK * config.batch_size):
+            decode(left[first : first + CHUNK * config.batch_size])
+    except KeyboardInterrupt:
+        grader.collect(to_the_end=True)
+        raise
+    grader.collect(to_the_end=True)
+
+
+def _decode(
+    config: RunConfig,
+    model: Model,
+    job: Job,
+    items: list[Item],
+    finish: Callable[[int, Result], None],
+    on_step: Callable[[StepEvent], None] | None,
+) -> None:
+    from mdm import api
+
+    api.decode(
+        model,
+        [item.ids for item in items],
+        gen_length=[item.gen_length for item in items],
+        row_ids=[item.row for item in items],
+        on_finish=finish,
+        on_step=on_step,
+        **decode_settings(config, model, job.sampler, job.tokens_per_step),
+    )
+
+
+class _Hooks:
+    """The hooks of all packages. One that fails stops the run, and no example is blamed for it."""
+
+    def __init__(self) -> None:
+        from mdm import hookspecs
+
+        self._hook = hookspecs.hooks().hook
+        # Being watched costs the engine a transfer a step.
+        self.on_step = self._on_step if self._hook.on_step.get_hookimpls() else None
+
+    def _on_step(self, event: StepEvent) -> None:
+        self._call("on_step", event=event)
+
+    def on_finish(self, result: Result) -> None:
+        self._call("on_finish", result=result)
+
+    def _call(self, name: str, **what: Any) -> None:
+        try:
+            getattr(self._hook, name)(**what)
+        except Exception as error:
+            raise MdmError(f"a hook failed in {name}: {type(error).__name__}: {error}") from error
 
 
 def _item(config: RunConfig, model: Model, task: Task, index: int, example: Example) -> Item:
@@ -226,41 +274,24 @@ def _item(config: RunConfig, model: Model, task: Task, index: int, example: Exam
     return Item(index, example, prompt, ids, context, gen_length, masks)
 
 
-def _grade(model: Model, task: Task, item: Item, result: Result, seconds: float) -> results.Outcome:
-    completion, metrics, fault = model.decode(result.sequence[item.context :]), {}, None
-    try:
-        metrics = {name: float(value) for name, value in task.grade(item.example, completion).items()}
-    except Exception as error:
-        fault = f"{type(error).__name__}: {error}"
-    return results.Outcome(
-        id=item.example.id,
-        index=item.index,
-        row=item.index,
-        prompt=_shown(item.prompt),
-        completion=completion,
-        metrics=metrics,
-        tokens=item.masks,
-        cumulative_entropy=float(result.cumulative_entropy),
-        forwards=result.forwards,
-        rows=result.rows,
-        seconds=seconds,
-        error=fault,
-    )
-
-
-def _shown(prompt: Prompt) -> str:
-    if isinstance(prompt.context, str):
-        return prompt.context + prompt.answer
-    return (
-        "\n".join(f"{message.role}: {message.content}" for message in prompt.context) + f"\nassistant: {prompt.answer}"
-    )
-
-
 def _write_summary(config: RunConfig, task: Task, jobs: list[Job], expected: int, out: Path) -> dict[str, Any]:
     rows = []
     for job in jobs:
-        row = {"model": job.model, "sampler": job.sampler, "cache": config.cache, "task": config.task}
-        rows.append(row | results.summarise(job.arm.outcomes.values(), task.metric, expected))
+        row = {
+            "model": job.model,
+            "sampler": job.sampler,
+            "tokens_per_step": job.tokens_per_step,
+            "cache": config.cache,
+            "task": config.task,
+        }
+        aggregate = getattr(task, "aggregate", None)
+        outcomes = job.arm.outcomes.values()
+        try:
+            rows.append(row | summarise(outcomes, task.metric, expected, config.repeats, aggregate))
+        except Exception as error:
+            if aggregate is None:
+                raise
+            raise MdmError(f"{config.task} cannot aggregate its grades: {type(error).__name__}: {error}") from error
         if len(jobs) > 1 and job.arm.outcomes:
             files.write_json(job.arm.folder / "summary.json", rows[-1])
     summary: dict[str, Any] = rows[0] if len(jobs) == 1 else {"task": config.task, "runs": rows}

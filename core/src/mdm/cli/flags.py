@@ -17,7 +17,9 @@ DECODE = (
     click.option("--seed", type=int, help="Seed of examples and draws (default: 0)."),
     click.option("--gen-length", type=click.IntRange(0), help="Tokens to generate (default: the task's, or 64)."),
     click.option("--steps", type=click.IntRange(1), help="Steps of a whole generation (default: one a token)."),
-    click.option("--tokens-per-step", type=click.IntRange(1), help="Set the pace by tokens, instead of --steps."),
+    click.option(
+        "--tokens-per-step", type=click.IntRange(1), multiple=True, help="Set the pace by tokens, instead of --steps."
+    ),
     click.option("--schedule", type=click.Choice(SCHEDULES), help="How tokens spread over steps (default: even)."),
     click.option("--block-length", type=click.IntRange(1), help="Block length (default: the model's, or 32)."),
     click.option("--temperature", type=click.FloatRange(0), help="Of the tokens drawn (default: 0, the best one)."),

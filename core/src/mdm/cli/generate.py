@@ -39,8 +39,8 @@ def generate(
     if not mask:
         raise MdmError("--mask is empty")
     config = configs.build(configs.DecodeConfig, None, given(flags), assignments)
-    if len(config.model) > 1 or len(config.sampler) > 1:
-        raise MdmError("generate takes one --model and one --sampler; `mdm run` compares several")
+    if max(len(config.model), len(config.sampler), len(config.tokens_per_step or [])) > 1:
+        raise MdmError("generate takes one --model and one --sampler at one pace; `mdm run` compares several")
     masked = text.replace(mask, MASK)
     gen_length = config.gen_length if config.gen_length is not None else 0 if infill else 64
     if gen_length == 0 and MASK not in masked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from mdm.cli.flags import decode_flags, given
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+Row = dict[str, Any]
+"""One row of a summary."""
 
 
 @click.command()
@@ -20,18 +23,22 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--preset", metavar="NAME", help="Published settings of the task; `mdm plugins TASK` lists them.")
 @click.option("--data", type=FILE, metavar="FILE", help="The task's examples, instead of its own.")
 @click.option("--limit", type=click.IntRange(1), help="How many examples (default: all of --data, or a few).")
+@click.option("--repeats", type=click.IntRange(1), help="Decode each example so often, with other draws (default: 1).")
 @click.option("--batch-size", type=click.IntRange(1), help="Prompts decoded at once (default: 16).")
 @click.option(
     "--allow-code-execution", is_flag=True, default=None, help="Let the task run what the model wrote, in a sandbox."
 )
+@click.option("--fail-fast", is_flag=True, help="Stop at the first example that fails, instead of recording it.")
 @click.option("--config", "file", type=FILE, metavar="FILE", help="YAML with any of these; flags win.")
 @click.option("--out", type=PATH, metavar="FOLDER", help="Where the results go; the same command there resumes.")
 @decode_flags
-def run(file: Path | None, out: Path | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> int:
+def run(
+    file: Path | None, out: Path | None, fail_fast: bool, assignments: tuple[str, ...], as_json: bool, **flags: Any
+) -> int:
     """Decode a task's examples, grade them, and show a table.
 
-    Several --sampler (or --model) make one comparison. Without arguments: the embedded model, Info-Gain,
-    sudoku, a few examples.
+    Several --sampler, --model or --tokens-per-step make one comparison. Without arguments: the embedded model,
+    Info-Gain, sudoku, a few examples.
     """
     from mdm import config as configs
     from mdm import run as runs
@@ -41,7 +48,7 @@ def run(file: Path | None, out: Path | None, assignments: tuple[str, ...], as_js
     folder = out or _fresh(config.task)
     try:
         with watch() as seen:
-            summary = runs.run(config, folder, seen)
+            summary = runs.run(config, folder, seen, fail_fast=fail_fast)
     except runs.Interrupted as stop:
         _report(stop.summary, folder, as_json)
         command = shlex.join(["mdm", "run", "--config", str(folder / "config.yaml"), "--out", str(folder)])
@@ -66,25 +73,39 @@ def _report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     from mdm.cli.tables import show
 
     rows = summary.get("runs", [summary])
-    several = len({row["model"] for row in rows}) > 1
-    numbers = ("examples", "accuracy", "95% interval", "cum. entropy", "forwards", "rows", "tokens/s")
-    show([*(["model"] if several else []), "sampler", *numbers], [_cells(row, several) for row in rows], right=numbers)
+    columns = [name for name, (worth, _) in COLUMNS.items() if worth(rows)]
+    cells = [[COLUMNS[name][1](row) for name in columns] for row in rows]
+    show(columns, cells, right=[name for name in columns if name not in ("model", "sampler")])
     errors = sum(row["errors"] for row in rows)
     if errors:
-        click.echo(f"{errors} could not be graded and count as wrong: see `error` in results.jsonl")
+        click.echo(f"{errors} could not be decoded or graded and count as wrong: see `error` in results.jsonl")
     click.echo(f"results: {folder}")
 
 
-def _cells(row: dict[str, Any], several: bool) -> list[str]:
-    low, high = row["accuracy_ci95"]
-    return [
-        *([row["model"]] if several else []),
-        row["sampler"],
-        str(row["examples"]),
-        f"{row['accuracy']:.1%}",
-        f"{low:.1%} to {high:.1%}",
-        f"{row['cumulative_entropy']:.3f}",
-        f"{row['forwards']:,}",
-        f"{row['rows']:,}",
-        f"{row['tokens_per_second']:,.0f}",
-    ]
+def _several(key: str) -> Callable[[list[Row]], bool]:
+    return lambda rows: len({row[key] for row in rows}) > 1
+
+
+def _always(rows: list[Row]) -> bool:
+    return True
+
+
+def _repeated(rows: list[Row]) -> bool:
+    return any(row["repeats"] > 1 for row in rows)
+
+
+COLUMNS: dict[str, tuple[Callable[[list[Row]], bool], Callable[[Row], str]]] = {
+    "model": (_several("model"), lambda row: row["model"]),
+    "sampler": (_always, lambda row: row["sampler"]),
+    "K": (_several("tokens_per_step"), lambda row: str(row["tokens_per_step"])),
+    "examples": (_always, lambda row: str(row["examples"])),
+    "repeats": (_repeated, lambda row: str(row["repeats"])),
+    "accuracy": (_always, lambda row: f"{row['accuracy']:.1%}"),
+    "std. error": (_repeated, lambda row: f"{row['accuracy_se'] or 0:.1%}"),
+    "95% interval": (_always, lambda row: "{:.1%} to {:.1%}".format(*row["accuracy_ci95"])),
+    "cum. entropy": (_always, lambda row: f"{row['cumulative_entropy']:.3f}"),
+    "forwards": (_always, lambda row: f"{row['forwards']:,}"),
+    "rows": (_always, lambda row: f"{row['rows']:,}"),
+    "tokens/s": (_always, lambda row: f"{row['tokens_per_second']:,.0f}"),
+}
+"""A table's columns: whether these rows are worth one, and its cell of a row. K is the tokens a step."""
