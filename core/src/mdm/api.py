@@ -112,6 +112,7 @@ def decode(
     block_length = spec.block_length or 32 if block_length is None else block_length
     _check(schedule, block_length, steps, tokens_per_step, temperature, batch_size, max_rows)
     policy = _plugin("sampler", sampler, sampler_options)
+    policy.check(spec)
     cache = spec.default_cache if cache is None else cache
     cache_name = cache if isinstance(cache, str) else type(cache).__name__
     mode = _plugin("cache", cache, cache_options)

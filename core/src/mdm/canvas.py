@@ -51,7 +51,7 @@ class Row:
         self.steps = None if steps is None else split(steps, len(self.starts) - 1)
 
     def enter(self, masks: int, settings: Settings) -> None:
-        """Begin the next block, which holds ``masks`` masks."""
+        """Begin the next block, of whose ``masks`` (or positions) the schedule is made."""
         self.block += 1
         self.block_step = 0
         if self.steps is not None:
@@ -71,6 +71,18 @@ class Row:
 
     def __copy__(self) -> Row:
         return replace(self, trace=list(self.trace))
+
+
+def share_costs(rows: Sequence[Row]) -> None:
+    """Rows that serve one request (beams) all carry what the step cost it: their canvases ride in the same calls."""
+    families: dict[int, list[Row]] = {}
+    for row in rows:
+        families.setdefault(row.request, []).append(row)
+    for family in families.values():
+        forwards, spent = max(r.forwards for r in family), sum(r.forwarded_rows for r in family)
+        candidates = sum(r.candidates for r in family)
+        for row in family:
+            row.forwards, row.forwarded_rows, row.candidates = forwards, spent, candidates
 
 
 def open_rows(
@@ -126,9 +138,9 @@ def open_rows(
         step=zero,
         block_step=zero,
         budget=zero,
+        mask_id=spec.mask_id,
     )
-    moved = {f.name: getattr(state, f.name).to(device, non_blocking=True) for f in fields(state)}
-    return rows, advance(State(**moved))
+    return rows, advance(state.to(device))
 
 
 def advance(state: State) -> State:
@@ -169,4 +181,5 @@ def join(old: State, new: State) -> State:
             parts = [torch.nn.functional.pad(p, (0, width - p.shape[1]), value=length) for p in parts]
         return torch.cat(parts)
 
-    return State(**{f.name: both(f.name) for f in fields(State)})
+    joined: dict[str, Any] = {f.name: both(f.name) for f in fields(State) if f.name != "mask_id"}
+    return replace(old, **joined)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mdm.canvas import Request, Row, advance, fill_after_eos, join, open_rows
+from mdm.canvas import Request, Row, advance, fill_after_eos, join, open_rows, share_costs
 from mdm.forward import Query, Scorer, attach_redraw
 from mdm.rng import Draws
 from mdm.rules import LogitRules
@@ -46,6 +46,7 @@ class _Look:
     """What the host learns of each row in the one transfer of a step."""
 
     open: list[int]
+    size: list[int]
     reads: list[int]
     query: list[int]
     window: list[int]
@@ -78,6 +79,7 @@ class Engine:
         self.scorer = Scorer(
             model, settings.rules, grid=self.grid, guidance=settings.guidance,
             temperature=settings.temperature, max_rows=settings.max_rows,
+            held=sampler.reads == "generated", logits=sampler.keeps_logits,
         )  # fmt: skip
         self.on_finish = on_finish
         self.recorder = Recorder(spec.mask_id, on_step)
@@ -132,16 +134,24 @@ class Engine:
     def _release(self, done: Sequence[int]) -> None:
         """Hand finished rows over and keep the others."""
         self.recorder.flush()
-        ended = [i for i, d in enumerate(done) if d]
-        for i in self.sampler.pick(self.state, self.memory)[_index(ended, self.state.device)].tolist():
+        ended = _index([i for i, d in enumerate(done) if d], self.state.device)
+        memory = None if self.memory is None else self.memory.rows(ended)
+        for i in ended[self.sampler.pick(self.state.rows(ended), memory)].tolist():
             self.on_finish(self.rows[i], self.state.tokens[i, : self.rows[i].length])
         self._continue_from(_index([i for i, d in enumerate(done) if not d], self.state.device))
 
     def _continue_from(self, index: Tensor) -> None:
-        """rows := rows[index], everywhere."""
+        """rows := rows[index], everywhere. A row that is taken again is a fork, with draws of its own."""
         kept: list[int] = index.tolist()
-        self.rows = [copy.copy(self.rows[i]) if kept.count(i) > 1 else self.rows[i] for i in kept]
+        if kept == list(range(len(self.rows))):
+            return
+        self.recorder.flush()
+        turn = [kept[:i].count(row) for i, row in enumerate(kept)]
+        self.rows = [copy.copy(self.rows[row]) if t else self.rows[row] for row, t in zip(kept, turn, strict=True)]
         self.state, self.known = self.state.rows(index), self.known[index]
+        if any(turn):
+            draws = Draws(self.settings.seed, self.state.row_id, self.state.step)
+            self.state = replace(self.state, row_id=draws.forked(_index(turn, index.device)))
         self.memory = None if self.memory is None else self.memory.rows(index)
         self.scores = None if self.scores is None or not kept else self.scores.rows(index)
         self.scorer.take(index)
@@ -160,7 +170,7 @@ class Engine:
         if self.model.spec.shift:
             plan = replace(plan, query=_with_left(plan.query), window=_with_left(plan.window))
         columns = [
-            state.open, self._readable(), plan.query, plan.window, plan.write.any(1), self.known,
+            state.open, state.in_span, self._readable(), plan.query, plan.window, plan.write.any(1), self.known,
             state.entered, self.sampler.finished(state, self.memory),
         ]  # fmt: skip
         facts = torch.stack([c.sum(1) if c.dim() == 2 else c.long() for c in columns]).tolist()
@@ -171,7 +181,7 @@ class Engine:
         for b, row in enumerate(self.rows):
             row.forwards = row.forwarded_rows = row.candidates = 0
             if look.entered[b]:
-                row.enter(look.open[b], self.settings)
+                row.enter(look.open[b] if self.sampler.budgets == "masks" else look.size[b], self.settings)
         budget = _index([row.budget(look.open[b]) for b, row in enumerate(self.rows)], device)
         self.state = state = replace(state, budget=budget)
         draws = Draws(self.settings.seed, state.row_id, state.step)
@@ -181,9 +191,11 @@ class Engine:
         scores = attach_redraw(self.scorer, state, scores, draws)
         commit = self._decide(plan, look, scores, draws)
         if commit.source is not None:
-            self.recorder.flush()
+            share_costs(self.rows)
             self._continue_from(commit.source)
-            scores, state = scores.rows(commit.source), self.state
+            scores = scores.rows(commit.source)
+        if commit.memory is not None:
+            self.memory = commit.memory
         self._apply(commit, scores)
 
     def _fresh_scores(self, plan: Plan, look: _Look, draws: Draws) -> Scores:

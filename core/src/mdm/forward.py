@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mdm.kv import Slots, Store
@@ -46,6 +46,8 @@ class Scorer:
         guidance: float = 0.0,
         temperature: float = 0.0,
         max_rows: int | None = None,
+        held: bool = False,
+        logits: bool = False,
     ) -> None:
         self.model = model
         self.rules = rules
@@ -53,6 +55,8 @@ class Scorer:
         self.guidance = guidance
         self.temperature = temperature
         self.max_rows = max_rows
+        self.held = held
+        self.logits = logits
         self.guises = 2 if guidance else 1
         self.store: Store | None = None
 
@@ -103,12 +107,8 @@ class Scorer:
                     state, rows[cut], tokens[cut], lengths[cut], read[cut], counts[cut], width, draws, cut, part_query
                 )
             )
-        merged = parts[0] if len(parts) == 1 else tuple(torch.cat(p) for p in zip(*parts, strict=True))
-        at, valid, token, confidence, log_odds, entropy, margin, margin_rank, features = merged
-        return Scores(
-            at, valid, token, confidence, log_odds, entropy, margin, margin_rank, unseen,
-            self.model.log_vocabulary, features if self.temperature > 0 else None,
-        )  # fmt: skip
+        merged: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return Scores(unseen=unseen, log_vocabulary=self.model.log_vocabulary, **merged)
 
     def _part(
         self,
@@ -122,7 +122,7 @@ class Scorer:
         draws: Draws,
         cut: slice,
         query: Query | None,
-    ) -> tuple[Tensor, ...]:
+    ) -> dict[str, Tensor]:
         hidden, place = self._hidden(state, rows, tokens, lengths, query)
         total, length = sum(counts), tokens.shape[1]
         flat = torch.nonzero_static(read.flatten(), size=total)[:, 0]
@@ -142,11 +142,11 @@ class Scorer:
             out[grid] = values
             return out.view(len(counts), width, *values.shape[1:])
 
+        found = {f.name: line(v) for f in fields(stats) if (v := getattr(stats, f.name)) is not None}
+        if self.temperature > 0:
+            found["features"] = line(picked)
         filled = torch.arange(width, device=row.device) < read.sum(1, keepdim=True)
-        return (
-            line(at), filled, line(stats.token), line(stats.confidence), line(stats.log_odds), line(stats.entropy),
-            line(stats.margin), line(stats.margin_rank), line(picked if self.temperature > 0 else at),
-        )  # fmt: skip
+        return {"at": line(at), "valid": filled, **found}
 
     def statistics(
         self, hidden: Tensor, tokens: Tensor, row: Tensor, at: Tensor, draws: Draws, candidate: int = 0
@@ -167,7 +167,11 @@ class Scorer:
             if self.temperature > 0:
                 keyed = Draws(draws.seed, draws.row_id[cut], draws.step[cut])
                 noise = keyed.token_gumbel(at[cut], spec.vocab_size, candidate)
-            parts.append(statistics(merged, temperature=self.temperature, noise=noise, never=spec.mask_id))
+            stats = statistics(merged, temperature=self.temperature, noise=noise, never=spec.mask_id)
+            if self.held:
+                mine = merged.gather(1, tokens[row[cut], at[cut]][:, None])[:, 0]
+                stats = replace(stats, held=(mine - merged.logsumexp(-1)).exp())
+            parts.append(replace(stats, logits=merged) if self.logits else stats)
         return Stats.cat(parts)
 
     def redrawn(self, state: State, scores: Scores, draws: Draws, candidates: int) -> tuple[Tensor, Tensor]:

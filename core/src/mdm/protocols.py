@@ -135,11 +135,18 @@ class Sampler(Protocol):
     """A decoding policy: which masked positions to commit, and to which tokens.
 
     ``Sampler(options)`` is called with an instance of ``Options``. It keeps nothing else in ``self``.
+    ``mdm.sampler.BaseSampler`` has the usual answers to all but ``decide``.
     """
 
     Options: ClassVar[type[BaseModel]]
     works_on: ClassVar[Literal["block", "canvas"]]
     """Which masked positions a row may commit: its current block's, or all of them."""
+    reads: ClassVar[Literal["masked", "generated"]]
+    """Which of them are scored: masks, or also positions decoded before."""
+    budgets: ClassVar[Literal["masks", "size"]]
+    """What the schedule divides among a block's steps: its masks, or its size."""
+    keeps_logits: ClassVar[bool]
+    """Whether ``Scores.logits`` is wanted."""
 
     def decide(
         self, state: State, scores: Scores, memory: Any, draws: Draws

@@ -57,6 +57,11 @@ class Draws:
         """The draws of rows ``index`` ``[R]``."""
         return Draws(self.seed, self.row_id[index], self.step[index])
 
+    def forked(self, turn: Tensor) -> Tensor:
+        """Row ids ``[B]`` of rows that fork at this step: the same for ``turn`` 0, fresh ones for the others."""
+        fresh = self._keys("fork", turn[:, None], 0)[:, 0]
+        return torch.where(turn == 0, self.row_id, fresh)
+
     def _keys(self, purpose: str, at: Tensor, candidate: Tensor | int) -> Tensor:
         state = _absorb(_mix(self.row_id + _GOLDEN), self.seed)
         state = _absorb(_absorb(state, self.step), crc32(purpose.encode()))

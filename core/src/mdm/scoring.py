@@ -17,7 +17,8 @@ class Stats:
 
     ``confidence`` is the probability of ``token``; ``log_odds`` orders rows as confidence does and keeps its
     resolution where float32 rounds confidence to 1; ``margin`` is top-1 minus top-2 probability and
-    ``margin_rank`` orders rows as it does.
+    ``margin_rank`` orders rows as it does. On request, ``held`` is the probability of a given token and ``logits``
+    ``[T, V]`` are what all this was computed from.
     """
 
     token: Tensor
@@ -26,12 +27,15 @@ class Stats:
     entropy: Tensor
     margin: Tensor
     margin_rank: Tensor
+    held: Tensor | None = None
+    logits: Tensor | None = None
 
     @staticmethod
     def cat(parts: list[Stats]) -> Stats:
         if len(parts) == 1:
             return parts[0]
-        return Stats(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Stats)))
+        names = [f.name for f in fields(Stats) if getattr(parts[0], f.name) is not None]
+        return Stats(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
 
 
 def statistics(

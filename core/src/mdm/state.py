@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar
@@ -45,6 +46,8 @@ class State:
     """int64 ``[B]``: steps taken in this block"""
     budget: Tensor
     """int64 ``[B]``: how many tokens the schedule commits this step"""
+    mask_id: int
+    """the token of a masked position; committing it re-masks"""
 
     @property
     def device(self) -> torch.device:
@@ -65,6 +68,14 @@ class State:
     def open(self) -> Tensor:
         """bool ``[B, L]``: masked positions of the row's current block"""
         return self.masked & self.in_span
+
+    def to(self, device: torch.device) -> State:
+        moved: dict[str, Any] = {
+            f.name: v.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(v := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
 
     def rows(self, index: Tensor) -> State:
         """Rows ``index`` ``[R]``, in that order."""
@@ -101,7 +112,16 @@ class Scores:
     """ln V, the entropy counted for an unseen mask (nats)"""
     features: Tensor | None = None
     """``[..., K, D]``: kept where tokens are drawn, so that they can be drawn again"""
+    held: Tensor | None = None
+    """probability of the token that stands at the position; for samplers that read decoded positions"""
+    logits: Tensor | None = None
+    """``[..., K, V]`` float32, after guidance and rules; for samplers that keep them"""
     redraw: Callable[[Scores, int], tuple[Tensor, Tensor]] | None = None
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the number of tokens"""
+        return round(math.exp(self.log_vocabulary))
 
     def rows(self, index: Tensor) -> Scores:
         return _rows(self, index)
@@ -182,8 +202,11 @@ class Commit:
     """bool ``[B]``: for which rows they are (None: all)"""
     bypass: Tensor | None = None
     """bool ``[B]``: rows that were committed without the sampler's usual deliberation; named in the trace"""
+    memory: Rowwise | None = None
+    """What the sampler remembers from here on; None: what it did"""
     source: Tensor | None = None
-    """int64 ``[B']``: the row that each new row continues from (beams); None: its own"""
+    """int64 ``[B']``: the row that each new row continues from (beams); all else here is then of the new rows,
+    ``where`` and ``tokens`` over ``Scores.at`` of their sources. None: its own"""
 
 
 @dataclass(frozen=True)
@@ -220,3 +243,16 @@ class Rowwise:
 
     def rows(self, index: Tensor) -> Self:
         return _rows(self, index)
+
+    def join(self, other: Self) -> Self:
+        """The rows of both; along their other axes tensors are padded with zeros to one shape."""
+        changed: dict[str, Any] = {}
+        for f in fields(self):
+            mine, theirs = getattr(self, f.name), getattr(other, f.name)
+            if isinstance(mine, Tensor):
+                shape = [max(pair) for pair in zip(mine.shape[1:], theirs.shape[1:], strict=True)]
+                joined = mine.new_zeros(len(mine) + len(theirs), *shape)
+                for part, rows in ((mine, slice(0, len(mine))), (theirs, slice(len(mine), None))):
+                    joined[(rows, *(slice(0, n) for n in part.shape[1:]))] = part
+                changed[f.name] = joined
+        return replace(self, **changed)

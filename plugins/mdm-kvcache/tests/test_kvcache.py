@@ -28,6 +28,7 @@ def states(draw):
         starts=torch.tensor(starts)[:, None], prompt_length=zero, row_id=zero, request=zero,
         span=torch.tensor([starts, stops]).T, entered=torch.tensor([draw(st.booleans()) for _ in range(rows)]),
         step=zero, block_step=torch.tensor([draw(st.integers(0, 5)) for _ in range(rows)]), budget=zero + 1,
+        mask_id=0,
     )  # fmt: skip
 
 
