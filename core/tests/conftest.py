@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
 
@@ -24,12 +24,14 @@ class Site:
         entry_points: Mapping[str, Mapping[str, str]],
         source: str | None = None,
         version: str = "1.0",
+        requires: Sequence[str] = (),
     ) -> str:
         """Install a package of one module (if ``source`` is given); returns the module's name."""
         module = name.replace("-", "_")
         info = self.path / f"{module}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wanted = "".join(f"Requires-Dist: {line}\n" for line in requires)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + wanted)
         lines = []
         for group, points in entry_points.items():
             lines += [f"[{group}]", *(f"{key} = {value}" for key, value in points.items())]

@@ -108,3 +108,50 @@ def test_check_says_what_broke(site):
     faults = {entry.name: fault for entry, fault in registry.check()}
     assert faults["sound"] is None
     assert "fake-check-b 1.0" in faults["broken"] and "no_such_module_" in faults["broken"]
+
+
+def test_a_plugin_for_another_major_is_listed_and_not_loaded(site):
+    source = "raise RuntimeError('imported')"
+    site.package("fake-next", {"mdm.samplers": {"next": "fake_next:X"}}, source, requires=["torch", "mdm-core<3,>=2"])
+    site.package(
+        "fake-fits", {"mdm.samplers": {"fits": "fake_fits:Good"}}, SAMPLER, requires=["mdm_core>=1.0.0.dev0,<2"]
+    )
+    unmet = {entry.name: entry.unmet for entry in registry.entries("sampler")}
+    assert (unmet["next"], unmet["fits"]) == ("<3,>=2", "")
+    assert "fits" in registry.names("sampler") and "next" not in registry.names("sampler")
+    registry.resolve("sampler", "fits")
+    with pytest.raises(
+        MdmError, match="sampler 'next' of package fake-next 1.0 is for mdm-core<3,>=2, and this is mdm-"
+    ):
+        registry.resolve("sampler", "next")
+    faults = {entry.name: fault for entry, fault in registry.check()}
+    assert "install a release of fake-next for it" in faults["next"] and faults["fits"] is None
+    assert "fake_next" not in sys.modules
+
+
+def test_one_that_fits_is_not_shadowed_by_one_that_does_not(site):
+    site.package("fake-old", {"mdm.samplers": {"same": "fake_old:Good"}}, SAMPLER, requires=["mdm-core<1"])
+    site.package("fake-new", {"mdm.samplers": {"same": "fake_new:Good"}}, SAMPLER)
+    assert registry.resolve("sampler", "same").__module__ == "fake_new"
+
+
+def test_a_deprecated_attribute_warns_with_its_replacement(site, monkeypatch):
+    site.package("fake-dated", {"mdm.samplers": {"dated": "fake_dated:Good"}}, SAMPLER)
+    monkeypatch.setitem(registry.DEPRECATED, "sampler", {"works_on": "say `span` instead"})
+    with pytest.warns(DeprecationWarning, match="'dated' of package fake-dated 1.0 has works_on.*: say `span` instead"):
+        registry.resolve("sampler", "dated")
+
+
+def test_the_command_line_lists_it_as_incompatible(site):
+    from click.testing import CliRunner
+    from mdm.cli.plugins import plugins
+
+    site.package("fake-later", {"mdm.samplers": {"later": "fake_later:X"}}, requires=["mdm-core>=2,<3"])
+    listed = CliRunner().invoke(plugins, [], standalone_mode=False)
+    assert listed.return_value == 0
+    (line,) = [line for line in listed.stdout.splitlines() if line.split()[:2] == ["sampler", "later"]]
+    assert line.split()[-1] == "incompatible"
+    assert "incompatible: sampler 'later' of package fake-later 1.0 is for mdm-core<3,>=2" in listed.stdout
+    assert CliRunner().invoke(plugins, ["--check", "later"], standalone_mode=False).return_value == 1
+    with pytest.raises(MdmError, match="is for mdm-core<3,>=2"):
+        CliRunner().invoke(plugins, ["later"], standalone_mode=False, catch_exceptions=False)

@@ -8,9 +8,10 @@ does not ask for it by name.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distributions, version
 from typing import Any
 
 from mdm.errors import MdmError
@@ -33,6 +34,9 @@ _SEAM = {
     "task": ("Options", "metric", "default_limit", "examples", "prompt", "grade"),
 }
 """What a plugin of a kind must have (mdm.protocols), so that a wrong one is named before it is used."""
+
+DEPRECATED: dict[str, dict[str, str]] = {}
+"""Kind -> attribute of a plugin that the next major version will not read -> what to write instead."""
 
 _BROUGHT_BY = {
     "model": {
@@ -81,13 +85,17 @@ _BROUGHT_BY = {
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """One plugin as its package announces it; ``value`` is ``module:attribute``."""
+    """One plugin as its package announces it; ``value`` is ``module:attribute``.
+
+    ``unmet`` is what its package requires of mdm-core and this one is not, such as ``<3,>=2``; empty where it fits.
+    """
 
     kind: str
     name: str
     value: str
     dist: str
     version: str
+    unmet: str = ""
 
     @property
     def package(self) -> str:
@@ -97,8 +105,9 @@ class Entry:
 def entries(kind: str | None = None) -> list[Entry]:
     """All installed plugins of a kind (of every kind by default), sorted. Imports none of them."""
     kinds = {KINDS[kind]: kind} if kind else {group: name for name, group in KINDS.items()}
+    core = _core()
     found = {
-        Entry(kinds[point.group], point.name, point.value, dist.name, dist.version)
+        Entry(kinds[point.group], point.name, point.value, dist.name, dist.version, _unmet(dist, core))
         for dist, point in _entry_points()
         if point.group in kinds
     }
@@ -108,18 +117,19 @@ def entries(kind: str | None = None) -> list[Entry]:
 
 def names(kind: str) -> list[str]:
     """The names one may ask for, each once."""
-    return sorted({entry.name for entry in entries(kind)})
+    return sorted({entry.name for entry in entries(kind) if not entry.unmet})
 
 
 def find(kind: str, name: str) -> Entry:
     """The one installed plugin of that name, not imported.
 
     Raises:
-        MdmError: there is none, or two packages bring it.
+        MdmError: there is none, two packages bring it, or the one that does is for another mdm-core.
     """
-    found = [entry for entry in entries(kind) if entry.name == name]
+    named = [entry for entry in entries(kind) if entry.name == name]
+    found = [entry for entry in named if not entry.unmet]
     if not found:
-        raise MdmError(_unknown(kind, name))
+        raise MdmError(incompatible(named[0]) if named else _unknown(kind, name))
     if len(found) > 1:
         raise MdmError(_ambiguous(found))
     return found[0]
@@ -138,8 +148,10 @@ def load(entry: Entry) -> Any:
     """Import one plugin, whatever it may do on import.
 
     Raises:
-        MdmError: it does not import, or lacks what its kind must have.
+        MdmError: it is for another mdm-core, does not import, or lacks what its kind must have.
     """
+    if entry.unmet:
+        raise MdmError(incompatible(entry))
     what = f"{entry.kind} {entry.name!r} of package {entry.package}"
     try:
         plugin = EntryPoint(entry.name, entry.value, KINDS[entry.kind]).load()
@@ -148,7 +160,18 @@ def load(entry: Entry) -> Any:
     missing = [attribute for attribute in _SEAM.get(entry.kind, ()) if not hasattr(plugin, attribute)]
     if missing:
         raise MdmError(f"{what} is not a {entry.kind}: {entry.value} has no {', '.join(missing)}")
+    for attribute, instead in DEPRECATED.get(entry.kind, {}).items():
+        if hasattr(plugin, attribute):
+            warnings.warn(f"{what} has {attribute}, which is deprecated: {instead}", DeprecationWarning, stacklevel=2)
     return plugin
+
+
+def incompatible(entry: Entry) -> str:
+    """Why a plugin built for another mdm-core is not loaded, and the way out."""
+    return (
+        f"{entry.kind} {entry.name!r} of package {entry.package} is for mdm-core{entry.unmet}, and this is mdm-core "
+        f"{_core()}: install a release of {entry.dist} for it"
+    )
 
 
 def check() -> list[tuple[Entry, str | None]]:
@@ -167,8 +190,8 @@ def _fault(entry: Entry) -> str | None:
         if entry.kind == "hook":  # hooks all run together: their names need not be unique
             load(entry)
         else:
-            same = [other for other in entries(entry.kind) if other.name == entry.name]
-            if len(same) > 1:
+            same = [other for other in entries(entry.kind) if other.name == entry.name and not other.unmet]
+            if len(same) > 1 and not entry.unmet:
                 return _ambiguous(same)
             load(entry)
     except MdmError as error:
@@ -192,6 +215,32 @@ def _entry_points() -> Iterator[tuple[Distribution, EntryPoint]]:
         except Exception:
             continue  # a package with broken metadata announces nothing
         yield from ((dist, point) for point in points)
+
+
+def _core() -> str:
+    """The version of the running core; empty where it runs from a folder that is not installed."""
+    try:
+        return version("mdm-core")
+    except PackageNotFoundError:
+        return ""
+
+
+def _unmet(dist: Distribution, core: str) -> str:
+    """What ``dist`` requires of mdm-core that ``core`` is not.
+
+    pip sees to it when it installs; this is for what was installed before the core changed, or past pip.
+    """
+    from packaging.requirements import InvalidRequirement, Requirement  # the standard's own reading of versions
+
+    for line in (dist.requires or ()) if core else ():
+        try:
+            wanted = Requirement(line)
+        except InvalidRequirement:
+            continue
+        ours = wanted.name.lower().replace("_", "-") == "mdm-core" and wanted.marker is None
+        if ours and not wanted.specifier.contains(core, prereleases=True):
+            return str(wanted.specifier)
+    return ""
 
 
 def _unknown(kind: str, name: str) -> str:

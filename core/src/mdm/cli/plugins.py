@@ -29,8 +29,8 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
         raise MdmError(f"no plugin {name!r} is installed.{registry.suggest(name, known)} `mdm plugins` lists them")
     records: list[dict[str, Any]] = [asdict(entry) for entry in found]
     for entry, record in zip(found, records, strict=True):
-        if check:
-            record["error"] = faults[entry]
+        if check or (entry.unmet and not name):
+            record["error"] = faults[entry] if check else registry.incompatible(entry)
         elif name:
             record.update(_documented(entry))
     if as_json:
@@ -40,25 +40,33 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
             _explain(record)
     else:
         _table(records, check)
-    return int(any(record.get("error") for record in records))
+    return int(check and any(record.get("error") for record in records))
 
 
 def _table(records: list[dict[str, Any]], check: bool) -> None:
     from mdm.cli.tables import show
 
+    stated = check or any(record["unmet"] for record in records)
     show(
-        ["kind", "name", "package", "version", *(["state"] if check else [])],
+        ["kind", "name", "package", "version", *(["state"] if stated else [])],
         [
             [
                 *(record[key] for key in ("kind", "name", "dist", "version")),
-                *(["broken" if record["error"] else "ok"] if check else []),
+                *([_state(record, check)] if stated else []),
             ]
             for record in records
         ],
     )
     for record in records:
         if record.get("error"):
-            click.echo(f"broken: {record['error']}")
+            click.echo(f"{_state(record, check)}: {record['error']}")
+
+
+def _state(record: dict[str, Any], check: bool) -> str:
+    """In a word; what is not checked is not called ok."""
+    if record["unmet"]:
+        return "incompatible"
+    return ("broken" if record["error"] else "ok") if check else ""
 
 
 def _documented(entry: registry.Entry) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import metadata
 
+from mdm import registry
 from mdm.testing.kit import NotApplicable, Subject, check
 
 
@@ -30,3 +32,15 @@ def it_says_what_it_does(of: Subject) -> None:
     kind = of.plugin if isinstance(of.plugin, type) else type(of.plugin)
     own = of.plugin.__doc__ or kind.__doc__
     assert own and own.strip(), f"{kind.__name__} has no docstring"
+
+
+@check("every")
+def it_uses_nothing_deprecated(of: Subject) -> None:
+    """Nothing of the plugin is deprecated: it will load under the next minor versions without a warning."""
+    if not of.package:
+        raise NotApplicable("not installed: nothing to load")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        registry.load(registry.find(of.kind, of.name))
+    ours = [str(warning.message) for warning in said if issubclass(warning.category, DeprecationWarning)]
+    assert not ours, "; ".join(ours)

@@ -1,0 +1,270 @@
+"""Faulty plugins, and for each the check of the conformance kit that catches it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from mdm.caches import NoCache
+from mdm.errors import MdmError
+from mdm.protocols import Example, NoOptions, Prompt
+from mdm.sampler import BaseSampler
+from mdm.scoring import top_k
+from mdm.state import Commit, Evaluate, Plan
+from mdm.testing import toy_model
+
+
+def best(state, scores, key=None):
+    return Commit(top_k(scores.log_odds if key is None else key, scores.valid, state.budget), scores.token)
+
+
+class Sound(BaseSampler):
+    """Breaks no promise."""
+
+    def decide(self, state, scores, memory, draws):
+        return best(state, scores)
+
+
+class ReadsNeighbour(BaseSampler):
+    """Ranks by the row above it."""
+
+    def decide(self, state, scores, memory, draws):
+        return best(state, scores, scores.log_odds + scores.log_odds.roll(1, 0))
+
+
+class CommitsVisible(BaseSampler):
+    """Commits whatever it finds in the scores' padding, or visible positions."""
+
+    def decide(self, state, scores, memory, draws):
+        return Commit(top_k(scores.log_odds, scores.valid | True, state.budget + 1), scores.token)
+
+
+class NeverEnds(BaseSampler):
+    """Stops one mask short."""
+
+    def decide(self, state, scores, memory, draws):
+        return Commit(best(state, scores).where & (scores.valid.sum(1, keepdim=True) > 1), scores.token)
+
+
+class Overspends(BaseSampler):
+    """Commits two where the schedule has one."""
+
+    def decide(self, state, scores, memory, draws):
+        return Commit(top_k(scores.log_odds, scores.valid, 2 * state.budget), scores.token)
+
+
+class GlobalDraws(BaseSampler):
+    """Draws from torch's own generator."""
+
+    def decide(self, state, scores, memory, draws):
+        return best(state, scores, torch.rand(scores.log_odds.shape))
+
+
+class Counts(BaseSampler):
+    """Remembers the steps in itself."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        self.steps = 0
+
+    def decide(self, state, scores, memory, draws):
+        self.steps += 1
+        return best(state, scores, scores.log_odds * (-1) ** self.steps)
+
+
+class Overwrites(BaseSampler):
+    """Ranks in place."""
+
+    def decide(self, state, scores, memory, draws):
+        return best(state, scores, scores.log_odds.mul_(2.0))
+
+
+class WrongScores(BaseSampler):
+    """Returns the scores of a candidate that it did not choose."""
+
+    def decide(self, state, scores, memory, draws):
+        first, second = (
+            top_k(scores.log_odds, scores.valid, state.budget),
+            top_k(-scores.log_odds, scores.valid, state.budget),
+        )
+        where = torch.stack([first, second], 1)
+        ahead = yield Evaluate(Commit(where, scores.token[:, None].expand_as(where)), where.any(-1))
+        return Commit(first, scores.token, scores=ahead.pick(torch.ones_like(state.budget)))
+
+
+class BeyondVocabulary(BaseSampler):
+    """Commits ids that are one too large."""
+
+    def decide(self, state, scores, memory, draws):
+        return replace(best(state, scores), tokens=scores.token.clamp(max=0) + 259)
+
+
+class LooseOptions(BaseSampler):
+    """Takes any option."""
+
+    class Options(NoOptions):
+        model_config = {"extra": "allow"}
+
+    def decide(self, state, scores, memory, draws):
+        return best(state, scores)
+
+
+class ForgetsFirst(NoCache):
+    """Keeps keys and values and never computes the prompt's."""
+
+    uses_kv = True
+
+    def plan(self, state, spec):
+        window = state.in_span
+        return Plan(query=window, write=state.real & False, window=window)
+
+
+class MissesLast(NoCache):
+    """Leaves the block's last position out."""
+
+    uses_kv = True
+
+    def plan(self, state, spec):
+        whole = state.real & state.entered[:, None]
+        window = state.in_span & (state.positions < state.span[:, 1:] - 1)
+        return Plan(query=whole | window, write=whole, window=window)
+
+
+class OneForAll(NoCache):
+    """Refreshes all rows when the first enters a block."""
+
+    uses_kv = True
+
+    def plan(self, state, spec):
+        whole = state.real & (state.entered[:1, None] | (state.step[:, None] == 0))
+        return Plan(query=whole | state.in_span, write=whole, window=state.in_span)
+
+
+class Remembers(NoCache):
+    """Counts the steps in itself."""
+
+    steps = 0
+
+    def plan(self, state, spec):
+        self.steps += 1
+        return super().plan(state, spec)
+
+
+class WholeSpan(NoCache):
+    """A sound block cache."""
+
+    uses_kv = True
+
+    def plan(self, state, spec):
+        whole = state.real & state.entered[:, None]
+        return Plan(query=whole | state.in_span, write=whole, window=state.in_span)
+
+
+class Echo:
+    """A sound task: repeat a word."""
+
+    Options = NoOptions
+    metric = "accuracy"
+    default_limit = 8
+
+    def __init__(self, options):
+        self.options = options
+
+    def examples(self, *, seed, data: Path | None = None):
+        if data is not None:
+            raise MdmError(f"{data}: this task reads no files")
+        draw = random.Random(seed)
+        for i in range(100):
+            word = "".join(draw.choices("abcdef", k=4))
+            yield Example(str(i), {"word": word}, word)
+
+    def prompt(self, example, style):
+        return Prompt(f"{example.inputs['word']}:", gen_length=4)
+
+    def grade(self, example, completion):
+        return {"accuracy": float(completion == example.reference)}
+
+
+class AllRight(Echo):
+    """Grades everything as right."""
+
+    def grade(self, example, completion):
+        return {"accuracy": 1.0}
+
+
+class Raises(Echo):
+    """Does not expect strange completions."""
+
+    def grade(self, example, completion):
+        return {"accuracy": float(completion[0] == example.reference[0] and completion == example.reference)}
+
+
+class Unseeded(Echo):
+    """Draws its examples from the global generator."""
+
+    def examples(self, *, seed, data=None):
+        yield from super().examples(seed=random.randrange(10**9), data=data)
+
+
+class IgnoresMask:
+    """A family whose network looks at what the attention mask hides, or sees to the left only."""
+
+    def __init__(self, name, spoil):
+        self.name, self.spoil = name, spoil
+
+    def claims(self, config):
+        return config.get("model_type") == "toy"
+
+    def example(self, folder):
+        (folder / "config.json").write_text('{"model_type": "toy"}')
+
+    def load(self, source, config, *, device, dtype):
+        toy = toy_model()
+        return type(toy)(replace(toy.spec), self.spoil(toy), toy.lm_head, toy.tokenizer, name="spoilt")
+
+
+class Spoilt(torch.nn.Module):
+    """The toy's network with its arguments changed on the way."""
+
+    def __init__(self, model, change):
+        super().__init__()
+        self.body, self.change, self.config = model.body, change, model.body.config
+
+    def forward(self, **arguments):
+        return self.body(**self.change(arguments))
+
+
+def causal(arguments):
+    size = arguments["input_ids"].shape[1]
+    if arguments["attention_mask"] is None and arguments["past_key_values"] is None:
+        arguments["attention_mask"] = torch.full((1, 1, size, size), torch.finfo(torch.float32).min).triu(1)
+    return arguments
+
+
+FAULTS = [
+    ("sampler", ReadsNeighbour, "a_row_does_not_depend_on_its_neighbours"),
+    ("sampler", CommitsVisible, "commits_only_what_it_was_shown"),
+    ("sampler", NeverEnds, "always_ends"),
+    ("sampler", Overspends, "keeps_to_the_budget"),
+    ("sampler", GlobalDraws, "leaves_global_generators_alone"),
+    ("sampler", Counts, "keeps_nothing_in_itself"),
+    ("sampler", Counts, "is_a_pure_function"),
+    ("sampler", Overwrites, "changes_nothing_it_is_given"),
+    ("sampler", WrongScores, "scores_it_returns_are_true"),
+    ("sampler", BeyondVocabulary, "commits_tokens_of_the_vocabulary"),
+    ("sampler", LooseOptions, "options_refuse_unknown_names"),
+    ("cache", ForgetsFirst, "the_first_step_is_exact"),
+    ("cache", MissesLast, "runs_every_position_that_is_read"),
+    ("cache", OneForAll, "rows_may_be_in_different_blocks"),
+    ("cache", Remembers, "plans_are_a_pure_function"),
+    ("model", IgnoresMask("blind", lambda toy: Spoilt(toy, lambda a: a | {"attention_mask": None})), "a_mask_hides"),
+    ("model", IgnoresMask("causal", lambda toy: Spoilt(toy, causal)), "every_position_sees_what_it_should"),
+    ("model", IgnoresMask("ordered", lambda toy: Spoilt(toy, lambda a: a | {"position_ids": None})),
+     "positions_are_what_they_are_called"),
+    ("task", AllRight, "garbage_is_wrong"),
+    ("task", AllRight, "another_answer_is_wrong"),
+    ("task", Raises, "garbage_is_wrong"),
+    ("task", Unseeded, "examples_are_a_pure_function_of_the_seed"),
+]  # fmt: skip

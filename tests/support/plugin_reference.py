@@ -1,0 +1,98 @@
+"""docs/plugins.md: what is written by hand stays, what lies between its marks is generated from the sources.
+
+    python tests/support/plugin_reference.py
+
+writes it anew; tests/kit/test_plugin_reference.py fails where it is stale.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from mdm import registry
+from mdm.testing import checks
+
+PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
+SHOWN = {
+    "protocols": ("mdm.protocols", ["Sampler", "CacheMode", "ModelFamily", "Network", "Task"]),
+    "records": ("mdm.protocols", ["NoOptions", "ModelSpec", "Prompt", "Message", "Example"]),
+    "state": ("mdm.state", ["State", "Scores", "Commit", "Evaluate", "Plan", "Rowwise"]),
+    "sampler": ("mdm.sampler", ["BaseSampler"]),
+    "draws": ("mdm.rng", ["Draws"]),
+    "model": ("mdm.model", ["Model"]),
+    "hooks": ("mdm.hookspecs", ["Hooks"]),
+    "functions": ("mdm.scoring", ["ranks", "top_k"]),
+}
+"""Mark -> module and what of it is shown."""
+
+
+def signatures(module: str, names: list[str]) -> str:
+    """The definitions as they stand in the source, without the bodies of functions and what begins with _."""
+    tree = ast.parse(inspect.getsource(importlib.import_module(module)))
+    found = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    return "\n\n".join(f"```python\n{ast.unparse(_bare(found[name]))}\n```" for name in names)
+
+
+def _bare(node: Any) -> Any:
+    if isinstance(node, ast.FunctionDef):
+        doc = ast.get_docstring(node)
+        node.body = [*node.body[: 1 if doc else 0], ast.Expr(ast.Constant(...))]
+        return node
+    kept = []
+    for part in node.body:
+        name = getattr(part, "name", "")
+        if isinstance(part, ast.FunctionDef) and name.startswith("_") and name != "__init__":
+            continue
+        kept.append(_bare(part) if isinstance(part, ast.FunctionDef) else part)
+    node.body = kept
+    return node
+
+
+def kinds() -> str:
+    lines = ["| kind | entry-point group |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {kind} | `{group}` |" for kind, group in registry.KINDS.items())])
+
+
+def promises() -> str:
+    parts = []
+    for kind in ("sampler", "cache", "model", "task"):
+        lines = [f"### A {kind}", "", "| check | what it holds |", "|---|---|"]
+        parts.append("\n".join([*lines, *(f"| `{c.name}` | {_cell(c.about)} |" for c in checks(kind))]))
+    return "\n\n".join(parts)
+
+
+def faults() -> str:
+    from planted_faults import FAULTS
+
+    lines = ["| kind | fault | caught by |", "|---|---|---|"]
+    for kind, plugin, check in FAULTS:
+        about = inspect.getdoc(plugin) or ""
+        lines.append(f"| {kind} | {_cell(about.splitlines()[0])} | `{check}` |")
+    leak = (
+        "| cache | A candidate of a lookahead is written into the store. | `is_read_only_while_a_sampler_looks_ahead` |"
+    )
+    return "\n".join([*lines, leak])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def page(text: str) -> str:
+    """``text`` with every generated part anew."""
+    parts = {mark: signatures(*shown) for mark, shown in SHOWN.items()}
+    parts |= {"kinds": kinds(), "checks": promises(), "faults": faults()}
+    for mark, part in parts.items():
+        pattern = re.compile(rf"(<!-- generated: {mark} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text, count = pattern.subn(lambda m, part=part: f"{m[1]}\n{part}\n\n{m[2]}", text)
+        assert count == 1, f"docs/plugins.md has {count} places for {mark}"
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
