@@ -170,7 +170,10 @@ class CacheMode(Protocol):
 
 
 class ModelFamily(Protocol):
-    """How checkpoints of one family become a ``Model``. Registered under ``mdm.models``."""
+    """How checkpoints of one family become a ``Model``. Registered under ``mdm.models``.
+
+    It may also have ``example(folder)``, which writes a tiny random checkpoint: what ``mdm check`` runs on by default.
+    """
 
     name: str
 

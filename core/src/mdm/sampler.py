@@ -28,6 +28,9 @@ class BaseSampler:
     keeps_logits: ClassVar[bool] = False
     """Whether ``Scores.logits`` is wanted: ``[B, K, V]`` alive, so only where a policy compares distributions."""
 
+    pace: ClassVar[Literal["schedule", "own"]] = "schedule"
+    """Whether a step commits at most ``state.budget`` tokens, or as many as the sampler sees fit."""
+
     def __init__(self, options: Any) -> None:
         self.options = options
 
