@@ -12,7 +12,6 @@ import importlib
 import inspect
 import re
 from pathlib import Path
-from typing import Any
 
 from mdm import registry
 from mdm.testing import checks
@@ -33,24 +32,34 @@ SHOWN = {
 
 def signatures(module: str, names: list[str]) -> str:
     """The definitions as they stand in the source, without the bodies of functions and what begins with _."""
-    tree = ast.parse(inspect.getsource(importlib.import_module(module)))
-    found = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
-    return "\n\n".join(f"```python\n{ast.unparse(_bare(found[name]))}\n```" for name in names)
+    source = inspect.getsource(importlib.import_module(module))
+    found = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+    lines = source.splitlines()
+    return "\n\n".join(f"```python\n{_bare(found[name], lines)}\n```" for name in names)
 
 
-def _bare(node: Any) -> Any:
-    if isinstance(node, ast.FunctionDef):
-        doc = ast.get_docstring(node)
-        node.body = [*node.body[: 1 if doc else 0], ast.Expr(ast.Constant(...))]
-        return node
-    kept = []
-    for part in node.body:
-        name = getattr(part, "name", "")
-        if isinstance(part, ast.FunctionDef) and name.startswith("_") and name != "__init__":
+def _bare(node: ast.ClassDef | ast.FunctionDef, lines: list[str]) -> str:
+    kept = {i: lines[i - 1] for i in range(_first(node), node.end_lineno + 1)}
+    for part in [node] if isinstance(node, ast.FunctionDef) else node.body:
+        if not isinstance(part, ast.FunctionDef):
             continue
-        kept.append(_bare(part) if isinstance(part, ast.FunctionDef) else part)
-    node.body = kept
-    return node
+        if part.name.startswith("_") and part.name != "__init__":
+            gone = range(_first(part), part.end_lineno + 1)
+        else:
+            body = part.body[0]
+            documented = ast.get_docstring(part) is not None
+            last = body.end_lineno if documented else body.lineno - 1
+            gone = range(last + 1, part.end_lineno + 1)
+            if body.lineno == part.lineno:
+                continue  # its body is ... already
+            kept[last] += f"\n{' ' * body.col_offset}..." if documented else " ..."
+        for i in gone:
+            del kept[i]
+    return re.sub(r"\n{2,}", "\n\n", "\n".join(kept.values())).rstrip()
+
+
+def _first(node: ast.ClassDef | ast.FunctionDef) -> int:
+    return min([node.lineno, *(d.lineno for d in node.decorator_list)])
 
 
 def kinds() -> str:

@@ -145,6 +145,8 @@ class Sampler(Protocol):
     """Which of them are scored: masks, or also positions decoded before."""
     budgets: ClassVar[Literal["masks", "size"]]
     """What the schedule divides among a block's steps: its masks, or its size."""
+    pace: ClassVar[Literal["schedule", "own"]]
+    """Whether a step commits at most ``state.budget`` tokens, or as many as the sampler sees fit."""
     keeps_logits: ClassVar[bool]
     """Whether ``Scores.logits`` is wanted."""
 
