@@ -75,10 +75,12 @@ class Model:
         return logits
 
     @torch.inference_mode()
-    def score_logits(self, tokens: Tensor, block_length: int | None = None) -> Tensor:
+    def score_logits(self, tokens: Tensor, block_length: int | None = None, positions: Tensor | None = None) -> Tensor:
         """Plain full-forward logits ``[B, L, V]`` of unpadded ``tokens`` ``[B, L]``; row i predicts position i.
 
-        ``block_length``: the grid of a block-causal family (default: the family's own).
+        Args:
+            block_length: the grid of a block-causal family (default: the family's own).
+            positions: int64 ``[K]``; gives ``[B, K, V]``, the head run on these positions only.
         """
         length = tokens.shape[1]
         tokens = tokens.to(self.device)
@@ -91,10 +93,10 @@ class Model:
             mask = mask.masked_fill(hidden_from, torch.finfo(self.dtype).min)[None, None].expand(
                 len(tokens), -1, -1, -1
             )
-        logits = self.head(self.hidden(tokens, at.expand_as(tokens), mask=mask))
+        source = at if positions is None else positions.to(self.device)
         if self.spec.shift:
-            logits = torch.cat([logits[:, :1], logits[:, :-1]], 1)
-        return logits
+            source = (source - 1).clamp(min=0)
+        return self.head(self.hidden(tokens, at.expand_as(tokens), mask=mask)[:, source])
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text in which ``mdm.protocols.MASK`` stands for a masked position.
