@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mdm import registry
 from mdm.canvas import Request, Row
@@ -66,7 +66,7 @@ def decode(
     max_rows: int | None = None,
     row_ids: Sequence[int] | None = None,
     seed: int = 0,
-    trace: bool = True,
+    trace: bool | Literal["full"] = True,
     on_finish: Callable[[int, Result], None] | None = None,
     on_step: Callable[[StepEvent], None] | None = None,
     reuse_scores: bool = True,
@@ -95,7 +95,7 @@ def decode(
         max_rows: canvases in one model call; None: no limit.
         row_ids: keys of the random draws, default the index in ``prompts``.
         seed: of the random draws.
-        trace: whether results carry their trace.
+        trace: whether results carry their trace; "full" adds confidences and the candidates weighed to its lines.
         on_finish: called with the index of a prompt and its result as soon as it is done.
         on_step: called with the trace lines of every step.
         reuse_scores: let a sampler's lookahead stand for the next forward. Changes speed, never decisions.
@@ -106,6 +106,8 @@ def decode(
     Raises:
         MdmError: an unknown name, an option that does not fit, nothing to decode.
     """
+    if trace not in (True, False, "full"):
+        raise MdmError(f'trace is {trace!r}: it is True, False or "full"')
     if isinstance(prompts, str):
         raise MdmError("prompts is one text: give a list of prompts")
     spec = model.spec
@@ -171,7 +173,9 @@ def decode(
     requests = [
         Request(i, tokens, length, key) for i, (tokens, length, key) in enumerate(zip(ids, lengths, keys, strict=True))
     ]
-    Engine(model, policy, mode, settings, on_finish=finish, on_step=on_step).run(requests)
+    Engine(
+        model, policy, mode, settings, on_finish=finish, on_step=on_step, full_trace=trace == "full"
+    ).run(requests)  # fmt: skip
     return [results[i] for i in range(len(ids))]
 
 

@@ -48,6 +48,7 @@ class DecodeConfig(BaseModel):
     eos_penalty: float = 0.0
     pad_penalty: float = 0.0
     stop_at_eos: bool = False
+    trace: Literal["plain", "full"] = "plain"
     batch_size: int = Field(16, ge=1)
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

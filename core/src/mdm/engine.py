@@ -60,7 +60,7 @@ class Engine:
     """Decodes requests with a model, a sampler and a cache mode.
 
     ``on_finish(request index, row, final state, row index)`` is called as each request ends; ``on_step`` with every
-    step's event, if given.
+    step's event, if given. ``full_trace``: see ``mdm.trace.Line``.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Engine:
         *,
         on_finish: Callable[[Row, Tensor], None],
         on_step: Callable[[StepEvent], None] | None = None,
+        full_trace: bool = False,
     ) -> None:
         spec = model.spec
         self.model, self.sampler, self.cache, self.settings = model, sampler, cache, settings
@@ -82,7 +83,7 @@ class Engine:
             held=sampler.reads == "generated", logits=sampler.keeps_logits,
         )  # fmt: skip
         self.on_finish = on_finish
-        self.recorder = Recorder(spec.mask_id, on_step)
+        self.recorder = Recorder(spec.mask_id, on_step, full=full_trace)
         self.rows: list[Row] = []
         self.state: State
         self.memory: Any = None

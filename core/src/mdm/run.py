@@ -103,6 +103,7 @@ def decode_settings(
         "cache": config.cache,
         "cache_options": config.options.get(config.cache, {}),
         "block_length": config.block_length or model.spec.block_length or 32,
+        "trace": "full" if config.trace == "full" else True,
     } | config.model_dump(
         include={
             "steps", "schedule", "temperature", "guidance", "eos_penalty", "pad_penalty", "stop_at_eos", "batch_size",

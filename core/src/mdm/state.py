@@ -187,6 +187,25 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """What a sampler compared before it decided, for those who watch. It is brought to the host only for a full trace.
+
+    ``value`` is what it maximised. Entries of candidates that are not ``valid`` mean nothing.
+    """
+
+    where: Tensor
+    """bool ``[B, N, K]``: the scored positions each candidate commits"""
+    valid: Tensor
+    """bool ``[B, N]``"""
+    value: Tensor
+    """``[B, N]``: J"""
+    cost: Tensor
+    """``[B, N]``: C, the entropy the candidate pays (nats)"""
+    uncertainty: Tensor
+    """``[B, N]``: H, the mean entropy of the masks it would leave (nats)"""
+
+
+@dataclass(frozen=True)
 class Commit:
     """Which of the scored positions get which tokens.
 
@@ -207,6 +226,8 @@ class Commit:
     source: Tensor | None = None
     """int64 ``[B']``: the row that each new row continues from (beams); all else here is then of the new rows,
     ``where`` and ``tokens`` over ``Scores.at`` of their sources. None: its own"""
+    weighed: Weighed | None = None
+    """The candidates this commit was chosen from"""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdm.canvas import Row
-from mdm.state import Commit, Scores, State
+from mdm.state import Commit, Scores, State, Weighed
 from torch import Tensor
 
 Line = dict[str, Any]
-"""One line of trace.jsonl: row, step, positions, tokens, entropy, kind, candidates, forwards, rows."""
+"""One line of trace.jsonl: row, step, positions, tokens, entropy, kind, candidates, forwards, rows.
+
+A full trace adds ``confidence``, a list beside ``entropy``, and ``weighed``: of each candidate that was compared its
+``positions``, ``J`` (what the sampler maximised), ``C`` (entropy paid) and ``H`` (state uncertainty left), in nats.
+"""
+
+DETAIL = ("confidence", "weighed")
+
+
+def plain(line: Line) -> Line:
+    """A line without what only a full trace has."""
+    return {key: value for key, value in line.items() if key not in DETAIL}
 
 
 @dataclass(frozen=True)
@@ -30,14 +41,20 @@ class _Pending:
     tokens: Tensor
     entropy: Tensor | None
     bypass: Tensor | None
+    confidence: Tensor | None = None
+    weighed: Weighed | None = None
 
 
 class Recorder:
-    """Collects steps on the device and brings them to the host when somebody needs them."""
+    """Collects steps on the device and brings them to the host when somebody needs them.
 
-    def __init__(self, mask_id: int, on_step: Callable[[StepEvent], None] | None) -> None:
+    ``full``: the lines also say how confident the model was and what was weighed.
+    """
+
+    def __init__(self, mask_id: int, on_step: Callable[[StepEvent], None] | None, *, full: bool = False) -> None:
         self.mask_id = mask_id
         self.on_step = on_step
+        self.full = full
         self._pending: list[_Pending] = []
 
     def commit(self, rows: Sequence[Row], state: State, scores: Scores, where: Tensor, commit: Commit) -> None:
@@ -53,7 +70,8 @@ class Recorder:
         ]
         for row in rows:
             row.step += 1
-        self._add(_Pending(tuple(rows), facts, scores.at, where, commit.tokens, scores.entropy, commit.bypass))
+        detail = (scores.confidence, commit.weighed) if self.full else ()
+        self._add(_Pending(tuple(rows), facts, scores.at, where, commit.tokens, scores.entropy, commit.bypass, *detail))
 
     def fill(self, rows: Sequence[Row], state: State, fills: Tensor, tokens: Tensor) -> None:
         facts = [{"row": row.row_id, "step": row.step - 1, "candidates": 0, "forwards": 0, "rows": 0} for row in rows]
@@ -73,6 +91,8 @@ class Recorder:
             at, where, tokens = item.at.tolist(), item.where.tolist(), item.tokens.tolist()
             entropy = item.entropy.tolist() if item.entropy is not None else None
             bypass = item.bypass.tolist() if item.bypass is not None else None
+            confidence = item.confidence.tolist() if item.confidence is not None else None
+            weighed = _candidates(item.weighed, at) if item.weighed is not None else None
             for b, (row, facts) in enumerate(zip(item.rows, item.facts, strict=True)):
                 chosen = [k for k, w in enumerate(where[b]) if w]
                 if fill and not chosen:
@@ -92,7 +112,29 @@ class Recorder:
                     "forwards": facts["forwards"],
                     "rows": facts["rows"],
                 }
+                if self.full:
+                    line["confidence"] = [confidence[b][k] if confidence else 1.0 for k in chosen]
+                    line["weighed"] = weighed[b] if weighed else []
                 row.trace.append(line)
                 added.append(line)
         self._pending.clear()
         return added
+
+
+def _candidates(weighed: Weighed, at: list[list[int]]) -> list[list[Line]]:
+    """Of each row the candidates that were compared."""
+    columns = (weighed.where, weighed.valid, weighed.value, weighed.cost, weighed.uncertainty)
+    where, valid, value, cost, uncertainty = (column.tolist() for column in columns)
+    return [
+        [
+            {
+                "positions": [at[b][k] for k, w in enumerate(where[b][n]) if w],
+                "J": value[b][n],
+                "C": cost[b][n],
+                "H": uncertainty[b][n],
+            }
+            for n, compared in enumerate(valid[b])
+            if compared
+        ]
+        for b in range(len(at))
+    ]

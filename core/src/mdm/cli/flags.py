@@ -27,6 +27,11 @@ DECODE = (
     click.option("--eos-penalty", type=float, help="Taken off the end token's logit (default: 0)."),
     click.option("--pad-penalty", type=float, help="Taken off the padding token's logit (default: 0)."),
     click.option("--stop-at-eos", is_flag=True, default=None, help="Fill what follows an end token at once."),
+    click.option(
+        "--trace",
+        type=click.Choice(["plain", "full"]),
+        help="full: each step also tells its confidences and the candidates it weighed (default: plain).",
+    ),
     click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps (default: auto)."),
     click.option(
         "--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Of the weights (default: auto)."

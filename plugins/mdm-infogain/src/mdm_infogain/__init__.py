@@ -16,7 +16,7 @@ from mdm.protocols import NoOptions
 from mdm.rng import Draws
 from mdm.sampler import BaseSampler
 from mdm.scoring import top_k
-from mdm.state import Commit, Evaluate, Scores, State
+from mdm.state import Commit, Evaluate, Scores, State, Weighed
 from pydantic import BaseModel, Field
 from torch import Tensor
 
@@ -79,9 +79,8 @@ class InfoGain(BaseSampler):
         valid = valid & (valid.sum(-1, keepdim=True) > 1)
         candidates = Commit(where, tokens)
         ahead = yield Evaluate(candidates, valid, options.reach)
-        value = -ahead.uncertainty()
-        if self.counts_cost:
-            value = value - scores.entropy[:, None].where(where, 0.0).sum(-1)
+        uncertainty, cost = ahead.uncertainty(), scores.entropy[:, None].where(where, 0.0).sum(-1)
+        value = -uncertainty - cost if self.counts_cost else -uncertainty
         best = value.masked_fill(~valid, -torch.inf).argmax(-1)
         chosen = valid.any(-1)
         row = torch.arange(best.shape[0], device=best.device)
@@ -91,6 +90,7 @@ class InfoGain(BaseSampler):
             tokens=torch.where(chosen[:, None], tokens[row, best], greedy.tokens),
             scores=ahead.pick(best),
             known=chosen,
+            weighed=Weighed(where, valid, value, cost, uncertainty),
         )
 
     def _candidates(self, scores: Scores, k: Tensor, plain: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
