@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +15,7 @@ def test_a_report_of_every_check():
     got = CliRunner().invoke(check, ["sudoku"], standalone_mode=False)
     assert got.return_value == 0
     assert "the_reference_is_right" in got.stdout
-    assert "task sudoku: 12 of 12 checks pass, 0 fail" in got.stdout
+    assert re.search(r"task sudoku: (\d+) of \1 checks pass, 0 fail", got.stdout)
 
 
 def test_json_and_nothing_else():

@@ -27,7 +27,6 @@ class BaseSampler:
     """What the schedule divides among a block's steps: the block's masks, or its size."""
     keeps_logits: ClassVar[bool] = False
     """Whether ``Scores.logits`` is wanted: ``[B, K, V]`` alive, so only where a policy compares distributions."""
-
     pace: ClassVar[Literal["schedule", "own"]] = "schedule"
     """Whether a step commits at most ``state.budget`` tokens, or as many as the sampler sees fit."""
 

@@ -26,7 +26,7 @@ CHAT = (
 def toy_model(attention: Literal["full", "block-causal"] = "full", *, shift: bool = False, kv: bool = True) -> Model:
     """A model of 259 tokens and two layers, float32 on the CPU; the same one at every call.
 
-    Its weights are drawn so wide that logits are spread: no choice hangs on a rounding.
+    Its weights are drawn so wide that no choice hangs on a rounding, and that some tokens are sure and others are not.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -43,7 +43,7 @@ def toy_model(attention: Literal["full", "block-causal"] = "full", *, shift: boo
         if weight.dim() > 1:
             weight.data = 0.3 * torch.randn(weight.shape, generator=random)
         elif name == "model.norm.weight":
-            weight.data = torch.full_like(weight, 2.0)
+            weight.data = torch.full_like(weight, 5.0)
     spec = ModelSpec(
         family="toy", vocab_size=VOCABULARY, mask_id=MASK, eos_ids=(EOS,), pad_id=PAD, shift=shift, attention=attention,
         block_length=BLOCK if attention == "block-causal" else None, has_kv=kv, prompt_style="compact",

@@ -27,6 +27,7 @@ class EB(BaseSampler):
     """
 
     Options: ClassVar[type[BaseModel]] = EBOptions
+    pace: ClassVar[Literal["schedule", "own"]] = "own"
     works_on: ClassVar[Literal["block", "canvas"]] = "canvas"
 
     def decide(self, state: State, scores: Scores, memory: None, draws: Draws) -> Commit:

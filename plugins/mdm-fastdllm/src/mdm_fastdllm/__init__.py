@@ -39,6 +39,7 @@ class Threshold(BaseSampler):
     """
 
     Options: ClassVar[type[BaseModel]] = ThresholdOptions
+    pace: ClassVar[Literal["schedule", "own"]] = "own"
 
     def decide(self, state: State, scores: Scores, memory: None, draws: Draws) -> Commit:
         sure = scores.valid & (scores.confidence >= self.options.threshold)
@@ -54,6 +55,7 @@ class Factor(BaseSampler):
     """
 
     Options: ClassVar[type[BaseModel]] = FactorOptions
+    pace: ClassVar[Literal["schedule", "own"]] = "own"
 
     def decide(self, state: State, scores: Scores, memory: None, draws: Draws) -> Commit:
         place = ranks(scores.log_odds, scores.valid)
@@ -82,6 +84,7 @@ class SdarDynamic(SdarStatic):
     """Commits all masks of the block with conf > threshold if at least the scheduled k, else as ``sdar-static``."""
 
     Options: ClassVar[type[BaseModel]] = DynamicOptions
+    pace: ClassVar[Literal["schedule", "own"]] = "own"
 
     def decide(self, state: State, scores: Scores, memory: None, draws: Draws) -> Commit:
         sure = scores.valid & (scores.confidence > self.options.threshold)

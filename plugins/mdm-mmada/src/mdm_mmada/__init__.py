@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 class Mmada:
+    """MMaDA's text side on transformers' Llama."""
+
     name = "mmada"
 
     def claims(self, config: Mapping[str, Any]) -> bool:
