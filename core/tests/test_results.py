@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from mdm import files, results
@@ -44,6 +48,7 @@ def test_torn_lines_and_orphaned_traces_go(tmp_path, cut):
         trace.write('{"row": 2, "st')
     arm = Arm(tmp_path)
     assert set(arm.outcomes) == {0}
+    arm.gather()
     with arm.writing() as log:
         log.add(outcome(1), [{"row": 1, "step": 7}])
     assert [line["index"] for line in lines(path)] == [0, 1]
@@ -57,6 +62,94 @@ def test_a_broken_line_in_the_middle_is_an_error(tmp_path):
     (tmp_path / "results.jsonl").write_text('{"index": 1}\n')
     with pytest.raises(MdmError, match="not the results of a run"):
         Arm(tmp_path)
+
+
+def write(folder, rank, *indices):
+    with Arm(folder).writing(rank) as log:
+        for index in indices:
+            log.add(outcome(index), [{"row": index, "step": 0}])
+
+
+def contents(folder):
+    return {path.name: [line["row"] for line in lines(path)] for path in folder.iterdir()}
+
+
+def test_what_several_processes_wrote_is_merged(tmp_path):
+    write(tmp_path, None, 0)
+    write(tmp_path, 0, 1)
+    write(tmp_path, 10, 2, 3)
+    arm = Arm(tmp_path)
+    assert set(arm.outcomes) == {0, 1, 2, 3}
+    arm.gather()
+    assert contents(tmp_path) == {"results.jsonl": [0, 1, 2, 3], "trace.jsonl": [0, 1, 2, 3]}
+    assert set(arm.outcomes) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("deaths", range(6))
+def test_a_death_while_merging_does_no_harm(tmp_path, monkeypatch, deaths):
+    write(tmp_path, None, 0)
+    write(tmp_path, 0, 1)
+    write(tmp_path, 1, 2)
+    left = deaths
+
+    def mortal(real):
+        def act(*args, **kw):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return real(*args, **kw)
+
+        return act
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", mortal(os.replace))
+        patch.setattr("pathlib.Path.unlink", mortal(Path.unlink))
+        with pytest.raises(KeyboardInterrupt):
+            Arm(tmp_path).gather()
+    assert set(Arm(tmp_path).outcomes) == {0, 1, 2}
+    Arm(tmp_path).gather()
+    found = {name: sorted(rows) for name, rows in contents(tmp_path).items() if name[0] != "."}
+    assert found == {"results.jsonl": [0, 1, 2], "trace.jsonl": [0, 1, 2]}
+
+
+def test_a_log_in_use_is_not_merged(tmp_path):
+    with Arm(tmp_path).writing(1) as log:
+        log.add(outcome(1), [])
+        with pytest.raises(MdmError, match="another run is writing into .*results.rank1.jsonl"):
+            Arm(tmp_path).gather()
+
+
+def test_results_of_other_examples_are_refused(tmp_path):
+    write(tmp_path, None, 0, 1)
+    Arm(tmp_path).check(["e0", "e1"], 1)
+    for ids in (["e0"], ["e0", "x"]):
+        with pytest.raises(MdmError, match="a result of 'e1' at place 1, which is not an example of this run"):
+            Arm(tmp_path).check(ids, 1)
+
+
+def test_a_full_disk_tears_no_line(tmp_path):
+    limited = """
+import resource, sys
+from pathlib import Path
+from mdm import files
+path = Path(sys.argv[1])
+log = files.Log(path)
+log.append({"row": 0})
+resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))
+try:
+    log.append({"row": 1}, {"row": 2, "text": "x" * 100})
+except files.MdmError as error:
+    print(error)
+try:
+    files.write_lines(path, [{"text": "x" * 100}])
+except files.MdmError as error:
+    print(error)
+"""
+    path = tmp_path / "log.jsonl"
+    done = subprocess.run([sys.executable, "-c", limited, str(path)], capture_output=True, text=True)
+    assert done.stdout == f"cannot write {path}: File too large\n" * 2, done.stderr
+    assert lines(path) == [{"row": 0}] and [found.name for found in tmp_path.iterdir()] == ["log.jsonl"]
 
 
 def enter(path, config, environment=None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,24 @@ def spoken(path: Path, verb: str) -> Iterator[None]:
         raise MdmError(f"cannot {verb} {path}: {error.strerror or error}") from error
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under another name and move it into place: readers never see half of it."""
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """Another name to write a file under, moved into place at the end: readers never see half of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with spoken(path, "write"):
         try:
-            part.write_text(text, encoding="utf-8")
+            yield part
             os.replace(part, path)
         except BaseException:
             with suppress(OSError):
                 part.unlink()
             raise
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, or leave the one that is there."""
+    with _part(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -69,19 +76,14 @@ def json_lines(path: Path) -> Iterator[Any]:
                 raise MdmError(f"{path}, line {number}: not JSON ({error})") from error
 
 
-def keep_lines(path: Path, keep: Callable[[Any], bool]) -> None:
-    """Rewrite a log without its torn last line and without the records that ``keep`` refuses, in one move."""
-    if not path.exists():
-        return
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with spoken(path, "write"):
-        with part.open("wb") as out:
-            out.writelines(_line(record) for record in json_lines(path) if keep(record))
-        os.replace(part, path)
+def write_lines(path: Path, records: Iterable[Any]) -> None:
+    """Write a whole log in one move; ``records`` may come from the log itself."""
+    with _part(path) as part, part.open("wb") as out:
+        out.writelines(_line(record) for record in records)
 
 
 class Log:
-    """An open log. Each ``append`` is one write to the system: a kill tears one line at most."""
+    """An open log. Each ``append`` is one write to the system: a kill tears one line at most, a full disk none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -91,16 +93,22 @@ class Log:
     def append(self, *records: Any) -> None:
         data = memoryview(b"".join(_line(record) for record in records))
         with spoken(self.path, "write"):
-            while data:
-                data = data[self._file.write(data) :]
+            whole = os.fstat(self._file.fileno()).st_size
+            try:
+                while data:
+                    data = data[self._file.write(data) :]
+            except OSError:
+                with suppress(OSError):
+                    self._file.truncate(whole)
+                raise
 
     def close(self) -> None:
         self._file.close()
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep other processes from running into the same folder meanwhile. The system lets go when we die.
+def held(path: Path) -> Iterator[None]:
+    """Keep other processes out of a folder or a log meanwhile. The system lets go when we die.
 
     Raises:
         MdmError: another process holds it.
@@ -110,13 +118,13 @@ def held(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    with spoken(folder, "open"):
-        handle = os.open(folder, os.O_RDONLY)
+    with spoken(path, "open"):
+        handle = os.open(path, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise MdmError(f"another run is writing into {folder}") from error
+            raise MdmError(f"another run is writing into {path}") from error
         except OSError:
             pass  # a file system without locks
         yield

@@ -8,8 +8,8 @@ results and traces in a subfolder for each.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,33 +81,91 @@ def run_folder(path: Path, settled: RunConfig, environment: Mapping[str, Any]) -
 
 @dataclass
 class Arm:
-    """Results and trace of one model under one sampler."""
+    """Results and trace of one model under one sampler.
+
+    A run of several processes writes ``results.rank1.jsonl`` and the like, which ``gather`` merges.
+    """
 
     folder: Path
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     """By row id."""
 
     def __post_init__(self) -> None:
-        path = self.folder / "results.jsonl"
-        for record in files.json_lines(path):
-            try:
-                self.outcomes[record["row"]] = Outcome(**record)
-            except (TypeError, KeyError) as error:
-                raise MdmError(f"{path}: not the results of a run ({error})") from error
+        self.read()
+
+    def read(self) -> None:
+        """Learn what the files say by now, each process's own included."""
+        self.outcomes = {}
+        for suffix in ["", *self._ranks()]:
+            self.outcomes |= {outcome.row: outcome for outcome in self._read(suffix)}
+
+    def gather(self) -> None:
+        """Repair what a death left behind, and merge what several processes wrote. Any death in here does no harm.
+
+        Raises:
+            MdmError: a process is still writing.
+        """
+        with ExitStack() as stack:
+            ranks = self._ranks()
+            for suffix in ranks:
+                stack.enter_context(files.held(self._path("results", suffix)))
+            rows = {"": {outcome.row for outcome in self._read("")}}
+            for suffix in ranks:
+                known = set().union(*rows.values())
+                rows[suffix] = {outcome.row for outcome in self._read(suffix)} - known
+            # Traces first: an outcome without its trace must never be seen.
+            for name in ("trace", "results"):
+                merged = (
+                    record
+                    for suffix, ours in rows.items()
+                    for record in files.json_lines(self._path(name, suffix))
+                    if record["row"] in ours
+                )
+                if any(self._path(name, suffix).exists() for suffix in rows):
+                    files.write_lines(self._path(name, ""), merged)
+            for suffix in ranks:
+                for name in ("trace", "results"):
+                    with files.spoken(self.folder, "write into"):
+                        self._path(name, suffix).unlink(missing_ok=True)
+        self.read()
+
+    def check(self, ids: Sequence[str], repeats: int) -> None:
+        """Raises MdmError where an outcome is of none of these examples."""
+        for outcome in self.outcomes.values():
+            if outcome.repeat >= repeats or outcome.index >= len(ids) or ids[outcome.index] != outcome.id:
+                raise MdmError(
+                    f"{self.folder} holds a result of {outcome.id!r} at place {outcome.index}, which is not an example "
+                    "of this run; choose another --out"
+                )
 
     @contextmanager
-    def writing(self) -> Iterator[ArmLog]:
-        """Repair what a death left behind, then append. An outcome's trace comes first, so a torn one is orphaned."""
+    def writing(self, rank: int | None = None) -> Iterator[ArmLog]:
+        """Append to files that ``gather`` has seen to; with ``rank``, to that process's own."""
         with files.spoken(self.folder, "create"):
             self.folder.mkdir(parents=True, exist_ok=True)
-        files.keep_lines(self.folder / "results.jsonl", lambda record: True)
-        files.keep_lines(self.folder / "trace.jsonl", lambda record: record["row"] in self.outcomes)
-        log = ArmLog(self, files.Log(self.folder / "trace.jsonl"), files.Log(self.folder / "results.jsonl"))
+        suffix = "" if rank is None else f".rank{rank}"
+        paths = self._path("trace", suffix), self._path("results", suffix)
+        trace, lines = map(files.Log, paths)
         try:
-            yield log
+            with files.held(paths[1]):
+                yield ArmLog(self, trace, lines)
         finally:
-            log.trace.close()
-            log.results.close()
+            trace.close()
+            lines.close()
+
+    def _path(self, name: str, suffix: str) -> Path:
+        return self.folder / f"{name}{suffix}.jsonl"
+
+    def _ranks(self) -> list[str]:
+        return sorted(path.stem.removeprefix("results") for path in self.folder.glob("results.rank*.jsonl"))
+
+    def _read(self, suffix: str) -> Iterator[Outcome]:
+        path = self._path("results", suffix)
+        for record in files.json_lines(path):
+            try:
+                yield Outcome(**record)
+            except TypeError as error:
+                raise MdmError(f"{path}: not the results of a run ({error}); choose another --out") from error
 
 
 @dataclass(frozen=True)
@@ -119,7 +177,7 @@ class ArmLog:
     results: files.Log
 
     def add(self, outcome: Outcome, trace: Iterable[Mapping[str, Any]]) -> None:
-        """One finished example: in the files before this returns."""
+        """One finished example: in the files before this returns. Its trace comes first, so a torn one is orphaned."""
         self.trace.append(*({**line, "row": outcome.row} for line in trace))
         self.results.append({key: value for key, value in asdict(outcome).items() if key != "error" or value})
         self.arm.outcomes[outcome.row] = outcome
@@ -143,10 +201,10 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 def _withdraw(path: Path) -> None:
     """Leave nothing of a run that was refused before its first result."""
-    if any(found.stat().st_size for found in path.glob("**/results.jsonl")):
+    if any(found.stat().st_size for found in path.glob("**/results*.jsonl")):
         return
     with suppress(OSError):
-        for name in ("config.yaml", "environment.json", "results.jsonl", "trace.jsonl"):
+        for name in ("config.yaml", "environment.json", "results*.jsonl", "trace*.jsonl"):
             for found in path.glob(f"**/{name}"):
                 found.unlink()
         for folder in [*(found for found in path.iterdir() if found.is_dir()), path]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdm import files, registry, results
+from mdm import files, processes, registry, results
 from mdm.config import DecodeConfig, RunConfig, check_options
 from mdm.errors import MdmError
 from mdm.grading import Grader, Item
 from mdm.jobs import Job, jobs
+from mdm.processes import Place
 from mdm.protocols import MASK, Example, Prompt, Task
 from mdm.summary import summarise
 
@@ -39,11 +41,11 @@ class Watch:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after everything finished was written; ``summary`` says what that is."""
+    """Stopped, and everything finished is written; ``summary`` says what that is, ``why`` what stopped it."""
 
-    def __init__(self, summary: dict[str, Any]) -> None:
+    def __init__(self, summary: dict[str, Any], why: str) -> None:
         super().__init__()
-        self.summary = summary
+        self.summary, self.why = summary, why
 
 
 def settle(config: RunConfig) -> RunConfig:
@@ -54,32 +56,65 @@ def settle(config: RunConfig) -> RunConfig:
     return config
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What all parts of a run need."""
+
+    config: RunConfig
+    task: Task
+    examples: Sequence[Example]
+    watch: Watch
+    here: Place
+    fail_fast: bool
+
+
 def run(config: RunConfig, out: Path, watch: Watch | None = None, *, fail_fast: bool = False) -> dict[str, Any]:
     """Decode and grade whatever ``out`` does not hold yet; returns what ``summary.json`` says.
 
     An example that cannot be decoded or graded is recorded with its error, counts as wrong and stops nothing;
-    with ``fail_fast`` it stops the run and is left to be done.
+    with ``fail_fast`` it stops the run and is left to be done. Of several processes each decodes its share of the
+    examples, and the main one merges them; the others return an empty summary.
 
     Raises:
         MdmError: anything that was asked wrongly; a failing example with ``fail_fast``.
-        Interrupted: Ctrl-C; the run can be taken up again.
+        Interrupted: Ctrl-C, or the death of another process; the run can be taken up again.
     """
     config, watch = settle(config), watch or Watch()
     task = _task(config)
-    with results.run_folder(out, config, environment(config)):
+    with processes.place(config.device) as here, ExitStack() as folder:
+        if here.main:
+            folder.enter_context(results.run_folder(out, config, environment(config)))
+        else:
+            here.wait()
         watch.note(f"reading {config.data or config.task}")
         examples = list(islice(task.examples(seed=config.seed, data=config.data), config.limit))
         if not examples:
             raise MdmError(f"{config.data or config.task}: no examples")
+        if here.main:
+            for job in jobs(config, out):
+                job.arm.gather()
+                job.arm.check([example.id for example in examples], config.repeats)
+            here.wait()
         rows = jobs(config, out)
+        here.wait()  # all have read what is done, and so share the rest alike, before any of them writes
+        part = _Run(config, task, examples, watch, here, fail_fast)
         try:
             for name in config.model:
-                _run_model(config, task, examples, [job for job in rows if job.model == name], watch, fail_fast)
-        except KeyboardInterrupt:
-            raise Interrupted(_write_summary(config, task, rows, len(examples), out)) from None
+                _run_model(part, [job for job in rows if job.model == name])
+            here.wait()
+        except (KeyboardInterrupt, processes.Deserted) as stop:
+            if not here.main:
+                raise
+            for job in rows:
+                job.arm.read()
+            raise Interrupted(_write_summary(part, rows, out), str(stop) or "interrupted") from None
         finally:
             getattr(task, "close", lambda: None)()
-        return _write_summary(config, task, rows, len(examples), out)
+        if not here.main:
+            return {}
+        for job in rows if here.count > 1 else []:
+            job.arm.gather()
+        return _write_summary(part, rows, out)
 
 
 def encode(model: Model, prompt: Prompt) -> tuple[list[int], int]:
@@ -139,33 +174,24 @@ def _task(config: RunConfig) -> Task:
     return task
 
 
-def _run_model(
-    config: RunConfig, task: Task, examples: Sequence[Example], jobs: list[Job], watch: Watch, fail_fast: bool
-) -> None:
-    if all(len(job.arm.outcomes) == len(examples) * config.repeats for job in jobs):
+def _run_model(run: _Run, jobs: list[Job]) -> None:
+    config = run.config
+    if all(len(job.arm.outcomes) == len(run.examples) * config.repeats for job in jobs):
         return  # nothing left: do not even load it
-    watch.note(f"loading {jobs[0].model}")
+    run.watch.note(f"loading {jobs[0].model}")
     model = load_model(config, jobs[0].model)
-    once = [_item(config, model, task, index, example) for index, example in enumerate(examples)]
+    once = [_item(config, model, run.task, index, example) for index, example in enumerate(run.examples)]
     items = [replace(item, repeat=repeat) for repeat in range(config.repeats) for item in once]
     for job in jobs:
-        with job.arm.writing() as log:
-            _run_job(config, model, task, items, job, log, watch, fail_fast)
+        left = run.here.share([item for item in items if item.row not in job.arm.outcomes])
+        with job.arm.writing(run.here.index if run.here.count > 1 else None) as log:
+            _run_job(run, model, job, left, log)
 
 
-def _run_job(
-    config: RunConfig,
-    model: Model,
-    task: Task,
-    items: list[Item],
-    job: Job,
-    log: results.ArmLog,
-    watch: Watch,
-    fail_fast: bool,
-) -> None:
-    done = job.arm.outcomes
+def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: results.ArmLog) -> None:
+    config, task, done = run.config, run.task, job.arm.outcomes
+    total = len(done) + len(left)
     right = sum(outcome.metrics.get(task.metric, 0.0) for outcome in done.values())
-    left = [item for item in items if item.row not in done]
     decoded: set[int] = set()
     since = time.perf_counter()
 
@@ -178,12 +204,12 @@ def _run_job(
         nonlocal right
         log.add(outcome, trace)
         right += outcome.metrics.get(task.metric, 0.0)
-        watch.tick(job.label, len(done), len(items), right / len(done))
+        run.watch.tick(job.label, len(done), total, right / len(done))
 
-    grader = Grader(task, record, fail_fast)
+    grader = Grader(task, record, run.fail_fast)
     hooks = _Hooks()
 
-    def decode(chunk: list[Item]) -> None:
+    def decode(chunk: Sequence[Item]) -> None:
         """Decode ``chunk``; where that fails, the half that holds the culprit is halved until it stands alone."""
 
         def finish(place: int, result: Result) -> None:
@@ -208,7 +234,7 @@ def _run_job(
                 if half:
                     decode(half)
 
-    watch.tick(job.label, len(done), len(items), right / max(1, len(done)))
+    run.watch.tick(job.label, len(done), total, right / max(1, len(done)))
     try:
         for first in range(0, len(left), CHUNK * config.batch_size):
             decode(left[first : first + CHUNK * config.batch_size])
@@ -222,7 +248,7 @@ def _decode(
     config: RunConfig,
     model: Model,
     job: Job,
-    items: list[Item],
+    items: Sequence[Item],
     finish: Callable[[int, Result], None],
     on_step: Callable[[StepEvent], None] | None,
 ) -> None:
@@ -275,7 +301,8 @@ def _item(config: RunConfig, model: Model, task: Task, index: int, example: Exam
     return Item(index, example, prompt, ids, context, gen_length, masks)
 
 
-def _write_summary(config: RunConfig, task: Task, jobs: list[Job], expected: int, out: Path) -> dict[str, Any]:
+def _write_summary(run: _Run, jobs: list[Job], out: Path) -> dict[str, Any]:
+    config, task = run.config, run.task
     rows = []
     for job in jobs:
         row = {
@@ -288,7 +315,7 @@ def _write_summary(config: RunConfig, task: Task, jobs: list[Job], expected: int
         aggregate = getattr(task, "aggregate", None)
         outcomes = job.arm.outcomes.values()
         try:
-            rows.append(row | summarise(outcomes, task.metric, expected, config.repeats, aggregate))
+            rows.append(row | summarise(outcomes, task.metric, len(run.examples), config.repeats, aggregate))
         except Exception as error:
             if aggregate is None:
                 raise

@@ -7,10 +7,15 @@ import shlex
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import click
 from mdm.cli.flags import decode_flags, given
+from mdm.errors import MdmError
+
+if TYPE_CHECKING:
+    from mdm.config import RunConfig
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -28,12 +33,19 @@ Row = dict[str, Any]
 @click.option(
     "--allow-code-execution", is_flag=True, default=None, help="Let the task run what the model wrote, in a sandbox."
 )
+@click.option("--num-processes", type=click.IntRange(1), default=1, help="Share the examples among so many processes.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first example that fails, instead of recording it.")
 @click.option("--config", "file", type=FILE, metavar="FILE", help="YAML with any of these; flags win.")
 @click.option("--out", type=PATH, metavar="FOLDER", help="Where the results go; the same command there resumes.")
 @decode_flags
 def run(
-    file: Path | None, out: Path | None, fail_fast: bool, assignments: tuple[str, ...], as_json: bool, **flags: Any
+    file: Path | None,
+    out: Path | None,
+    num_processes: int,
+    fail_fast: bool,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    **flags: Any,
 ) -> int:
     """Decode a task's examples, grade them, and show a table.
 
@@ -41,21 +53,45 @@ def run(
     Info-Gain, sudoku, a few examples.
     """
     from mdm import config as configs
+    from mdm import processes
     from mdm import run as runs
     from mdm.cli.progress import watch
 
     config = configs.build(configs.RunConfig, file, given(flags), assignments)
+    if processes.among_others() and (num_processes > 1 or out is None):
+        raise MdmError("a run started in several processes takes one --out for all of them, and no --num-processes")
     folder = out or _fresh(config.task)
+    if num_processes > 1:
+        return _launch(config, folder, num_processes, ["--json"] * as_json + ["--fail-fast"] * fail_fast)
     try:
         with watch() as seen:
             summary = runs.run(config, folder, seen, fail_fast=fail_fast)
     except runs.Interrupted as stop:
         _report(stop.summary, folder, as_json)
-        command = shlex.join(["mdm", "run", "--config", str(folder / "config.yaml"), "--out", str(folder)])
-        click.echo(f"mdm: interrupted; to go on: {command}", err=True)
+        if not processes.launched():  # else who launched us says it
+            click.echo(f"mdm: {stop.why}; {_to_go_on(folder)}", err=True)
         return 130
-    _report(summary, folder, as_json)
+    if summary:  # else another process has it
+        _report(summary, folder, as_json)
     return 0
+
+
+def _launch(config: RunConfig, folder: Path, count: int, flags: list[str]) -> int:
+    """The same run in processes, which read its configuration from a file."""
+    from mdm import config as configs
+    from mdm import processes
+
+    with TemporaryDirectory() as place:
+        file = Path(place) / "config.yaml"
+        file.write_text(configs.to_yaml(config), encoding="utf-8")
+        code, why = processes.launch(["run", "--config", str(file), "--out", str(folder), *flags], count)
+    if why:
+        click.echo(f"mdm: {why}; {_to_go_on(folder)}", err=True)
+    return code
+
+
+def _to_go_on(folder: Path) -> str:
+    return "to go on: " + shlex.join(["mdm", "run", "--config", str(folder / "config.yaml"), "--out", str(folder)])
 
 
 def _fresh(task: str) -> Path:

@@ -1,0 +1,113 @@
+"""One process, two, and two of which one is killed and the run taken up again: the same results and numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from mdm.cli import cli
+
+EXAMPLES = 33  # odd: the shares differ
+ARGUMENTS = ["run", "--limit", str(EXAMPLES), "--batch-size", "8", "--seed", "5", "--json"]
+
+
+def start(out: Path, *launcher: str, more: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", *(launcher or ("mdm",)), *ARGUMENTS, "--out", str(out), *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def children(process: subprocess.Popen[str]) -> dict[str, int]:
+    """The processes it started, by their rank."""
+    found = {}
+    for task in Path("/proc").glob("[0-9]*"):
+        try:
+            if int((task / "stat").read_text().rpartition(")")[2].split()[1]) == process.pid:
+                environment = dict(e.partition("=")[::2] for e in (task / "environ").read_text().split("\0"))
+                found[environment.get("RANK", "")] = int(task.name)
+        except OSError:
+            continue  # gone meanwhile
+    return found
+
+
+def facts(folder: Path) -> tuple[dict, set, set]:
+    """Summary, results and trace without times, with entropies to the digits that any batch's shape leaves the same."""
+
+    def timeless(record: dict) -> dict:
+        return {key: value for key, value in record.items() if "second" not in key}
+
+    def rounded(record: dict) -> str:
+        entropy = round(record["cumulative_entropy"], 4)
+        return json.dumps({**timeless(record), "cumulative_entropy": entropy}, sort_keys=True)
+
+    results, trace = lines(folder / "results.jsonl"), lines(folder / "trace.jsonl")
+    assert len(results) == EXAMPLES  # each once
+    steps = {json.dumps([line["row"], line["step"], line["positions"], line["tokens"]]) for line in trace}
+    assert len(steps) == len(trace)
+    return timeless(json.loads((folder / "summary.json").read_text())), set(map(rounded, results)), steps
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[dict, set, set]:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    done = CliRunner().invoke(cli, [*ARGUMENTS, "--out", str(out)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return facts(out)
+
+
+def test_two_processes_do_as_one(tmp_path, whole):
+    process = start(tmp_path / "run", more=("--num-processes", "2"))
+    text, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert json.loads(text)["examples"] == EXAMPLES
+    assert facts(tmp_path / "run") == whole
+    assert not list((tmp_path / "run").glob("*rank*"))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the process to kill in /proc")
+def test_a_killed_process_leaves_a_run_that_resumes_under_another_launcher(tmp_path, whole):
+    out = tmp_path / "run"
+    process = start(out, more=("--num-processes", "2"))
+    try:
+        while not ((out / "results.rank1.jsonl").exists() and (out / "results.rank1.jsonl").stat().st_size):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+        os.kill(children(process)["1"], signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 1 and "Traceback" not in errors, errors
+    assert f"mdm: process 1 was killed (SIGKILL); to go on: mdm run --config {out}/config.yaml --out {out}" in errors
+    assert not json.loads((out / "summary.json").read_text())["complete"]
+    resumed = start(
+        out, "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "-m", "mdm"
+    )
+    _, errors = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, errors
+    assert facts(out) == whole
+    assert not list(out.glob("*rank*"))
+
+
+def test_what_all_processes_refuse_is_said_once(tmp_path):
+    process = start(tmp_path / "run", more=("--num-processes", "2", "--model", str(tmp_path)))
+    text, errors = process.communicate(timeout=120)
+    assert (process.returncode, text) == (2, "")
+    assert errors.startswith("mdm: ") and errors.count("\n") == 1, errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_processes_take_one_folder(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = CliRunner().invoke(cli, ["run"])
+    assert "takes one --out for all of them" in str(refused.exception)
