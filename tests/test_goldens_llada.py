@@ -120,21 +120,6 @@ def test_cached_trace(model, case):
     assert committed(result.trace) == steps(case)
 
 
-@pytest.mark.parametrize("case", cases("llada", "traces_infogain", only=".n1_"))
-def test_one_candidate_trace(model, case):
-    params, options = case["params"], {}
-    if case["name"].startswith("dllm"):
-        ids = case["tokenizer"]
-        options = {"eos_penalty": 4.0, "pad_penalty": 4.0, "eos_token_id": ids["eos"], "pad_token_id": ids["pad"]}
-    prompt = case["prompt"][0] if isinstance(case["prompt"][0], list) else case["prompt"]
-    [result] = mdm.decode(
-        model, [prompt], sampler=params["variant"].replace("_", "-"), sampler_options={"candidates": 1},
-        cache=params.get("use_cache") or "none", gen_length=params["max_new_tokens"],
-        block_length=params["block_size"], steps=params["steps"], **options,
-    )  # fmt: skip
-    assert committed(result.trace) == steps(case)
-
-
 PURE = facts("llada", "pure_functions") or {"score": [], "schedules": []}
 
 

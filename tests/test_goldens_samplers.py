@@ -5,11 +5,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import mdm
 import pytest
-from goldens import ABSENT, cases, committed, folder, steps
+import torch
+from goldens import ABSENT, cases, committed, facts, folder, steps, tensors
+from mdm.lookahead import Lookahead, LookaheadOptions
+from mdm.rng import Draws
+from mdm.scoring import statistics
+from mdm.state import Scores
 
 
 def load(family: str) -> Any:
@@ -143,5 +150,143 @@ def test_dream_without_a_cache(dream, case):
     [result] = mdm.decode(
         dream, [one(case)], sampler, cache="none", schedule=schedule, steps=p["steps"],
         gen_length=p["max_new_tokens"], block_length=p["max_new_tokens"],
+    )  # fmt: skip
+    assert committed(result.trace) == steps(case)
+
+
+class Recorded:
+    """Mixed into a sampler: the uniforms that the published code drew, in place of keyed ones."""
+
+    golden: tuple[torch.Tensor, list[int]]
+
+    def drawn(self, scores, confidence, k, draws, look):
+        if look[0]:
+            values, lengths = self.golden
+            calls = lengths[: confidence.shape[1]]
+            uniform = torch.full(confidence.shape, 0.5)
+            for n, length in enumerate(calls):
+                assert length == scores.valid.sum()
+                uniform[0, n, :length] = values[sum(calls[:n]) :][:length]
+            self.golden = (values[sum(calls) :], lengths[len(calls) :])
+            draws = Given(uniform)
+        return super().drawn(scores, confidence, k, draws, look)
+
+
+class Given(Draws):
+    def __init__(self, uniform: torch.Tensor) -> None:
+        object.__setattr__(self, "given", -torch.log(-torch.log(uniform)))
+
+    def gumbel(self, purpose: str, at: torch.Tensor, candidate: torch.Tensor | int = 0) -> torch.Tensor:
+        return self.given
+
+
+def recorded(family: str, case: dict[str, Any], **options: Any) -> Any:
+    golden = tensors(family, "traces_infogain")
+    name, lengths = case["name"], []
+    plugin = mdm.registry.resolve("sampler", case["params"]["variant"].replace("_", "-"))
+    if f"{name}.rand_lengths" in golden:
+        lengths = golden[f"{name}.rand_lengths"].tolist()
+    kind = type("Recorded", (Recorded, plugin), {"golden": (golden.get(f"{name}.rand_values"), lengths)})
+    return kind(plugin.Options(**options))
+
+
+STALE = {"dllm.lookum.None.n8_pt0.5_b8_s24_eosfill"}
+"""The published code goes on with scores from before a fill (quirk 7): compared up to the first fill."""
+INFOGAIN = binding(
+    cases("llada", "traces_infogain"),
+    {
+        "short_steps12": "the published code leaves masks (quirk 13)",
+        "dllm.info_gain.prefix.n8": "the published lookahead runs on the untrimmed cache (quirk 6)",
+        "dllm.lookum.prefix.n8": "the published lookahead runs on the untrimmed cache (quirk 6)",
+    },
+)
+
+
+@pytest.mark.parametrize("case", INFOGAIN)
+def test_infogain(llada, case):
+    p, name = case["params"], case["name"]
+    options = {"candidates": p["candidate_number"], "position_temperature": p["position_temperature"]}
+    settings = {"gen_length": p["max_new_tokens"], "block_length": p["block_size"]}
+    options["threshold"] = p.get("threshold") or None
+    if name.startswith("standalone"):
+        options["bypass"] = "block"
+    else:
+        ids = {"eos_token_id": case["tokenizer"]["eos"], "pad_token_id": case["tokenizer"]["pad"]}
+        settings |= {"steps": p["steps"], "schedule": "linear", "eos_penalty": 4.0, "pad_penalty": 4.0, **ids}
+        settings |= {"stop_at_eos": True}
+    sampler = recorded("llada", case, **options)
+    [result] = mdm.decode(llada, [one(case)], sampler, cache=p.get("use_cache") or "none", **settings)
+    mine, theirs = committed(result.trace), steps(case)
+    if name in STALE:
+        fill = next(i for i, step in enumerate(case["steps"]) if step["kind"] == "eos_fill")
+        mine, theirs = mine[:fill], theirs[:fill]
+        assert fill
+    else:
+        assert not sampler.golden[1]
+    assert mine == theirs
+    whole = settings.get("eos_penalty", 0) == 0 and p.get("use_cache") is None
+    if whole:
+        assert result.cumulative_entropy == pytest.approx(case["cumulative_entropy_fullforward"], abs=1e-4)
+
+
+PURE = facts("llada", "pure_functions") or {"candidates": [], "selection": []}
+
+
+def row_of(golden: dict[str, torch.Tensor], name: str, mask_id: int, span: tuple[int, int] | None = None) -> Scores:
+    """The scores of one stored canvas; only the masks in ``span`` are valid."""
+    stats = statistics(golden[f"{name}.logits"][0], never=mask_id)
+    canvas = golden[f"{name}.x"]
+    at = torch.arange(canvas.shape[1])[None]
+    valid = canvas == mask_id
+    if span:
+        valid &= (at >= span[0]) & (at < span[1])
+    found = {f.name: v[None] for f in dataclasses.fields(stats) if (v := getattr(stats, f.name)) is not None}
+    return Scores(at=at, valid=valid, unseen=torch.zeros(1, dtype=torch.long), log_vocabulary=0.0, **found)
+
+
+@pytest.mark.parametrize("case", PURE["candidates"], ids=lambda c: c["name"])
+def test_candidates(case):
+    golden, name = tensors("llada", "pure_functions"), case["name"]
+    scores = row_of(golden, name, case["mask_id"], case["block"])
+    uniform = torch.full((1, case["n_candidates"] - 1, scores.at.shape[1]), 0.5)
+    uniform[0, :, golden[f"{name}.valid"]] = golden[f"{name}.rand"]
+    options = LookaheadOptions(
+        candidates=case["n_candidates"], position_temperature=case["position_temperature"]
+    )  # fmt: skip
+    state = SimpleNamespace(budget=torch.tensor([case["k"]]))
+    actions = Lookahead(options).actions(state, scores, Given(uniform))
+    mine = [where.nonzero()[:, 0].tolist() for where in actions.where[0][actions.valid[0]]]
+    assert mine == [sorted(action) for action in case["actions"]]
+
+
+@pytest.mark.parametrize("case", PURE["selection"], ids=lambda c: c["name"])
+@pytest.mark.parametrize("rule", ["threshold0.5", "threshold0.9", "factor0.5", "factor1.0", "factor2.0"])
+@pytest.mark.parametrize("version", ["igrepo", "dllm"])
+def test_selection(case, rule, version):
+    scores = row_of(tensors("llada", "pure_functions"), case["name"], 250)
+    kind, value = rule[:-3], float(rule[-3:])
+    plugin = mdm.registry.resolve("sampler", f"fastdllm-{kind}")
+    options = {kind: value} | ({"accept_last": version == "igrepo"} if kind == "factor" else {})
+    commit = plugin(plugin.Options(**options)).decide(None, scores, None, None)
+    key = f"{rule}.{version}" if kind == "factor" else f"{rule}.dllm"
+    assert commit.where[0].nonzero()[:, 0].tolist() == case[key]
+
+
+DREAM_INFOGAIN = binding(
+    [c for c in cases("dream", "traces_infogain") if c.values[0] is None or "None" in c.id],
+    {"eosfill": "the published lookahead forgets the penalty (quirk 9)"},
+)
+
+
+@pytest.mark.parametrize("case", DREAM_INFOGAIN)
+def test_dream_infogain(dream, case):
+    """Without a cache, where the published code takes the whole completion as one block."""
+    p, ids = case["params"], case["tokenizer"]
+    options = {"candidates": p["candidate_number"], "position_temperature": p["position_temperature"]}
+    sampler = recorded("dream", case, threshold=p.get("threshold"), **options)
+    [result] = mdm.decode(
+        dream, [one(case)], sampler, cache="none", gen_length=p["max_new_tokens"], block_length=p["max_new_tokens"],
+        steps=p["steps"], schedule="linear", eos_penalty=4.0, pad_penalty=4.0, eos_token_id=ids["eos"],
+        pad_token_id=ids["pad"], stop_at_eos=True,
     )  # fmt: skip
     assert committed(result.trace) == steps(case)
