@@ -203,7 +203,7 @@ class Trainer:
             self.optimizer.zero_grad()
             for n, (source, rows) in enumerate(streams):
                 loss = self._loss([next(source) for _ in range(rows)], generator)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 total[n] += loss.item()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()

@@ -130,7 +130,7 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
     from mdm.cli.tables import show
 
     if summary["mode"] == "single":
-        numbers = ("examples", "score", "95% interval")
+        numbers: tuple[str, ...] = ("examples", "score", "95% interval")
         rows = [
             [r["entrant"], str(r["examples"]), _number(r["score"], "{:.2f}"), _interval(r["score_ci95"], "{:.2f}")]
             for r in summary["results"]

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mdm import files
-from mdm.results import wilson
+from mdm.summary import wilson
 
 from mdm_writing.endpoint import Answer
 from mdm_writing.entrants import Key
@@ -25,7 +25,7 @@ class Book:
     """The judgements on disk: an append-only log, filed by what was asked of whom."""
 
     def __init__(self, path: Path, retry_malformed: bool) -> None:
-        files.keep_lines(path, lambda record: True)  # a line that a kill tore
+        files.write_lines(path, files.json_lines(path))  # without a line that a kill tore
         self.by_key: dict[str, Judgement] = {}
         self.bought: list[Judgement] = []
         """added by this process"""
