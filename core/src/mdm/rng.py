@@ -33,6 +33,11 @@ def _absorb(state: Tensor, key: Tensor | int) -> Tensor:
     return _mix((state ^ key) + _GOLDEN)
 
 
+def mixed(first: Tensor, second: Tensor) -> Tensor:
+    """A hash of pairs, int64, shaped as the two broadcast."""
+    return _absorb(_mix(first + _GOLDEN), second)
+
+
 def _unit(state: Tensor) -> Tensor:
     """float32 in (0, 1) from the top 32 bits; never 0, and 1 only by rounding."""
     return (_shift(state, 32).to(torch.float32) + 0.5) * 2.0**-32
