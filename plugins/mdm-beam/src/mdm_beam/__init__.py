@@ -1,4 +1,4 @@
-"""Beam search over decoding trajectories, with Info-Gain's candidates (arXiv:2602.18176; announced there, not finished).
+"""Beam search over decoding trajectories, with Info-Gain's candidates (arXiv:2602.18176, which announces it).
 
 Of every prompt ``beam_size`` canvases are kept. Each step expands them by their candidate actions and keeps the best by
 
@@ -47,7 +47,7 @@ class Beam(Lookahead):
 
     def decide(self, state: State, scores: Scores, memory: Paid, draws: Draws) -> Generator[Evaluate, Scores, Commit]:
         actions = self.actions(state, scores, draws)
-        rows, count = actions.valid.shape
+        count = actions.valid.shape[1]
         # A canvas without masks waits for the other beams: nothing is left to see.
         done = ~state.masked.any(-1, keepdim=True)
         weighed = actions.valid & ~done & _choice(state, actions)
@@ -86,7 +86,7 @@ def _choice(state: State, actions: Actions) -> Tensor:
 
 
 def _best(state: State, scores: Scores, actions: Actions, value: Tensor, size: int) -> Tensor:
-    """Of all actions ``[B * N]``, the ``size`` best of each prompt that lead to different canvases: indices ``[B']``."""
+    """Indices ``[B']`` of the actions ``[B * N]``: the ``size`` best of each prompt that lead to different canvases."""
     request = state.request[:, None].expand_as(value).flatten()
     valid = actions.valid.flatten()
     order = _by_request(-value.flatten().masked_fill(~valid, -torch.inf), request)
