@@ -105,6 +105,9 @@ class Tokens:
     def encode_chat(self, messages):
         return [2, *self.encode("".join(message.content for message in messages))]
 
+    def pieces(self, ids):
+        return [chr(i) for i in ids]
+
     def decode(self, ids):
         return "".join(map(chr, ids[: ids.index(1)] if 1 in ids else ids))
 
@@ -190,6 +193,7 @@ def test_what_a_run_writes(engine, tmp_path):
     assert first == {
         "id": "copy-1", "index": 1, "repeat": 0, "row": 1, "prompt": "say b:", "completion": "bb", "tokens": 2,
         "forwards": 2, "metrics": {"right": 1.0, "tried": 1.0}, "cumulative_entropy": 0.1, "rows": 18,
+        "canvas": list("say b:"), "texts": {"98": "b"},
     }  # fmt: skip
     assert sorted(line["row"] for line in lines(tmp_path / "trace.jsonl")) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     written = configs.parse(RunConfig, tmp_path / "config.yaml")

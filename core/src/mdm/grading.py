@@ -32,6 +32,8 @@ class Item:
     """How many of ``ids`` are the context, which is not graded."""
     gen_length: int
     masks: int
+    canvas: Sequence[str | None] | None = None
+    """The text of each id, None where it is masked."""
     repeat: int = 0
 
     @property
@@ -43,7 +45,8 @@ class Item:
         example = self.example
         return Outcome(
             id=example.id, index=self.index, repeat=self.repeat, row=self.row, digest=_digest(example),
-            prompt=_shown(self.prompt), completion=completion, tokens=self.masks, **facts,
+            prompt=_shown(self.prompt), completion=completion, tokens=self.masks,
+            canvas=self.canvas, **facts,
         )  # fmt: skip
 
 

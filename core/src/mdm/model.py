@@ -138,6 +138,11 @@ class Model:
         text: str = tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
         return text
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text of each id by itself, special tokens included."""
+        tokenizer = self._tokenizer()
+        return [tokenizer.decode([i], skip_special_tokens=False, clean_up_tokenization_spaces=False) for i in ids]
+
     def _tokenizer(self) -> Any:
         if self.tokenizer is None:
             raise MdmError(f"{self.name or 'this checkpoint'} has no tokenizer: give prompts as lists of token ids")

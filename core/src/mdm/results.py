@@ -44,6 +44,10 @@ class Outcome:
     """Wall time since the outcome before, so that they add up to the run's whatever the batch."""
     error: str | None = None
     """Why it could not be decoded or graded; it then counts as wrong."""
+    canvas: Sequence[str | None] | None = None
+    """The text of each token that decoding began with, None where it was masked; without a tokenizer None."""
+    texts: Mapping[str, str] | None = None
+    """The text of each token id in the trace."""
 
     @property
     def decoded(self) -> bool:
@@ -179,7 +183,7 @@ class ArmLog:
     def add(self, outcome: Outcome, trace: Iterable[Mapping[str, Any]]) -> None:
         """One finished example: in the files before this returns. Its trace comes first, so a torn one is orphaned."""
         self.trace.append(*({**line, "row": outcome.row} for line in trace))
-        self.results.append({key: value for key, value in asdict(outcome).items() if key != "error" or value})
+        self.results.append({key: value for key, value in asdict(outcome).items() if value is not None})
         self.arm.outcomes[outcome.row] = outcome
 
 

@@ -202,7 +202,8 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
 
     def record(outcome: results.Outcome, trace: Sequence[Any]) -> None:
         nonlocal right
-        log.add(outcome, trace)
+        ids = sorted({token for line in trace for token in line["tokens"]})
+        log.add(replace(outcome, texts=dict(zip(map(str, ids), model.pieces(ids), strict=True))), trace)
         right += outcome.metrics.get(task.metric, 0.0)
         run.watch.tick(job.label, len(done), total, right / len(done))
 
@@ -298,7 +299,8 @@ def _item(config: RunConfig, model: Model, task: Task, index: int, example: Exam
             raise MdmError(f"nothing to decode: gen_length is 0 and the prompt holds no {MASK}")
     except MdmError as error:
         raise MdmError(f"{config.task}, example {example.id}: {error}") from error
-    return Item(index, example, prompt, ids, context, gen_length, masks)
+    canvas = [None if i == model.spec.mask_id else text for i, text in zip(ids, model.pieces(ids), strict=True)]
+    return Item(index, example, prompt, ids, context, gen_length, masks, canvas)
 
 
 def _write_summary(run: _Run, jobs: list[Job], out: Path) -> dict[str, Any]:

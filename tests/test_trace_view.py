@@ -1,0 +1,234 @@
+"""The trace page in a real browser: stepped, played, switched, with no complaint in its console.
+
+``MDM_SCREENSHOTS=FOLDER`` keeps pictures of it, for people to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from mdm import view
+from mdm.cli import cli
+from mdm.errors import MdmError
+from mdm.view import data
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
+    "--disable-background-networking", "--disable-sync", "--force-device-scale-factor=1", "--window-size=1280,1000",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two samplers on four equations, traced in full."""
+    out = tmp_path_factory.mktemp("runs") / "two"
+    samplers = ["--sampler", "info-gain", "--sampler", "confidence"]
+    command = ["run", *samplers, "--task", "equations", "--limit", "4", "--trace", "full", "--out", str(out)]
+    done = CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("no chromium with its chromedriver on this machine")
+    options = selenium.ChromeOptions()
+    options.binary_location = binary
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = selenium.Chrome(options, selenium.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+class Page:
+    """What a reader sees and does."""
+
+    def __init__(self, browser, path: Path) -> None:
+        self.browser = browser
+        browser.get(path.resolve().as_uri())
+
+    def text(self, name: str) -> str:
+        return self.browser.execute_script(f"return document.getElementById('{name}').textContent")
+
+    def key(self, *keys: str) -> None:
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.browser).send_keys(*keys).perform()
+
+    def count(self, selector: str) -> int:
+        return self.browser.execute_script(f"return document.querySelectorAll('{selector}').length")
+
+    def until(self, condition, seconds: float = 10) -> None:
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.browser, seconds).until(lambda _: condition())
+
+    def keep(self, name: str) -> None:
+        if kept := os.environ.get("MDM_SCREENSHOTS"):
+            self.browser.save_screenshot(str(Path(kept) / f"{name}.png"))
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self.browser.get_log("browser")]
+
+
+def test_step_play_and_switch(browser, folder):
+    from selenium.webdriver.common.keys import Keys
+
+    done = CliRunner().invoke(cli, ["trace", "view", str(folder)], catch_exceptions=False)
+    assert "trace.html (4 examples)" in done.output
+    found = data.load([folder])
+    first = found["samples"][0]["arms"][0]
+    masks = first["canvas"].count(None)
+    page = Page(browser, folder / "trace.html")
+    assert page.count("#canvas .mask") == masks and page.text("where").startswith("0 / ")
+    chosen = max(first["frames"][0]["w"], key=lambda candidate: candidate[1])
+    assert chosen[0] == first["frames"][0]["p"]
+    assert page.count("#weighed tr") == 1 + len(first["frames"][0]["w"])
+    best = browser.execute_script("return [...document.querySelectorAll('tr.best td')].map(cell => cell.textContent)")
+    assert (best[0], best[1]) == (", ".join(map(str, chosen[0])), f"{chosen[1]:.4f}")
+    page.key(Keys.ARROW_RIGHT)
+    assert page.count("#canvas .mask") == masks - len(first["frames"][0]["p"]) and page.count("#canvas .now") == 1
+    page.key("c", "c")
+    assert "confidence" in browser.execute_script(
+        "return document.querySelector('#mode [aria-checked=true]').textContent"
+    )
+    page.key("c", Keys.HOME, " ")
+    page.until(lambda: page.count("#canvas .mask") == 0)
+    made = "".join(t for t in browser.execute_script("return spans.map(s => s.textContent)"))
+    record = next(json.loads(line) for line in (folder / "info-gain/results.jsonl").open() if '"row": 0' in line)
+    assert made == record["completion"]
+    page.key(Keys.ARROW_LEFT)
+    assert page.count("#canvas .mask") == len(first["frames"][-1]["p"])
+    page.keep("light")
+    page.key("2")
+    assert page.text("facts").startswith("confidence")
+    page.key(Keys.END)
+    page.key(Keys.ARROW_DOWN)
+    assert page.count("#canvas .mask") == found["samples"][1]["arms"][1]["canvas"].count(None)
+    for button in ("last", "back", "theme"):
+        browser.find_element("id", button).click()
+    page.keep("dark")
+    assert browser.execute_script("return document.documentElement.dataset.theme") == "dark"
+    assert page.complaints() == []
+
+
+def large(positions: int, candidates: int) -> dict:
+    """As ``data.load`` gives it: one token a step in blocks of 32, two arms."""
+    rng = random.Random(0)
+    words = ["the", " canvas", " is", " filled", " one", " token", " at", " a", " time", ",", " and", ".\n", " mask"]
+
+    def arm() -> dict:
+        frames, block = [], 32
+        for start in range(0, positions, block):
+            left = list(range(start, min(positions, start + block)))
+            rng.shuffle(left)
+            while left:
+                at = left.pop()
+                others = rng.sample(left, min(len(left), candidates - 1))
+                frames.append({
+                    "s": len(frames), "k": "commit", "p": [at + 40], "t": [rng.choice(words)],
+                    "e": [round(rng.expovariate(3), 4)], "c": [round(rng.random() ** 0.2, 4)],
+                    "w": [[[p + 40], -rng.random(), rng.random(), rng.random()] for p in [at, *others]],
+                })  # fmt: skip
+        paid = sum(frame["e"][0] for frame in frames)
+        prompt = [f" prompt{i}" for i in range(40)]
+        return {
+            "canvas": prompt + [None] * positions, "metrics": {"accuracy": 1.0}, "entropy": paid,
+            "forwards": positions, "rows": positions * candidates, "frames": frames,
+        }  # fmt: skip
+
+    sample = {"id": "large", "arms": [arm(), arm()]}
+    return {"title": "large", "arms": ["info-gain", "confidence"], "samples": [sample], "left_out": 0}
+
+
+def test_512_tokens_by_512_steps(browser, tmp_path):
+    """A step touches what it changes and nothing else; how long that takes is printed, not asserted."""
+    from selenium.webdriver.common.keys import Keys
+
+    path = tmp_path / "large.html"
+    path.write_text(view.page(large(512, 8)))
+    page = Page(browser, path)
+    touched = browser.execute_script("""
+        const watcher = new MutationObserver(() => {});
+        watcher.observe(document.getElementById("canvas"), { subtree: true, childList: true });
+        go(100);
+        watcher.takeRecords();
+        go(101);
+        return new Set(watcher.takeRecords().map((r) => r.target)).size;
+    """)
+    assert touched == 2  # the token that came, and the one before it, which is no longer the newest
+    took = browser.execute_script(
+        "const t = performance.now(); for (let f = 0; f <= 512; f++) go(f); return performance.now() - t;"
+    )
+    print(f"{took / 513:.2f} ms a step")
+    page.key("c")
+    browser.execute_script("go(300)")
+    assert page.count("#canvas .mask") == 212
+    page.keep("large")
+    page.key("d")
+    page.keep("large-dark")
+    page.key(Keys.END)
+    assert page.count("#canvas .mask") == 0
+    assert page.complaints() == []
+
+
+def test_a_page_is_one_file_and_no_text_gets_out_of_it(browser, tmp_path):
+    nasty = "</script><script>document.title = 'owned'</script><!-- {{style}} &amp;"
+    found = large(4, 2)
+    found["title"] = found["samples"][0]["id"] = found["arms"][0] = nasty
+    found["samples"][0]["arms"][0]["frames"][0]["t"] = [nasty]
+    text = view.page(found)
+    assert not re.findall(r"""(?:src|href)=(?!["']data:)|https?://(?!www\.w3\.org/2000/svg)|url\(""", text)
+    path = tmp_path / "nasty.html"
+    path.write_text(text)
+    page = Page(browser, path)
+    browser.execute_script("go(4)")
+    assert browser.title.startswith(nasty) and nasty in page.text("canvas")
+    assert page.complaints() == []
+
+
+def test_runs_are_set_side_by_side_and_remasked_tokens_are_masks_again(folder, tmp_path):
+    found = data.load([folder, folder], limit=1)
+    assert found["arms"][:2] == ["two: info-gain", "two: confidence"] and found["left_out"] == 3
+    assert all(len(sample["arms"]) == 4 for sample in found["samples"])
+    line = {"step": 0, "kind": "remask", "positions": [2], "tokens": [9], "entropy": [0.0]}
+    assert data._frame(line, {"9": "[MASK]"})["t"] == [None]
+    with pytest.raises(MdmError, match="not a run's folder"):
+        data.load([tmp_path])
+    with pytest.raises(MdmError, match=r"no example 'x'.*'equations-0-0'"):
+        data.load([folder], examples=["x"])
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_a_picture(folder, tmp_path, kind):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / f"order.{kind}"
+    done = CliRunner().invoke(cli, ["trace", "plot", str(folder), "--out", str(out)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    head = out.read_bytes()[:300]
+    assert head.startswith(b"\x89PNG") if kind == "png" else b"<svg" in out.read_bytes()[:2000]
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_a_picture_of_no_known_kind_or_without_matplotlib_is_refused(folder, tmp_path, monkeypatch):
+    from mdm.view import plot
+
+    found = data.load([folder], limit=1)
+    with pytest.raises(MdmError, match=r"\.png"):
+        plot.draw(found, tmp_path / "order.bmp", "step")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MdmError, match="pip install matplotlib"):
+        plot.draw(found, tmp_path / "order.png", "step")
