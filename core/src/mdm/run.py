@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -32,6 +32,17 @@ CHUNK = 8
 
 class Watch:
     """Sees a run go by. Override what is wanted."""
+
+    sees_steps = False
+    """Whether ``begin`` and ``step`` are called; it costs the engine a transfer a step."""
+
+    def begin(
+        self, label: str, canvases: Mapping[int, Sequence[str | None]], pieces: Callable[[Sequence[int]], list[str]]
+    ) -> None:
+        """Rows ``canvases`` are about to be decoded: the text of each token by row, None where masked."""
+
+    def step(self, event: StepEvent) -> None:
+        """A step's lines, of a full trace."""
 
     def note(self, text: str) -> None:
         """Something that takes time begins."""
@@ -189,6 +200,8 @@ def _run_model(run: _Run, jobs: list[Job]) -> None:
 
 
 def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: results.ArmLog) -> None:
+    from mdm.trace import plain
+
     config, task, done = run.config, run.task, job.arm.outcomes
     total = len(done) + len(left)
     right = sum(outcome.metrics.get(task.metric, 0.0) for outcome in done.values())
@@ -203,12 +216,22 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
     def record(outcome: results.Outcome, trace: Sequence[Any]) -> None:
         nonlocal right
         ids = sorted({token for line in trace for token in line["tokens"]})
-        log.add(replace(outcome, texts=dict(zip(map(str, ids), model.pieces(ids), strict=True))), trace)
+        lines = trace if config.trace == "full" else [plain(line) for line in trace]
+        log.add(replace(outcome, texts=dict(zip(map(str, ids), model.pieces(ids), strict=True))), lines)
         right += outcome.metrics.get(task.metric, 0.0)
         run.watch.tick(job.label, len(done), total, right / len(done))
 
     grader = Grader(task, record, run.fail_fast)
     hooks = _Hooks()
+    seen = hooks.on_step
+    if run.watch.sees_steps:
+        canvases = {item.row: [*(item.canvas or ()), *[None] * item.gen_length] for item in left}
+        run.watch.begin(job.label, canvases, model.pieces)
+
+        def seen(event: StepEvent) -> None:
+            run.watch.step(event)
+            if hooks.on_step:
+                hooks.on_step(event)
 
     def decode(chunk: Sequence[Item]) -> None:
         """Decode ``chunk``; where that fails, the half that holds the culprit is halved until it stands alone."""
@@ -221,7 +244,7 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
             hooks.on_finish(result)
 
         try:
-            _decode(config, model, job, chunk, finish, hooks.on_step)
+            _decode(config, model, job, chunk, finish, seen, full=run.watch.sees_steps)
         except MdmError:
             raise  # asked wrongly: no example's own fault
         except Exception as error:
@@ -252,6 +275,7 @@ def _decode(
     items: Sequence[Item],
     finish: Callable[[int, Result], None],
     on_step: Callable[[StepEvent], None] | None,
+    full: bool,
 ) -> None:
     from mdm import api
 
@@ -262,7 +286,7 @@ def _decode(
         row_ids=[item.row for item in items],
         on_finish=finish,
         on_step=on_step,
-        **decode_settings(config, model, job.sampler, job.tokens_per_step),
+        **decode_settings(config, model, job.sampler, job.tokens_per_step) | ({"trace": "full"} if full else {}),
     )
 
 

@@ -18,12 +18,14 @@ from mdm.protocols import MASK, Message, Prompt
 @click.option("--infill", is_flag=True, help=f"Fill the {MASK} in TEXT instead of continuing it.")
 @click.option("--mask", metavar="STRING", default=MASK, show_default=True, help="How TEXT writes a masked token.")
 @click.option("--chat/--no-chat", default=None, help="TEXT is a user's message (default: as the model is used to).")
+@click.option("--live", "watched", is_flag=True, help="Show the canvas as it is decoded, on stderr.")
 @decode_flags
 def generate(
     text: str,
     infill: bool,
     mask: str,
     chat: bool | None,
+    watched: bool,
     assignments: tuple[str, ...],
     as_json: bool,
     **flags: Any,
@@ -47,6 +49,7 @@ def generate(
         raise MdmError(f"nothing to decode: --gen-length is 0 and the text holds no {mask}")
 
     from mdm import api
+    from mdm.trace import plain
 
     model = runs.load_model(config, config.model[0])
     if infill:
@@ -56,10 +59,19 @@ def generate(
     else:
         prompt = Prompt(masked, "", gen_length)
     ids, context = runs.encode(model, prompt)
+    settings = runs.decode_settings(config, model, config.sampler[0])
     start = time.perf_counter()
-    (result,) = api.decode(
-        model, [ids], gen_length=gen_length, **runs.decode_settings(config, model, config.sampler[0])
-    )
+    if watched:
+        from mdm.cli.live import live
+
+        canvas = [None if i == model.spec.mask_id else text for i, text in zip(ids, model.pieces(ids), strict=True)]
+        with live() as seen:
+            seen.begin(config.sampler[0], {0: [*canvas, *[None] * gen_length]}, model.pieces)
+            (result,) = api.decode(
+                model, [ids], gen_length=gen_length, on_step=seen.step, **settings | {"trace": "full"}
+            )
+    else:
+        (result,) = api.decode(model, [ids], gen_length=gen_length, **settings)
     seconds = time.perf_counter() - start
     completion = model.decode(result.sequence[context:])
     cost = {
@@ -70,7 +82,8 @@ def generate(
     }
     if as_json:
         sequence, tokens = list(result.sequence), list(result.tokens)
-        answer = {"text": completion, "tokens": tokens, "sequence": sequence, **cost, "trace": list(result.trace)}
+        trace = list(result.trace) if config.trace == "full" else [plain(line) for line in result.trace]
+        answer = {"text": completion, "tokens": tokens, "sequence": sequence, **cost, "trace": trace}
         click.echo(json.dumps(answer, ensure_ascii=False))
         return
     click.echo(completion)

@@ -34,6 +34,7 @@ Row = dict[str, Any]
     "--allow-code-execution", is_flag=True, default=None, help="Let the task run what the model wrote, in a sandbox."
 )
 @click.option("--num-processes", type=click.IntRange(1), default=1, help="Share the examples among so many processes.")
+@click.option("--live", "watched", is_flag=True, help="Show a canvas as it is decoded, on stderr.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first example that fails, instead of recording it.")
 @click.option("--config", "file", type=FILE, metavar="FILE", help="YAML with any of these; flags win.")
 @click.option("--out", type=PATH, metavar="FOLDER", help="Where the results go; the same command there resumes.")
@@ -42,6 +43,7 @@ def run(
     file: Path | None,
     out: Path | None,
     num_processes: int,
+    watched: bool,
     fail_fast: bool,
     assignments: tuple[str, ...],
     as_json: bool,
@@ -55,16 +57,19 @@ def run(
     from mdm import config as configs
     from mdm import processes
     from mdm import run as runs
+    from mdm.cli.live import live
     from mdm.cli.progress import watch
 
     config = configs.build(configs.RunConfig, file, given(flags), assignments)
     if processes.among_others() and (num_processes > 1 or out is None):
         raise MdmError("a run started in several processes takes one --out for all of them, and no --num-processes")
+    if watched and (num_processes > 1 or processes.among_others()):
+        raise MdmError("--live watches one process: leave --num-processes out")
     folder = out or _fresh(config.task)
     if num_processes > 1:
         return _launch(config, folder, num_processes, ["--json"] * as_json + ["--fail-fast"] * fail_fast)
     try:
-        with watch() as seen:
+        with live() if watched else watch() as seen:
             summary = runs.run(config, folder, seen, fail_fast=fail_fast)
     except runs.Interrupted as stop:
         _report(stop.summary, folder, as_json)
