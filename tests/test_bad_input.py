@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,21 @@ import pytest
 from mdm import registry
 
 
+def mdm(folder: Path, *args: str, largest_file: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``mdm args`` in a folder; with ``largest_file`` (bytes) the disk seems full when a file has that size."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+    command = [sys.executable, "-m", "mdm", *args]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, preexec_fn=limit if largest_file else None
+    )
+
+
 def refused(folder: Path, *args: str) -> str:
     """The one line that ``mdm args`` answers with."""
-    done = subprocess.run([sys.executable, "-m", "mdm", *args], cwd=folder, capture_output=True, text=True, timeout=300)
+    done = mdm(folder, *args)
     assert (done.returncode, done.stdout) == (2, ""), done
     assert done.stderr.startswith("mdm: ") and done.stderr.count("\n") == 1, done.stderr
     assert not list(folder.glob("runs/*")) and not (folder / "out").exists()
@@ -79,3 +92,51 @@ def test_folder_of_another_run(tmp_path):
     (tmp_path / "notes" / "a.txt").write_text("mine")
     assert "not a run's folder" in refused(tmp_path, "run", "--out", "notes")
     assert [path.name for path in (tmp_path / "notes").iterdir()] == ["a.txt"]
+
+
+def test_full_disk(tmp_path):
+    args = ["run", "--sampler", "confidence", "--limit", "12", "--batch-size", "4", "--out", "out"]
+    full = mdm(tmp_path, *args, largest_file=100)  # not even room for the configuration
+    assert (full.returncode, full.stdout, full.stderr.count("\n")) == (2, "", 1), full
+    assert "cannot write out/" in full.stderr and "File too large" in full.stderr
+    assert not (tmp_path / "out").exists()
+    full = mdm(tmp_path, *args, largest_file=8000)
+    assert (full.returncode, full.stdout, full.stderr.count("mdm: ")) == (2, "", 1) and "Traceback" not in full.stderr
+    assert "cannot write out/trace.jsonl: File too large; what is written is kept" in full.stderr
+    done = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
+    assert 0 < len(done) < 12
+    assert all(json.loads(line) for line in (tmp_path / "out/trace.jsonl").read_text().splitlines())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "config.yaml", "environment.json", "results.jsonl", "trace.jsonl",
+    }  # fmt: skip
+    again = mdm(tmp_path, *args, "--json")  # with room, it goes on
+    assert json.loads(again.stdout)["examples"] == 12
+    kept = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
+    assert kept[: len(done)] == done
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("config.yaml", "seed: [", "config.yaml: not YAML"),
+        ("config.yaml", "sead: 3", "config.yaml: sead: there is no such name. Did you mean 'seed'?"),
+        ("environment.json", "{", "environment.json: not JSON"),
+        ("results.jsonl", '{"id": "x", "in\n{"id"', "results.jsonl, line 1: not JSON"),
+        ("results.jsonl", '{"id": "x"}\n', "results.jsonl: not the results of a run"),
+    ],
+)
+def test_damaged_run(tmp_path, file, text, said):
+    from click.testing import CliRunner
+    from mdm import config as configs
+    from mdm.cli import cli
+    from mdm.config import RunConfig, build
+    from mdm.errors import MdmError
+
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.yaml").write_text(configs.to_yaml(build(RunConfig, None, {"limit": 1})))
+    (out / "environment.json").write_text("{}")
+    (out / file).write_text(text)
+    with pytest.raises(MdmError) as caught:
+        CliRunner().invoke(cli, ["run", "--limit", "1", "--out", str(out)], catch_exceptions=False)
+    assert said in str(caught.value) and (out / file).read_text() == text

@@ -70,12 +70,12 @@ def run_folder(path: Path, settled: RunConfig, environment: Mapping[str, Any]) -
         path.mkdir(parents=True, exist_ok=True)
     with files.held(path):
         fresh = not (path / "config.yaml").exists()
-        if fresh:
-            files.write_json(path / "environment.json", environment)
-            files.write_whole(path / "config.yaml", config.to_yaml(settled))
-        else:
-            _same_run(path, settled, environment)
         try:
+            if fresh:
+                files.write_json(path / "environment.json", environment)
+                files.write_whole(path / "config.yaml", config.to_yaml(settled))
+            else:
+                _same_run(path, settled, environment)
             yield
         except MdmError:
             if fresh:
@@ -182,8 +182,11 @@ class ArmLog:
 
     def add(self, outcome: Outcome, trace: Iterable[Mapping[str, Any]]) -> None:
         """One finished example: in the files before this returns. Its trace comes first, so a torn one is orphaned."""
-        self.trace.append(*({**line, "row": outcome.row} for line in trace))
-        self.results.append({key: value for key, value in asdict(outcome).items() if value is not None})
+        try:
+            self.trace.append(*({**line, "row": outcome.row} for line in trace))
+            self.results.append({key: value for key, value in asdict(outcome).items() if value is not None})
+        except MdmError as error:
+            raise MdmError(f"{error}; what is written is kept, and the same command goes on from there") from error
         self.arm.outcomes[outcome.row] = outcome
 
 
