@@ -1,0 +1,45 @@
+"""The commands of docs/evaluation.md are commands: their flags exist, their presets and options too."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+from goldens import ROOT
+from mdm import config, registry
+from mdm.cli import cli
+from mdm.cli.flags import given
+
+PAGE = (ROOT / "docs" / "evaluation.md").read_text()
+ROWS = ("gsm8k", "math500", "humaneval", "mbpp", "gpqa", "sudoku", "countdown", "creative-writing")
+COMMANDS = sorted(set(re.findall(r"^mdm (run .*)$|`mdm (run [^`]*)`", PAGE, re.M)))
+
+
+@pytest.mark.parametrize("command", [one or other for one, other in COMMANDS])
+def test_a_command_of_the_page_would_run(command, tmp_path):
+    words = shlex.split(command)
+    for place in (i + 1 for i, word in enumerate(words) if word == "--data"):
+        (tmp_path / "data").touch()
+        words[place] = str(tmp_path / "data")
+    flags = cli.get_command(None, "run").make_context("run", words[1:]).params
+    task = flags["task"]
+    if task not in registry.names("task"):
+        pytest.skip(f"the task {task} is not installed")
+    known = config.RunConfig.model_fields
+    built = config.build(
+        config.RunConfig, None, given({k: v for k, v in flags.items() if k in known}), flags["assignments"]
+    )
+    assert built.task == task
+
+
+@pytest.mark.parametrize("task", ROWS)
+def test_a_row_names_the_presets_and_the_metric_of_its_task(task):
+    [row] = [line for line in PAGE.splitlines() if line.startswith("|") and f"--task {task}" in line]
+    if task not in registry.names("task"):
+        pytest.skip(f"the task {task} is not installed")
+    plugin = registry.resolve("task", task)
+    presets, metric = (cell.strip() for cell in row.split("|")[3:5])
+    for name in getattr(plugin, "presets", {}):
+        assert f"`{name}`" in presets or "see `mdm plugins" in presets
+    assert plugin.metric in re.findall(r"`([\w-]+)`", metric) or plugin.metric in metric
