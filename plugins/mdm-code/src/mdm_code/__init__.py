@@ -1,1 +1,1 @@
-"""Code tasks for mdm: HumanEval and MBPP, graded in a sandbox."""
+"""Code tasks: HumanEval and MBPP, graded by running what the model wrote in a sandbox."""

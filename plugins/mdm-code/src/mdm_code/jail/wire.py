@@ -1,0 +1,121 @@
+"""Values between the two processes: JSON, so that nothing that arrives can do anything.
+
+Plain values cross as what they are, subclasses as their base, and whatever else stays where it is and crosses as a
+reference. So a result that claims to equal everything equals nothing on the other side.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+LARGEST = 32 * 2**20
+"""Bytes of one message."""
+
+SEQUENCES: dict[str, type] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+
+
+class Closed(Exception):
+    """The other side is gone, or sent what is no message."""
+
+
+class Wire:
+    """Messages over two pipes, each a length of 4 bytes and JSON."""
+
+    def __init__(self, incoming: int, outgoing: int) -> None:
+        self._in, self._out = incoming, outgoing
+
+    def send(self, message: Any) -> None:
+        data = json.dumps(message).encode()
+        if len(data) > LARGEST:
+            raise ValueError("a value is too large")
+        data = len(data).to_bytes(4, "big") + data
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._out, view) :]
+
+    def receive(self) -> Any:
+        size = int.from_bytes(self._read(4), "big")
+        if size > LARGEST:
+            raise Closed
+        try:
+            return json.loads(self._read(size))
+        except (ValueError, RecursionError) as error:
+            raise Closed from error
+
+    def _read(self, size: int) -> bytes:
+        parts = []
+        while size:
+            part = os.read(self._in, min(size, 1 << 20))
+            if not part:
+                raise Closed
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+
+def encode(value: Any, refer: Callable[[Any], int]) -> Any:
+    """``value`` as JSON. ``refer`` keeps an object that cannot cross and gives its number."""
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return ["int", hex(int.__index__(value))]
+    if isinstance(value, float):
+        return ["float", float.hex(value)]
+    if isinstance(value, complex):
+        return ["complex", float.hex(value.real), float.hex(value.imag)]
+    if isinstance(value, bytes | bytearray):
+        return ["bytes", value.hex()]
+    for name, kind in SEQUENCES.items():
+        if isinstance(value, kind):
+            return [name, [encode(item, refer) for item in kind.__iter__(value)]]
+    if isinstance(value, dict):
+        return ["dict", [[encode(key, refer), encode(item, refer)] for key, item in dict.items(value)]]
+    if isinstance(value, type) and vars(builtins).get(value.__name__) is value:
+        return ["type", value.__name__]
+    if type(value).__module__ in ("decimal", "_decimal", "fractions"):
+        try:
+            return ["ratio", *map(hex, value.as_integer_ratio())]
+        except (ValueError, OverflowError):  # not a number
+            return ["float", "nan"]
+    return ["ref", refer(value)]
+
+
+def decode(message: Any, resolve: Callable[[int], Any]) -> Any:
+    """The value of a message; ``resolve`` gives what a reference stands for.
+
+    Raises:
+        Closed: it is no value.
+    """
+    if message is None or isinstance(message, bool | str):
+        return message
+    try:
+        kind, *parts = message
+        if kind == "int":
+            return int(parts[0], 16)
+        if kind == "float":
+            return float.fromhex(parts[0])
+        if kind == "complex":
+            return complex(float.fromhex(parts[0]), float.fromhex(parts[1]))
+        if kind == "bytes":
+            return bytes.fromhex(parts[0])
+        if kind == "ratio":
+            from fractions import Fraction
+
+            return Fraction(int(parts[0], 16), int(parts[1], 16))
+        if kind in SEQUENCES:
+            return SEQUENCES[kind](decode(part, resolve) for part in parts[0])
+        if kind == "dict":
+            return {decode(key, resolve): decode(item, resolve) for key, item in parts[0]}
+        if kind == "type" and isinstance(found := vars(builtins).get(parts[0]), type):
+            return found
+        if kind == "ref":
+            return resolve(parts[0])
+    except (TypeError, ValueError, IndexError, OverflowError, ZeroDivisionError) as error:
+        raise Closed from error
+    raise Closed

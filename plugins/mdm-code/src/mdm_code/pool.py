@@ -1,0 +1,53 @@
+"""Programs judged beside the decoding, as many at once as there are cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from mdm_code.sandbox import Job, Limits, Verdict, run
+
+
+class Grades(Future, Mapping[str, float]):  # type: ignore[type-arg]
+    """Grades to come. Read as the mapping they will be, they are waited for."""
+
+    def __getitem__(self, name: str) -> float:
+        return self.result()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.result())
+
+    def __len__(self) -> int:
+        return len(self.result())
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class Pool:
+    """One thread a core, each of which waits for a sandbox."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="mdm-code")
+
+    def grade(self, job: Job) -> Grades:
+        grades = Grades()
+        self._threads.submit(run, job, self._limits).add_done_callback(lambda done: _settle(grades, done))
+        return grades
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+
+def _settle(grades: Grades, done: Future[Verdict]) -> None:
+    if done.cancelled():
+        grades.cancel()
+    elif error := done.exception():
+        grades.set_exception(error)
+    else:
+        verdict = done.result()
+        grades.set_result({"passed": float(verdict.passed), "timeout": float(verdict.reason == "time")})

@@ -1,0 +1,183 @@
+# ruff: noqa: E501
+"""Whatever a program does ends in the right verdict within seconds, and nothing of it is left."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mdm_code import sandbox
+from mdm_code.jail import wire
+from mdm_code.sandbox import JAIL, Job, Limits, run
+
+if not sandbox.confine.supported():
+    pytest.skip("code is confined on Linux only", allow_module_level=True)
+
+LIMITS = Limits(cpu=1, wall=6, memory=512 * 2**20, disk=32 * 2**20)
+RIGHT = "\ndef f(x): return x * x\n"
+TESTS = ("assert f(2) == 4", "assert f(3) == 9")
+
+ZOO = {
+    "right": (RIGHT, None),
+    "wrong": ("def f(x): return x + 2", "a test failed"),
+    "empty": ("", "NameError: the program does not define f"),
+    "no Python": ("Here is the function you asked for:", "SyntaxError"),
+    "prose behind": (RIGHT + "\nThis function squares a number!\n", None),
+    "endless loop": ("while True: pass", "time"),
+    "endless call": ("def f(x):\n    while True: pass", "time"),
+    "sleeps and ignores signals": (
+        "import signal, time\nfor n in (signal.SIGTERM, signal.SIGXCPU, signal.SIGINT, signal.SIGALRM):\n"
+        "    signal.signal(n, signal.SIG_IGN)\ntime.sleep(1000)",
+        "time",
+    ),
+    "fork bomb": ("import os\nwhile True: os.fork()", "PermissionError"),
+    "fork bomb that does not give up": (
+        "import os\nfor _ in range(10**4):\n    try: os.fork()\n    except OSError: pass\n" + RIGHT, None
+    ),
+    "daemon": ("import os\nos.setsid()\nif os.fork(): os._exit(0)\nwhile True: pass", "PermissionError"),
+    "subprocess": ("import subprocess\nsubprocess.Popen(['sleep', '1000'], start_new_session=True)", "PermissionError"),
+    "fork by number": ("import ctypes\nraise ValueError(ctypes.CDLL(None).syscall(57))", "ValueError: -1"),
+    "memory hog": ("def f(x): return len(b'x' * 10**10)", "MemoryError"),
+    "slow memory hog": ("x = []\nwhile True: x.append(bytes(2**22))", "MemoryError"),
+    "exit 0 without cleaning up": ("import os\nos._exit(0)", "it exited with 0 before the tests were done"),
+    "exit 0 when called": ("import os\ndef f(x): os._exit(0)", "it exited with 0 before the tests were done"),
+    "sys.exit(0)": ("import sys\nsys.exit(0)", "SystemExit"),
+    "sys.exit(0) when called": ("def f(x): raise SystemExit(0)", "SystemExit"),
+    "output flood": ("import sys\nwhile True:\n    print('x' * 10**6)\n    print('x' * 10**6, file=sys.stderr)", "time"),
+    "equals everything": (
+        "class Any(int):\n    __eq__ = lambda a, b: True\n    __ne__ = lambda a, b: False\n    __hash__ = int.__hash__\n"
+        "def f(x): return Any(0)",
+        "a test failed",
+    ),
+    "equals everything, no number": (
+        "class Any:\n    __eq__ = lambda a, b: True\n    __bool__ = lambda a: True\ndef f(x): return Any()", "a test failed"
+    ),
+    "equals everything, inside": (
+        "class Any(str):\n    __eq__ = lambda a, b: True\n    __hash__ = str.__hash__\n"
+        "def f(x): return [Any()] if x else None",
+        "a test failed",
+    ),
+    "patches what asserts": (
+        "import builtins, sys\nclass Quiet(BaseException):\n    def __new__(c, *a): return None\n"
+        "builtins.AssertionError = Quiet\nbuiltins.compile = builtins.exec = lambda *a: None\n"
+        "sys.excepthook = lambda *a: None\nsys.settrace(lambda *a: None)\ndef f(x): return 0",
+        "a test failed",
+    ),
+    "looks for the tests": (
+        "import gc, sys\ndef seen():\n    frame = sys._getframe()\n    while frame:\n        yield from frame.f_locals.values()\n"
+        "        yield from frame.f_globals.values()\n        frame = frame.f_back\n    yield from gc.get_objects()\n"
+        "def f(x): return x * x if any('== 9' in str(o) for o in seen() if type(o) in (str, dict, list)) else 0",
+        "a test failed",
+    ),
+    "reads the tests from another's memory": ("import os\nopen(f'/proc/{os.getppid()}/mem', 'rb')", "PermissionError"),
+    "claims a pass on every channel": (
+        "import os\nfor n in range(64):\n    try: os.write(n, b'{\"passed\": true, \"reason\": \"\"}')\n"
+        "    except OSError: pass\ndef f(x): return 0",
+        "it closed its connection",
+    ),
+    "closes every channel": ("import os\nos.closerange(0, 64)\ndef f(x): return 0", "it exited with 1"),
+    "reads stdin": ("def f(x): return int(input())", "EOFError"),
+    "deep recursion": ("def f(x): return f(x + 1)", "RecursionError"),
+    "deeper recursion": (
+        "import sys\nsys.setrecursionlimit(10**9)\nclass A:\n    def __eq__(a, b): return a.x == b.x\n"
+        "def f(x):\n    a, b = A(), A()\n    a.x, b.x = a, b\n    return a == b",
+        "killed by SIGSEGV|MemoryError",
+    ),
+    "a result without an end": ("def f(x):\n    a = []\n    a.append(a)\n    return a", "RecursionError"),
+    "a result too large": ("def f(x): return 'x' * 10**8", "ValueError: a value is too large|MemoryError"),
+    "huge file": ("with open('a', 'wb') as file:\n    while True: file.write(bytes(2**20))", "OSError"),
+    "many files": (
+        "n = 0\nwhile True:\n    n += 1\n    open(str(n), 'wb').write(bytes(2**22))\n    __import__('time').sleep(0.01)",
+        "too much written",
+    ),
+    "deletes its folder": ("import os, shutil\nshutil.rmtree(os.getcwd(), ignore_errors=True)" + RIGHT, None),
+    "deletes what is not its own": ("import shutil\nshutil.rmtree('/')", "PermissionError"),
+    "takes its folder's permissions away": ("import os\nos.mkdir('a')\nos.chmod('a', 0)", "PermissionError"),
+    "writes elsewhere": ("import os\nopen('/tmp/mdm-was-here', 'w')", "PermissionError"),
+    "reads elsewhere": ("open('/etc/passwd')", "PermissionError"),
+    "network": ("import socket\nsocket.create_connection(('127.0.0.1', 80))", "PermissionError"),
+    "kills everybody": ("import os\nos.kill(-1, 9)", "PermissionError"),
+    "kills its judge": ("import os\nos.kill(os.getppid(), 9)", "PermissionError"),
+    "kills its group": ("import os\nos.killpg(0, 9)", "PermissionError"),
+    "kills itself": ("import os\nos.kill(os.getpid(), 9)", "time"),
+    "stops itself": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "time"),
+    "crashes": ("import ctypes\nctypes.string_at(0)", "killed by SIGSEGV"),
+    "secrets of the environment": ("import os\nif 'HOME' in os.environ or 'PATH' in os.environ: 1 / 0" + RIGHT, None),
+    "threads": ("import threading\nt = threading.Thread(target=print)\nt.start()\nt.join()" + RIGHT, None),
+}  # fmt: skip
+
+
+def ours() -> list[str]:
+    """Processes of this sandbox that are alive."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(JAIL).encode() in (process / "cmdline").read_bytes():
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_zoo(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program, reason = ZOO[name]
+    start = time.monotonic()
+    verdict = run(Job(program, TESTS, {"f": "f"}), LIMITS)
+    assert time.monotonic() - start < 3 * LIMITS.wall
+    assert verdict.passed is (reason is None)
+    if reason:
+        assert any(verdict.reason.startswith(start) for start in reason.split("|")), verdict
+    assert not ours() and not list(tmp_path.iterdir()) and not Path("/tmp/mdm-was-here").exists()
+
+
+def test_a_test_that_does_not_end_or_dies_is_no_pass():
+    assert run(Job(RIGHT, ["while True: pass"], {"f": "f"}), LIMITS).passed is False
+    assert run(Job(RIGHT, ["import os; os._exit(0)"], {"f": "f"}), LIMITS).passed is False
+    assert run(Job(RIGHT, ["open('/tmp/mdm-was-here', 'w')"], {"f": "f"}), LIMITS).passed is False
+    assert not Path("/tmp/mdm-was-here").exists() and not ours()
+
+
+def test_objects_of_the_program_stay_there():
+    program = (
+        "class Node:\n    def __init__(self, value): self.value, self.next = value, None\n"
+        "def total(node): return node.value + total(node.next) if node else 0\n"
+        "def make(*values): return list(map(Node, values))\ndef count(kind, things): return len(things), kind('3')\n"
+    )
+    tests = (
+        "a, b = Node(1), Node(2)\na.next = b",
+        "assert total(a) == 3 and a.next.value == 2 and a != b and a.next != a",
+        "first, second = make(5, 6)\nfirst.next = second\nassert total(first) == 11",
+        "assert count(int, [a, (b, {'x': first})]) == (2, 3)",
+    )
+    assert run(Job(program, tests, {name: name for name in ("Node", "total", "make", "count")}), LIMITS).passed
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.floats(allow_nan=False) | st.fractions()
+    | st.complex_numbers(allow_nan=False),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner)
+    | st.frozensets(st.integers()) | st.sets(st.text()),
+)  # fmt: skip
+
+
+@given(VALUES)
+def test_plain_values_cross_unchanged(value):
+    back = wire.decode(wire.encode(value, None), None)
+    assert back == value and type(back) is type(value)
+
+
+@given(
+    st.recursive(
+        st.none() | st.text() | st.integers() | st.floats(), lambda i: st.lists(i) | st.dictionaries(st.text(), i)
+    )
+)
+def test_what_is_no_value_is_refused(message):
+    with suppress(wire.Closed):
+        wire.decode(message, int)
