@@ -53,7 +53,7 @@ def load_model(
     return family.load(str(folder), config, device=target, dtype=_dtype(dtype, target, config), **options)
 
 
-def _locate(name: str, offline: bool) -> Path:
+def _locate(name: str, offline: bool, weights: bool = True) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if name in registry.names("checkpoint"):
@@ -63,7 +63,7 @@ def _locate(name: str, offline: bool) -> Path:
         raise MdmError(f"model {name!r}: no such folder, and no such named checkpoint (named ones: {known})")
     from huggingface_hub import snapshot_download
 
-    files = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
+    files = ["*.json", "*.txt", "*.jinja", "*.model", *(["*.safetensors"] if weights else [])]
     try:
         return Path(snapshot_download(name, allow_patterns=files, local_files_only=offline))
     except Exception as error:
@@ -223,6 +223,19 @@ def load_tokenizer(source: str, bpe: str | None = None) -> Any:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise MdmError(f"{folder}: the tokenizer cannot be read: {lines[0]}") from None
+
+
+def tokenizer_of(name: str, *, offline: bool = False) -> Any:
+    """The tokenizer of a checkpoint, named as in ``load_model``.
+
+    Raises:
+        MdmError: there is no such checkpoint, or it has no tokenizer.
+    """
+    folder = _locate(name, offline, weights=False)
+    tokenizer = load_tokenizer(str(folder), bpe="Qwen2Tokenizer")
+    if tokenizer is None:
+        raise MdmError(f"{folder} has no tokenizer")
+    return tokenizer
 
 
 def token_ids(value: int | list[int] | None) -> tuple[int, ...]:
