@@ -1,0 +1,55 @@
+"""Every way of waiting for the device is seen, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mdm.counters import counting
+
+X = torch.arange(6.0)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda: X.sum().item(), lambda: X.tolist(), lambda: bool(X[0] == 0), lambda: int(X[0]), lambda: float(X[1]),
+        lambda: X.nonzero(), lambda: torch.nonzero(X), lambda: X[X > 2], lambda: X.cpu(), lambda: X.numpy(),
+        lambda: X.to("cpu"), lambda: X.masked_select(X > 2), lambda: torch.equal(X, X), lambda: torch.unique(X),
+        lambda: X.repeat_interleave(torch.arange(6)), lambda: X.clone().__setitem__(X > 2, X[:3]),
+        lambda: torch.where(X > 2), lambda: X[0].__index__() if X.dtype == torch.long else X.long()[0].__index__(),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("inference", [True, False])
+def test_a_wait_counts_once(wait, inference):
+    with torch.inference_mode(inference), counting() as counts:
+        wait()
+    assert counts.syncs == 1
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: X[torch.tensor([1, 2])], lambda: X.where(X > 2, 0), lambda: X.clone().__setitem__(X > 2, 1.0),
+        lambda: torch.nonzero_static(X, size=5), lambda: X.masked_fill(X > 2, 0), lambda: X.to(X.device),
+        lambda: X.repeat_interleave(2), lambda: X.double(), lambda: X.softmax(0).topk(2), lambda: X[1:3].view(2, 1),
+    ],
+)  # fmt: skip
+def test_work_is_not_a_wait(work):
+    with torch.inference_mode(), counting() as counts:
+        work()
+    assert counts.syncs == 0
+
+
+def test_operations_and_memory_are_those_of_the_block():
+    with counting() as counts:
+        a = X + 1
+        b = torch.nn.functional.linear(a.view(2, 3), torch.ones(4, 3), torch.ones(4))
+        del a
+        c = b * 2
+    # The sum, two tensors of ones, the product with its bias, and the doubling; a transpose makes nothing.
+    assert counts.operations == 5
+    assert counts.largest == 12
+    assert counts.peak_bytes == 4 * (6 + 12 + 4 + 8)
+    assert counts.live_bytes == 4 * (8 + 8)
+    del b, c
+    assert counts.live_bytes == 0
