@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -81,11 +81,11 @@ def counting(model: Model | None = None) -> Iterator[Counts]:
         yield counts
 
 
-class _Mode(TorchDispatchMode):
+class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation; composite ones as the operations that they are made of."""
 
     def __init__(self, counts: Counts) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts = counts
         self.in_model = 0
         self._seen: dict[int, weakref.finalize[..., Any]] = {}
@@ -167,11 +167,10 @@ def _host_views(mode: _Mode) -> Iterator[None]:
         # A tensor that is on the CPU already stays there; naming it as text is what code does that means the host.
         return "cpu" in (*(a for a in args if isinstance(a, str)), kwargs.get("device"))
 
-    with patch.multiple(
-        Tensor,
-        to=seen(Tensor.to, to_host),
-        **{name: seen(getattr(Tensor, name), always) for name in _VIEWS_OF_THE_HOST},
-    ):
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(Tensor, "to", seen(Tensor.to, to_host)))
+        for name in _VIEWS_OF_THE_HOST:
+            patches.enter_context(patch.object(Tensor, name, seen(getattr(Tensor, name), always)))
         yield
 
 
