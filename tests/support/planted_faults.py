@@ -74,6 +74,14 @@ class Counts(BaseSampler):
         return best(state, scores, scores.log_odds * (-1) ** self.steps)
 
 
+class Asks(BaseSampler):
+    """Asks the device how many masks are left."""
+
+    def decide(self, state, scores, memory, draws):
+        left = scores.valid.sum().item()
+        return best(state, scores, scores.log_odds / max(left, 1))
+
+
 class Overwrites(BaseSampler):
     """Ranks in place."""
 
@@ -149,6 +157,15 @@ class Remembers(NoCache):
 
     def plan(self, state, spec):
         self.steps += 1
+        return super().plan(state, spec)
+
+
+class Lists(NoCache):
+    """Goes through the rows in Python."""
+
+    def plan(self, state, spec):
+        for row in state.span.tolist():
+            assert len(row) == 2
         return super().plan(state, spec)
 
 
@@ -251,6 +268,7 @@ FAULTS = [
     ("sampler", GlobalDraws, "leaves_global_generators_alone"),
     ("sampler", Counts, "keeps_nothing_in_itself"),
     ("sampler", Counts, "is_a_pure_function"),
+    ("sampler", Asks, "waits_for_nothing"),
     ("sampler", Overwrites, "changes_nothing_it_is_given"),
     ("sampler", WrongScores, "scores_it_returns_are_true"),
     ("sampler", BeyondVocabulary, "commits_tokens_of_the_vocabulary"),
@@ -258,6 +276,7 @@ FAULTS = [
     ("cache", ForgetsFirst, "the_first_step_is_exact"),
     ("cache", MissesLast, "runs_every_position_that_is_read"),
     ("cache", OneForAll, "rows_may_be_in_different_blocks"),
+    ("cache", Lists, "waits_for_nothing"),
     ("cache", Remembers, "plans_are_a_pure_function"),
     ("model", IgnoresMask("blind", lambda toy: Spoilt(toy, lambda a: a | {"attention_mask": None})), "a_mask_hides"),
     ("model", IgnoresMask("causal", lambda toy: Spoilt(toy, causal)), "every_position_sees_what_it_should"),

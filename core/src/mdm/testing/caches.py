@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mdm.canvas import Request
+from mdm.counters import counting
 from mdm.engine import Engine, Settings
 from mdm.model import Model
 from mdm.protocols import ModelSpec
@@ -100,6 +101,16 @@ def plans_are_a_pure_function(of: Subject) -> None:
     after = vars(mode)
     changed = ", ".join(key for key in {*before, *after} if before.get(key) is not after.get(key))
     assert not changed, f"keeps {changed} in itself: rows come and go, and their state is in State"
+
+
+@check("cache")
+def waits_for_nothing(of: Subject) -> None:
+    """Planning brings nothing to the host, which would make an accelerator wait."""
+    mode, spec = of.make(), _model(of).spec
+    for seen, _ in _planned(of):
+        with counting() as counts:
+            mode.plan(seen.state, spec)
+        assert not counts.syncs, f"waits {counts.syncs} times for the host in a plan: keep to tensor operations"
 
 
 @check("cache")

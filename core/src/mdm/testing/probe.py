@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -64,14 +65,23 @@ class Decided:
 class Watched:
     """A sampler that behaves as the one it wraps, remembers every decision and shows it to ``look`` before it counts.
 
+    ``around`` gives a context for each turn of the sampler's own code.
+
     Raises:
         AssertionError: more than ``limit`` decisions.
     """
 
-    def __init__(self, sampler: Any, limit: int = 1000, look: Callable[[Decided], None] | None = None) -> None:
+    def __init__(
+        self,
+        sampler: Any,
+        limit: int = 1000,
+        look: Callable[[Decided], None] | None = None,
+        around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
         self.sampler = sampler
         self.limit = limit
         self.look = look
+        self.around = around
         self.decided: list[Decided] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -82,15 +92,18 @@ class Watched:
         before = (copied(state), copied(scores), copy.deepcopy(memory), draws)
         asked: list[Evaluate] = []
         answers: list[Scores] = []
-        decision: Any = self.sampler.decide(state, scores, memory, draws)
+        with self.around():
+            decision: Any = self.sampler.decide(state, scores, memory, draws)
         if not isinstance(decision, Commit):
             try:
-                question = next(decision)
+                with self.around():
+                    question = next(decision)
                 while True:
                     asked.append(question)
                     answer = yield question
                     answers.append(answer)
-                    question = decision.send(answer)
+                    with self.around():
+                        question = decision.send(answer)
             except StopIteration as end:
                 decision = end.value
         self.decided.append(Decided(*before, asked, answers, decision))

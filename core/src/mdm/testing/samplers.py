@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from mdm import registry
+from mdm.counters import Counts, counting
 from mdm.errors import MdmError
 from mdm.model import Model
 from mdm.state import Commit
@@ -156,6 +159,26 @@ def is_a_pure_function(of: Subject) -> None:
             again = _asked_again(of, seen)
             where = difference(again, seen.commit)
             assert where is None, f"step {_step(seen)}: asked again, its commit has another {where}"
+
+
+@check("sampler")
+def waits_for_nothing(of: Subject) -> None:
+    """Deciding brings nothing to the host, which would make an accelerator wait: no item, no nonzero."""
+    waits = 0
+
+    @contextmanager
+    def counted() -> Iterator[None]:
+        nonlocal waits
+        counts = Counts()
+        try:
+            with counting() as counts:
+                yield
+        finally:
+            waits += counts.syncs
+
+    watched = Watched(of.make(), around=counted)
+    decode(toy_model(), prompts()[:2], watched, tokens_per_step=3)
+    assert not waits, f"waits {waits} times for the host in {len(watched.decided)} steps: keep to tensor operations"
 
 
 @check("sampler")
