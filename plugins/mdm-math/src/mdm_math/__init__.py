@@ -1,1 +1,1 @@
-"""Math tasks for mdm: GSM8K and MATH-500."""
+"""Math tasks: GSM8K and MATH-500, graded by meaning and by the published rules."""
