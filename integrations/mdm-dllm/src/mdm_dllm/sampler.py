@@ -24,7 +24,7 @@ REFUSED = ("cfg_keep_tokens", "begin_suppress_tokens", "stochastic_transfer")
 
 
 @dataclass
-class MdmSamplerConfig(Config):  # type: ignore[misc]
+class MdmSamplerConfig(Config):
     """dllm's names for what they have in common with ``MDLMSamplerConfig``; the rest is ``mdm.decode``'s."""
 
     max_new_tokens: int | None = 128
@@ -46,7 +46,7 @@ class MdmSamplerConfig(Config):  # type: ignore[misc]
 
 
 @dataclass
-class MdmSampler(base.BaseSampler):  # type: ignore[misc]
+class MdmSampler(base.BaseSampler):
     """A sampler of dllm that decodes as ``mdm.decode`` does.
 
     ``model`` is a network as dllm loads it, or a model of ``mdm.load_model``, which has caches as well. A config of
