@@ -23,7 +23,7 @@ def spoken(path: Path, verb: str) -> Iterator[None]:
 
 
 @contextmanager
-def _part(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """Another name to write a file under, moved into place at the end: readers never see half of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with spoken(path, "write"):
@@ -38,7 +38,7 @@ def _part(path: Path) -> Iterator[Path]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file, or leave the one that is there."""
-    with _part(path) as part:
+    with whole(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
@@ -78,7 +78,7 @@ def json_lines(path: Path) -> Iterator[Any]:
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
     """Write a whole log in one move; ``records`` may come from the log itself."""
-    with _part(path) as part, part.open("wb") as out:
+    with whole(path) as part, part.open("wb") as out:
         out.writelines(_line(record) for record in records)
 
 
