@@ -1,0 +1,74 @@
+"""Choices are shuffled by the seed, the letter is found, and the gated data set is said in one line."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mdm.errors import MdmError
+from mdm_gpqa import Gpqa, GpqaOptions, chosen
+
+TASK = Gpqa(GpqaOptions())
+FIELDS = ["Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"]
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "gpqa.csv"
+    with path.open("w", newline="") as out:
+        rows = csv.writer(out)
+        rows.writerow([*FIELDS, "Subdomain"])
+        rows.writerows([f"Which\nis {n}?", f"right {n}", "one", "two", "three", "Physics"] for n in range(200))
+    return path
+
+
+def test_choices_are_shuffled_by_the_seed(file):
+    first, again, other = (list(TASK.examples(seed=seed, data=file)) for seed in (0, 0, 1))
+    assert first == again and len(first) == 200
+    assert [e.reference for e in first] != [e.reference for e in other]
+    for n, example in enumerate(first):
+        assert sorted(example.inputs["choices"]) == sorted([f"right {n}", "one", "two", "three"])
+        letter = chosen(example.reference)
+        assert example.inputs["choices"]["ABCD".index(letter)] == f"right {n}"
+        assert [TASK.grade(example, f"The answer is ({a})")["accuracy"] for a in "ABCD"].count(1) == 1
+        assert TASK.grade(example, example.reference) == {"accuracy": 1, "answered": 1}
+    assert all(30 <= count <= 70 for count in Counter(e.reference for e in first).values())
+
+
+def test_golden_prompt(file):
+    example = next(TASK.examples(seed=0, data=file))
+    a, b, c, d = example.inputs["choices"]
+    text = (
+        "Answer the multiple-choice question. Think step by step and end with 'The answer is (X)', where X is A, B, C "
+        f"or D.\n\nQuestion: Which\nis 0?\nChoices:\n(A) {a}\n(B) {b}\n(C) {c}\n(D) {d}"
+    )
+    [message] = TASK.prompt(example, "chat").context
+    assert (message.role, message.content) == ("user", text)
+    assert TASK.prompt(example, "compact").context == f"{text}\nThe answer is ("
+
+
+@pytest.mark.parametrize(
+    ("completion", "letter"),
+    [
+        ("The answer is (B)", "B"), ("the answer is (A)... no, the answer is C.", "C"), ("Answer: D", "D"),
+        ("**Answer: (B)**", "B"), ("(A) is wrong, so \\boxed{C}", "C"), ("It must be (D), as (A) is false; (D)", "D"),
+        ("B", "B"), (" B)", "B"), ("A cat", None), ("", None), ("The answer is 42", None),
+    ],
+)  # fmt: skip
+def test_the_letter(completion, letter):
+    assert chosen(completion) == letter
+
+
+@given(st.text(max_size=60))
+def test_a_strange_completion_is_graded_not_raised(text):
+    assert chosen(text) in ("A", "B", "C", "D", None)
+
+
+def test_a_broken_line_17_is_named(tmp_path):
+    lines = [",".join(FIELDS), *["q,a,b,c,d"] * 15, "q,,b,c,d"]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    with pytest.raises(MdmError, match=r"a\.csv, line 17: field 'Correct Answer'"):
+        list(TASK.examples(seed=0, data=tmp_path / "a.csv"))
