@@ -54,7 +54,7 @@ NAMES = {
 CURRICULUM: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("sudoku", {"mode": "infill"}, 24),
     ("sudoku", {"mode": "generate"}, 4),
-    ("countdown", {"numbers": 3}, 8),
+    ("countdown", {"numbers": 3}, 12),
     ("countdown", {"numbers": 4}, 2),
     ("equations", {"operation": "product"}, 96),
     ("equations", {"operation": "sum"}, 8),
@@ -165,8 +165,21 @@ def tokenizer() -> str:
     return text
 
 
+def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the network, AdamW for the rest.
+
+    Of the two alone, Muon needs about half the steps for the same loss here, at a third more time a step.
+    """
+    inside = [p for name, p in model.named_parameters() if p.dim() == 2 and "layers." in name]
+    others = [p for name, p in model.named_parameters() if p.dim() != 2 or "layers." not in name]
+    return [
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01),
+        torch.optim.Muon(inside, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+    ]
+
+
 class Trainer:
-    """One training run: weights, their running mean, the optimiser and its place in the data."""
+    """One training run: weights, their running mean, the optimisers and its place in the data."""
 
     def __init__(self, *, steps: int, seed: int, device: str, rate: float, scale: float) -> None:
         self.steps, self.seed, self.device, self.rate, self.scale = steps, seed, device, rate, scale
@@ -174,10 +187,7 @@ class Trainer:
             torch.manual_seed(seed)
             self.model = network().to(device)
         self.mean = {k: v.clone() for k, v in self.model.state_dict().items()}
-        decay = [p for p in self.model.parameters() if p.dim() > 1]
-        plain = [p for p in self.model.parameters() if p.dim() == 1]
-        groups = [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+        self.optimizers = optimizers(self.model, rate)
         self.step = 0
 
     def streams(self) -> list[tuple[Iterator[Sequence], int]]:
@@ -197,16 +207,19 @@ class Trainer:
             if self.step % every == 0:
                 streams = self.streams()
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
-            for group in self.optimizer.param_groups:
-                warm = min(1.0, (self.step + 1) / 200)
-                group["lr"] = self.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * self.step / self.steps)) / 2)
-            self.optimizer.zero_grad()
+            warm = min(1.0, (self.step + 1) / 200)
+            rate = self.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * self.step / self.steps)) / 2)
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+            self.model.zero_grad()
             for n, (source, rows) in enumerate(streams):
                 loss = self._loss([next(source) for _ in range(rows)], generator)
                 loss.backward()
                 total[n] += loss.item()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             self.step += 1
             keep = min(0.999, self.step / (self.step + 10))
             with torch.no_grad():
@@ -238,8 +251,9 @@ class Trainer:
     def save(self, folder: Path) -> None:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"mean.{k}": v for k, v in self.mean.items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        for n, optimizer in enumerate(self.optimizers):
+            for i, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{n}.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
         save_tensors(folder / "training" / "state.safetensors", {k: v.clone() for k, v in tensors.items()})
         facts = {"step": self.step, "steps": self.steps, "seed": self.seed, "scale": self.scale, "rate": self.rate}
         write(folder / "training" / "state.json", json.dumps(facts).encode())
@@ -256,20 +270,21 @@ class Trainer:
         tensors = load_file(folder / "training" / "state.safetensors", device=self.device)
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         self.mean = {k[5:]: v for k, v in tensors.items() if k.startswith("mean.")}
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, i, name = key.split(".", 2)
-                state.setdefault(int(i), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        for n, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in tensors.items():
+                if key.startswith(f"optimizer.{n}."):
+                    _, _, i, name = key.split(".", 3)
+                    state.setdefault(int(i), {})[name] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         self.step = facts["step"]
         return True
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--steps", default=16000, help="Optimiser steps.")
+@click.option("--steps", default=12000, help="Optimiser steps.")
 @click.option("--seed", default=0)
-@click.option("--learning-rate", default=1.5e-3)
+@click.option("--learning-rate", default=3e-3)
 @click.option("--scale", default=1.0, help="Rows of a batch, as a factor of the curriculum's.")
 @click.option("--device", default="cpu")
 @click.option("--threads", default=0, help="CPU threads; 0: torch's own number.")
