@@ -114,3 +114,33 @@ def save_bpe(folder: Path, added: list[str], *, whole: bool = False, **config: A
     own = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["tokenization_own.OwnTokenizer", None]}}
     (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder, **own, **config}))
     return first
+
+
+def save_characters(folder: Path, characters: str, special: list[str], **config: Any) -> dict[str, int]:
+    """A tokenizer of one token a character behind the ``special`` ones, as tokenizer.json; returns its vocabulary."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {text: i for i, text in enumerate([*special, *characters])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[0]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": special[0]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(kind | config))
+    return vocabulary
+
+
+def save_causal(folder: Path, seed: int = 0) -> Path:
+    """A random autoregressive Llama of 64 tokens in ``folder``, with a tokenizer of characters."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    save_characters(folder, "0123456789:,=+-*/ \n", ["<unk>", "</s>", "<pad>"], eos_token="</s>", pad_token="<pad>")
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=WIDTH, intermediate_size=MLP, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS, bos_token_id=None, eos_token_id=1, pad_token_id=2, initializer_range=0.3,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder

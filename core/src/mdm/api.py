@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 from mdm import registry
 from mdm.canvas import Request, Row
+from mdm.causal import continue_all
+from mdm.checkpoints import refuse_policy
 from mdm.engine import Engine, Settings
 from mdm.errors import MdmError
 from mdm.loading import load_model as load_model
 from mdm.model import Model
-from mdm.protocols import CacheMode, Sampler
+from mdm.protocols import CacheMode, ModelSpec, Sampler
 from mdm.rules import LogitRules, Processor
 from mdm.schedule import SCHEDULES
 from mdm.trace import Line, StepEvent
@@ -43,11 +45,12 @@ class Result:
 def decode(
     model: Model,
     prompts: Sequence[Sequence[int] | str],
-    sampler: str | Sampler = "info-gain",
+    sampler: str | Sampler | None = None,
     sampler_options: Mapping[str, Any] | None = None,
     cache: str | CacheMode | None = None,
     cache_options: Mapping[str, Any] | None = None,
     gen_length: int | Sequence[int] = 64,
+    suffix: Sequence[int] | None = None,
     steps: int | None = None,
     tokens_per_step: int | None = None,
     schedule: str = "even",
@@ -76,9 +79,11 @@ def decode(
     Args:
         model: from ``load_model``.
         prompts: token ids, in which the model's mask id marks a position to fill in; or texts.
-        sampler, cache: registered names, or objects of your own; ``cache`` None takes the model's natural one.
+        sampler, cache: registered names, or objects of your own; None takes info-gain, and the cache that is natural to
+            the model. Neither applies to an autoregressive model, which decodes by itself.
         sampler_options, cache_options: validated by the plugin's own Options.
         gen_length: masks after each prompt (tokens), one number or one a prompt; 0 decodes the prompt's own masks.
+        suffix: ids behind the masks of every prompt; None: what the model wants behind a text ([SEP]), else nothing.
         steps: steps for the whole generation, split over the blocks; None: one per token.
         tokens_per_step: the other way to say it.
         schedule: how a block's tokens are spread over its steps: even, linear, cosine, dream.
@@ -111,23 +116,19 @@ def decode(
     if isinstance(prompts, str):
         raise MdmError("prompts is one text: give a list of prompts")
     spec = model.spec
+    causal = spec.attention == "causal"
+    if causal:
+        refuse_policy(
+            spec.family,
+            {
+                "sampler": sampler, "sampler_options": sampler_options, "cache": cache, "cache_options": cache_options,
+                "steps": steps, "tokens_per_step": tokens_per_step, "block_length": block_length, "guidance": guidance,
+            },
+        )  # fmt: skip
     block_length = spec.block_length or 32 if block_length is None else block_length
     _check(schedule, block_length, steps, tokens_per_step, temperature, batch_size, max_rows)
-    policy = _plugin("sampler", sampler, sampler_options)
-    policy.check(spec)
-    cache = spec.default_cache if cache is None else cache
-    cache_name = cache if isinstance(cache, str) else type(cache).__name__
-    mode = _plugin("cache", cache, cache_options)
-    if mode.uses_kv and not spec.has_kv:
-        raise MdmError(
-            f"cache {cache_name!r} needs keys and values, which a {spec.family} model has not: use --cache none"
-        )
-    if getattr(mode, "attention", spec.attention) != spec.attention:
-        raise MdmError(
-            f"cache {cache_name!r} is for {mode.attention} models, and {spec.family} has {spec.attention} attention: "
-            f"use --cache {spec.default_cache}"
-        )
-    ids = [model.encode(p) if isinstance(p, str) else [int(t) for t in p] for p in prompts]
+    ids = [[*spec.prefix, *model.encode(p)] if isinstance(p, str) else [int(t) for t in p] for p in prompts]
+    tails = [tuple(suffix) if suffix is not None else spec.suffix if isinstance(p, str) else () for p in prompts]
     lengths = [gen_length] * len(ids) if isinstance(gen_length, int) else [int(n) for n in gen_length]
     for i, (tokens, length) in enumerate(zip(ids, lengths, strict=True)):
         _check_prompt(i, tokens, length, spec.vocab_size, spec.mask_id, spec.shift, guidance)
@@ -155,7 +156,8 @@ def decode(
 
     def finish(row: Row, tokens: Tensor) -> None:
         sequence: list[int] = tokens.tolist()
-        made = sequence[row.prompt_length :] if row.length > row.prompt_length else [sequence[i] for i in row.slots]
+        end = row.length - len(tails[row.request])
+        made = sequence[row.prompt_length : end] if end > row.prompt_length else [sequence[i] for i in row.slots]
         lines = row.trace
         results[row.request] = Result(
             tokens=made,
@@ -171,12 +173,33 @@ def decode(
 
     keys = range(len(ids)) if row_ids is None else row_ids
     requests = [
-        Request(i, tokens, length, key) for i, (tokens, length, key) in enumerate(zip(ids, lengths, keys, strict=True))
+        Request(i, tokens, length, key, tail)
+        for i, (tokens, length, key, tail) in enumerate(zip(ids, lengths, keys, tails, strict=True))
     ]
-    Engine(
-        model, policy, mode, settings, on_finish=finish, on_step=on_step, full_trace=trace == "full"
-    ).run(requests)  # fmt: skip
+    if causal:
+        continue_all(model, requests, settings, on_finish=finish, on_step=on_step)
+    else:
+        policy = _plugin("sampler", sampler or "info-gain", sampler_options)
+        policy.check(spec)
+        mode = _cache(spec, spec.default_cache if cache is None else cache, cache_options)
+        Engine(
+            model, policy, mode, settings, on_finish=finish, on_step=on_step, full_trace=trace == "full"
+        ).run(requests)  # fmt: skip
     return [results[i] for i in range(len(ids))]
+
+
+def _cache(spec: ModelSpec, cache: str | CacheMode, options: Mapping[str, Any] | None) -> Any:
+    """A cache mode that the model can run under."""
+    mode = _plugin("cache", cache, options)
+    name = cache if isinstance(cache, str) else type(cache).__name__
+    if mode.uses_kv and not spec.has_kv:
+        raise MdmError(f"cache {name!r} needs keys and values, which a {spec.family} model has not: use --cache none")
+    if getattr(mode, "attention", spec.attention) != spec.attention:
+        raise MdmError(
+            f"cache {name!r} is for {mode.attention} models, and {spec.family} has {spec.attention} attention: "
+            f"use --cache {spec.default_cache}"
+        )
+    return mode
 
 
 def _plugin(kind: str, name: str | Sampler | CacheMode, options: Mapping[str, Any] | None) -> Any:

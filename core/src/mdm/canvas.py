@@ -24,6 +24,8 @@ class Request:
     tokens: Sequence[int]
     gen_length: int
     row_id: int
+    suffix: Sequence[int] = ()
+    """Visible tokens behind all masks."""
 
 
 @dataclass
@@ -109,10 +111,10 @@ def open_rows(
             spans.insert(0, (holes[0], spans[0][0] if spans else holes[-1] + 1))
         if works_on == "canvas" and not grid:
             spans = [(spans[0][0], spans[-1][1])]
-        canvas = prompt + [spec.mask_id] * (stop - n)
+        canvas = prompt + [spec.mask_id] * (stop - n) + list(request.suffix)
         slots = holes + list(range(n, stop))
         starts = [s for s, _ in spans] + [min(spans[-1][1], stop)]
-        rows.append(Row(request.index, request.row_id, stop, n, slots, starts))
+        rows.append(Row(request.index, request.row_id, len(canvas), n, slots, starts))
         canvases.append(canvas)
     length = max(row.length for row in rows)
     width = max(len(row.starts) for row in rows)

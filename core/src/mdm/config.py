@@ -35,7 +35,8 @@ class DecodeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Names = Field(["tiny"], min_length=1)
-    sampler: Names = Field(["info-gain"], min_length=1)
+    sampler: Names = ["info-gain"]
+    """Empty in the configuration of a run whose models are all autoregressive."""
     cache: str = "none"
     seed: int = 0
     gen_length: int | None = Field(None, ge=0)

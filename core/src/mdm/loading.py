@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from mdm import registry
+from mdm.checkpoints import find_family, locate, read_config
 from mdm.errors import MdmError
 from mdm.model import Model
-from mdm.protocols import ModelFamily
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROGRESS_FROM = 1 << 28
@@ -41,9 +40,9 @@ def load_model(
     Raises:
         MdmError: the checkpoint is missing, broken, or of a kind that no installed family can take.
     """
-    folder = _locate(str(name), offline)
-    config = _config(folder)
-    family = _family(config, adapter, folder)
+    folder = locate(str(name), offline)
+    config = read_config(folder)
+    family = find_family(config, adapter, folder)
     if not any(folder.glob("*.safetensors")):
         pickled = next(iter([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]), None)
         if pickled is not None:
@@ -51,59 +50,6 @@ def load_model(
         raise MdmError(f"{folder} holds no *.safetensors file: these are the weights")
     target = _device(device)
     return family.load(str(folder), config, device=target, dtype=_dtype(dtype, target, config), **options)
-
-
-def _locate(name: str, offline: bool, weights: bool = True) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
-    if name in registry.names("checkpoint"):
-        return _locate(str(registry.resolve("checkpoint", name)()), offline)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        known = ", ".join(registry.names("checkpoint")) or "none is installed"
-        raise MdmError(f"model {name!r}: no such folder, and no such named checkpoint (named ones: {known})")
-    from huggingface_hub import snapshot_download
-
-    files = ["*.json", "*.txt", "*.jinja", "*.model", *(["*.safetensors"] if weights else [])]
-    try:
-        return Path(snapshot_download(name, allow_patterns=files, local_files_only=offline))
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MdmError(f"model {name!r}: not a local folder, and the hub did not give it: {reason}") from None
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MdmError(f"{folder} has no config.json: it is not a checkpoint in Hugging Face format") from None
-    except (OSError, ValueError) as error:
-        raise MdmError(f"{path} cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise MdmError(f"{path} is not a JSON object")
-    return config
-
-
-def _family(config: Mapping[str, Any], adapter: str | None, folder: Path) -> ModelFamily:
-    if adapter is not None:
-        chosen: ModelFamily = registry.resolve("model", adapter)
-        return chosen
-    families: dict[str, ModelFamily] = {}
-    for entry in registry.entries("model"):
-        try:
-            families[entry.name] = registry.resolve("model", entry.name)
-        except MdmError:
-            continue  # a broken family harms nobody who does not ask for it
-    claims = [name for name, family in families.items() if family.claims(config)]
-    kind = config.get("model_type") or (config.get("architectures") or ["unnamed"])[0]
-    if not claims:
-        raise MdmError(
-            f"{folder} is a {kind!r} checkpoint, which no installed model family takes "
-            f"(installed: {', '.join(families) or 'none; try mdm-llada'}); --adapter chooses one by hand"
-        )
-    if len(claims) > 1:
-        raise MdmError(f"{folder} is claimed by {' and '.join(claims)}: choose one with --adapter")
-    return families[claims[0]]
 
 
 def _device(device: str) -> str:
@@ -141,19 +87,24 @@ def load_network(
     device: str,
     dtype: str,
     key_mapping: Mapping[str, str] | None = None,
+    bidirectional: bool = True,
+    surplus: str | None = None,
     **options: Any,
 ) -> Any:
     """A transformers module with every weight of ``source`` in its place.
 
     Args:
         module: a transformers class, for example ``LlamaForCausalLM``.
-        config: its configuration; causal attention is switched off.
+        config: its configuration.
         key_mapping: regular expressions from the checkpoint's weight names to the module's.
+        bidirectional: switch causal attention off.
+        surplus: a regular expression of weights that the checkpoint may hold beside the module's (other heads).
 
     Raises:
         MdmError: a file that cannot be read; a missing, unexpected or misshapen weight.
     """
-    config.is_causal = False
+    if bidirectional:
+        config.is_causal = False
     if "device_map" not in options:
         options["device_map"] = {"": device}
     try:
@@ -175,6 +126,8 @@ def load_network(
         raise MdmError(f"{source}: the weights cannot be read: {lines[0]}") from None
     for kind in ("mismatched_keys", "missing_keys", "unexpected_keys"):
         keys = sorted(str(k[0] if isinstance(k, tuple) else k) for k in info.get(kind) or ())
+        if kind == "unexpected_keys" and surplus is not None:
+            keys = [key for key in keys if not re.search(surplus, key)]
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             word = {"mismatched_keys": "the wrong shape for", "missing_keys": "no", "unexpected_keys": "a surplus"}[
@@ -203,22 +156,28 @@ def _own_words(source: str) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_tokenizer(source: str, bpe: str | None = None) -> Any:
+def load_tokenizer(source: str, bpe: str | None = None, *, auto: bool = False) -> Any:
     """The checkpoint's own tokenizer, without remote code; None where it has none.
 
     Args:
         bpe: the transformers class that reads the family's vocab.json and merges.txt where there is no tokenizer.json.
+        auto: the family's tokenizers are transformers' own: let it choose the class.
     """
-    folder, kind = Path(source), "PreTrainedTokenizerFast"
-    if not (folder / "tokenizer.json").is_file():
-        if bpe is None or not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
-            return None
+    folder = Path(source)
+    there = {path.name for path in folder.iterdir()}
+    if auto and there & {"tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json"}:
+        kind = "AutoTokenizer"
+    elif "tokenizer.json" in there:
+        kind = "PreTrainedTokenizerFast"
+    elif bpe is not None and {"vocab.json", "merges.txt"} <= there:
         kind = bpe
+    else:
+        return None
     import transformers
 
     try:
         return getattr(transformers, kind).from_pretrained(
-            folder, local_files_only=True, clean_up_tokenization_spaces=False
+            folder, local_files_only=True, trust_remote_code=False, clean_up_tokenization_spaces=False
         )
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -231,11 +190,22 @@ def tokenizer_of(name: str, *, offline: bool = False) -> Any:
     Raises:
         MdmError: there is no such checkpoint, or it has no tokenizer.
     """
-    folder = _locate(name, offline, weights=False)
+    folder = locate(name, offline, weights=False)
     tokenizer = load_tokenizer(str(folder), bpe="Qwen2Tokenizer")
     if tokenizer is None:
         raise MdmError(f"{folder} has no tokenizer")
     return tokenizer
+
+
+def affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What a tokenizer puts before and behind a text of its own accord (BOS; [CLS] and [SEP])."""
+    if tokenizer is None:
+        return (), ()
+    bare, whole = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a", add_special_tokens=True)
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return tuple(whole[:start]), tuple(whole[start + len(bare) :])
+    return (), ()
 
 
 def token_ids(value: int | list[int] | None) -> tuple[int, ...]:

@@ -108,6 +108,8 @@ class Model:
         ids: list[int] = []
         for i, part in enumerate(text.split(MASK)):
             if i:
+                if self.spec.mask_id < 0:
+                    raise MdmError(f"{self.name or 'the model'} is autoregressive: it cannot fill in {MASK}")
                 ids.append(self.spec.mask_id)
             if part:
                 new = tokenizer.encode(part, add_special_tokens=False)

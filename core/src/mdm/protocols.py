@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mdm.model import Model
     from mdm.rng import Draws
+    from mdm.rules import LogitRules
     from mdm.state import Commit, Evaluate, Plan, Scores, State
     from torch import Tensor
 
@@ -41,18 +42,24 @@ class ModelSpec:
     family: str
     vocab_size: int
     mask_id: int
+    """-1 for an autoregressive model, which has none."""
     eos_ids: tuple[int, ...] = ()
     pad_id: int | None = None
     shift: bool = False
     """The row of position i-1 predicts position i (Dream)."""
-    attention: Literal["full", "block-causal"] = "full"
-    """block-causal: full inside a block, causal across blocks, on a grid from position 0 (SDAR)."""
+    attention: Literal["full", "block-causal", "causal"] = "full"
+    """block-causal: full inside a block, causal across blocks, on a grid from position 0 (SDAR). causal: an
+    autoregressive baseline, which decodes by its own ``generate`` (see ``Autoregressive``)."""
     block_length: int | None = None
     """The family's own block length, used where the user names none."""
     has_kv: bool = True
     """False for encoders: they cannot run under a K/V cache."""
     suppressed: tuple[int, ...] = ()
     """Tokens that are never drawn."""
+    prefix: tuple[int, ...] = ()
+    """What the model wants before a plain text ([CLS], BOS)."""
+    suffix: tuple[int, ...] = ()
+    """And behind it ([SEP]), after the masks."""
     image_offset: int | None = None
     """Id of the first image code, in a vocabulary that holds some behind its text (MMaDA); None: unknown or none."""
     image_codes: int = 0
@@ -102,6 +109,7 @@ class Task(Protocol):
     - ``aggregate(grades)``: from example id -> the grades of its repeats, in order, further metrics of the whole run,
       as pass@k. A repeat that failed has no grades.
     - ``close()``, called when a run ends, however it ends.
+    - ``continuation(example, style)``: the prompt for a model that can only continue a text, if ``prompt`` has masks.
     """
 
     Options: ClassVar[type[BaseModel]]
@@ -175,6 +183,8 @@ class ModelFamily(Protocol):
     """How checkpoints of one family become a ``Model``. Registered under ``mdm.models``.
 
     It may also have ``example(folder)``, which writes a tiny random checkpoint: what ``mdm check`` runs on by default.
+
+    A family of autoregressive baselines has a class attribute ``causal = True``: samplers and caches do not apply.
     """
 
     name: str
@@ -204,6 +214,19 @@ class Network(Protocol):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits ``[..., V]`` of hidden states ``[..., D]``."""
+        ...
+
+
+class Autoregressive(Protocol):
+    """What a model with ``spec.attention == "causal"`` offers in place of masks to fill."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], gen_length: int, *, rules: LogitRules, temperature: float, draws: Draws
+    ) -> list[tuple[list[int], list[float]]]:
+        """For each prompt the tokens that follow it, up to its end token or ``gen_length``, and their entropies (nats).
+
+        ``draws`` keys the token draws of each prompt, the step being the number of tokens before.
+        """
         ...
 
 

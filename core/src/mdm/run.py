@@ -16,7 +16,7 @@ from mdm import files, processes, registry, results
 from mdm.config import DecodeConfig, RunConfig, check_options
 from mdm.errors import MdmError
 from mdm.grading import Grader, Item
-from mdm.jobs import Job, jobs
+from mdm.jobs import Job, autoregressive, jobs, without_policy
 from mdm.processes import Place
 from mdm.protocols import MASK, Example, Prompt, Task
 from mdm.summary import summarise
@@ -91,6 +91,9 @@ def run(config: RunConfig, out: Path, watch: Watch | None = None, *, fail_fast: 
         Interrupted: Ctrl-C, or the death of another process; the run can be taken up again.
     """
     config, watch = settle(config), watch or Watch()
+    causal = autoregressive(config)
+    if len(causal) == len(config.model):
+        config = without_policy(config)
     task = _task(config)
     with processes.place(config.device) as here, ExitStack() as folder:
         if here.main:
@@ -102,11 +105,11 @@ def run(config: RunConfig, out: Path, watch: Watch | None = None, *, fail_fast: 
         if not examples:
             raise MdmError(f"{config.data or config.task}: no examples")
         if here.main:
-            for job in jobs(config, out):
+            for job in jobs(config, causal, out):
                 job.arm.gather()
                 job.arm.check([example.id for example in examples], config.repeats)
             here.wait()
-        rows = jobs(config, out)
+        rows = jobs(config, causal, out)
         here.wait()  # all have read what is done, and so share the rest alike, before any of them writes
         part = _Run(config, task, examples, watch, here, fail_fast)
         try:
@@ -131,7 +134,7 @@ def run(config: RunConfig, out: Path, watch: Watch | None = None, *, fail_fast: 
 def encode(model: Model, prompt: Prompt) -> tuple[list[int], int]:
     """The canvas a prompt starts from, and how many of its ids are the context."""
     if isinstance(prompt.context, str):
-        context = list(model.encode(prompt.context)) if prompt.context else []
+        context = [*model.spec.prefix, *(model.encode(prompt.context) if prompt.context else [])]
     else:
         context = list(model.encode_chat(prompt.context))
     answer = list(model.encode(prompt.answer)) if prompt.answer else []
@@ -142,20 +145,24 @@ def decode_settings(
     config: DecodeConfig, model: Model, sampler: str, tokens_per_step: int | None = None
 ) -> dict[str, Any]:
     """The arguments of ``mdm.decode`` that a configuration fixes for all prompts, at the pace named or its only one."""
-    return {
-        "sampler": sampler,
-        "tokens_per_step": tokens_per_step or next(iter(config.tokens_per_step or []), None),
-        "sampler_options": config.options.get(sampler, {}),
-        "cache": config.cache,
-        "cache_options": config.options.get(config.cache, {}),
-        "block_length": config.block_length or model.spec.block_length or 32,
-        "trace": "full" if config.trace == "full" else True,
-    } | config.model_dump(
-        include={
-            "steps", "schedule", "temperature", "guidance", "eos_penalty", "pad_penalty", "stop_at_eos", "batch_size",
-            "seed",
+    shared = {"suffix": model.spec.suffix} | config.model_dump(
+        include={"temperature", "eos_penalty", "pad_penalty", "batch_size", "seed"}
+    )
+    if model.spec.attention == "causal":
+        return shared
+    return (
+        shared
+        | {
+            "sampler": sampler,
+            "tokens_per_step": tokens_per_step or next(iter(config.tokens_per_step or []), None),
+            "sampler_options": config.options.get(sampler, {}),
+            "cache": config.cache,
+            "cache_options": config.options.get(config.cache, {}),
+            "block_length": config.block_length or model.spec.block_length or 32,
+            "trace": "full" if config.trace == "full" else True,
         }
-    )  # fmt: skip
+        | config.model_dump(include={"steps", "schedule", "guidance", "stop_at_eos"})
+    )
 
 
 def load_model(config: DecodeConfig, name: str) -> Model:
@@ -238,6 +245,8 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
 
         def finish(place: int, result: Result) -> None:
             item = chunk[place]
+            if model.spec.attention == "causal":  # its length is its own affair
+                item = replace(item, masks=len(result.tokens))
             completion = model.decode(result.sequence[item.context :])
             decoded.add(item.row)
             grader.add(item, result, completion, elapsed())
@@ -314,7 +323,8 @@ class _Hooks:
 
 
 def _item(config: RunConfig, model: Model, task: Task, index: int, example: Example) -> Item:
-    prompt = task.prompt(example, model.spec.prompt_style)
+    ask = getattr(task, "continuation", task.prompt) if model.spec.attention == "causal" else task.prompt
+    prompt = ask(example, model.spec.prompt_style)
     gen_length = prompt.gen_length if config.gen_length is None else config.gen_length
     try:
         ids, context = encode(model, prompt)

@@ -49,9 +49,12 @@ def generate(
         raise MdmError(f"nothing to decode: --gen-length is 0 and the text holds no {mask}")
 
     from mdm import api
+    from mdm.jobs import AUTOREGRESSIVE, without_policy
     from mdm.trace import plain
 
     model = runs.load_model(config, config.model[0])
+    if model.spec.attention == "causal":
+        config = without_policy(config)
     if infill:
         prompt = Prompt("", masked, gen_length)
     elif chat or (chat is None and model.spec.prompt_style == "chat"):
@@ -59,14 +62,15 @@ def generate(
     else:
         prompt = Prompt(masked, "", gen_length)
     ids, context = runs.encode(model, prompt)
-    settings = runs.decode_settings(config, model, config.sampler[0])
+    sampler = next(iter(config.sampler), AUTOREGRESSIVE)
+    settings = runs.decode_settings(config, model, sampler)
     start = time.perf_counter()
     if watched:
         from mdm.cli.live import live
 
         canvas = [None if i == model.spec.mask_id else text for i, text in zip(ids, model.pieces(ids), strict=True)]
         with live() as seen:
-            seen.begin(config.sampler[0], {0: [*canvas, *[None] * gen_length]}, model.pieces)
+            seen.begin(sampler, {0: [*canvas, *[None] * gen_length]}, model.pieces)
             (result,) = api.decode(
                 model, [ids], gen_length=gen_length, on_step=seen.step, **settings | {"trace": "full"}
             )

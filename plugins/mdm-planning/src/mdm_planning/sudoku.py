@@ -107,8 +107,14 @@ class Sudoku:
             number += 1
 
     def prompt(self, example: Example, style: PromptStyle) -> Prompt:
+        return self._ask(example, style, infill=self.options.mode == "infill")
+
+    def continuation(self, example: Example, style: PromptStyle) -> Prompt:
+        """The grid is written out: an autoregressive model fills in nothing."""
+        return self._ask(example, style, infill=False)
+
+    def _ask(self, example: Example, style: PromptStyle, *, infill: bool) -> Prompt:
         puzzle: str = example.inputs["puzzle"]
-        infill = self.options.mode == "infill"
         if style == "compact":
             if infill:
                 return Prompt("", puzzle.replace("0", MASK))

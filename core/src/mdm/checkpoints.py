@@ -1,0 +1,90 @@
+"""Where a checkpoint lies and which family takes it. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mdm import registry
+from mdm.errors import MdmError
+from mdm.protocols import ModelFamily
+
+
+def is_causal(name: str | Path, *, adapter: str | None = None, offline: bool = False) -> bool:
+    """Whether a checkpoint is an autoregressive baseline; reads no weights.
+
+    Raises:
+        MdmError: as ``load_model``, as far as the configuration tells.
+    """
+    folder = locate(str(name), offline, weights=False)
+    return bool(getattr(find_family(read_config(folder), adapter, folder), "causal", False))
+
+
+def locate(name: str, offline: bool, *, weights: bool = True) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    if name in registry.names("checkpoint"):
+        return locate(str(registry.resolve("checkpoint", name)()), offline)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        known = ", ".join(registry.names("checkpoint")) or "none is installed"
+        raise MdmError(f"model {name!r}: no such folder, and no such named checkpoint (named ones: {known})")
+    from huggingface_hub import snapshot_download
+
+    files = ["*.json", "*.txt", "*.jinja", "*.model", *(["*.safetensors"] if weights else [])]
+    try:
+        return Path(snapshot_download(name, allow_patterns=files, local_files_only=offline))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MdmError(f"model {name!r}: not a local folder, and the hub did not give it: {reason}") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MdmError(f"{folder} has no config.json: it is not a checkpoint in Hugging Face format") from None
+    except (OSError, ValueError) as error:
+        raise MdmError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise MdmError(f"{path} is not a JSON object")
+    return config
+
+
+def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) -> ModelFamily:
+    if adapter is not None:
+        chosen: ModelFamily = registry.resolve("model", adapter)
+        return chosen
+    families: dict[str, ModelFamily] = {}
+    for entry in registry.entries("model"):
+        try:
+            families[entry.name] = registry.resolve("model", entry.name)
+        except MdmError:
+            continue  # a broken family harms nobody who does not ask for it
+    claims = [name for name, family in families.items() if family.claims(config)]
+    kind = config.get("model_type") or (config.get("architectures") or ["unnamed"])[0]
+    if not claims:
+        raise MdmError(
+            f"{folder} is a {kind!r} checkpoint, which no installed model family takes "
+            f"(installed: {', '.join(families) or 'none; try mdm-llada'}); --adapter chooses one by hand"
+        )
+    if len(claims) > 1:
+        raise MdmError(f"{folder} is claimed by {' and '.join(claims)}: choose one with --adapter")
+    return families[claims[0]]
+
+
+def refuse_policy(name: str, asked: Mapping[str, Any]) -> None:
+    """Refuse what only a diffusion model has.
+
+    Raises:
+        MdmError: one of ``asked`` is set; the message names it.
+    """
+    for key, value in asked.items():
+        if value:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            raise MdmError(
+                f"{key.replace('_', ' ')} {shown} does not apply to {name}, which is autoregressive: "
+                "it writes one token after another, without masks, sampler or cache mode"
+            )
