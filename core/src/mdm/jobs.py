@@ -32,11 +32,12 @@ class Job:
     arm: results.Arm
 
 
-def jobs(config: RunConfig, causal: set[str], out: Path) -> list[Job]:
+def jobs(config: RunConfig, out: Path) -> list[Job]:
     """What a run in ``out`` consists of. A run of one job keeps it in ``out`` itself.
 
-    Models in ``causal`` are one row each, whatever the samplers and paces.
+    Autoregressive models are one row each, whatever the samplers and paces.
     """
+    causal = autoregressive(config)
     paces: Sequence[int | None] = config.tokens_per_step or [None]
     rows: list[tuple[str, str, int | None]] = []
     for model in config.model:

@@ -91,8 +91,7 @@ def run(config: RunConfig, out: Path, watch: Watch | None = None, *, fail_fast: 
         Interrupted: Ctrl-C, or the death of another process; the run can be taken up again.
     """
     config, watch = settle(config), watch or Watch()
-    causal = autoregressive(config)
-    if len(causal) == len(config.model):
+    if len(autoregressive(config)) == len(config.model):
         config = without_policy(config)
     task = _task(config)
     with processes.place(config.device) as here, ExitStack() as folder:
@@ -105,11 +104,11 @@ def run(config: RunConfig, out: Path, watch: Watch | None = None, *, fail_fast: 
         if not examples:
             raise MdmError(f"{config.data or config.task}: no examples")
         if here.main:
-            for job in jobs(config, causal, out):
+            for job in jobs(config, out):
                 job.arm.gather()
                 job.arm.check([example.id for example in examples], config.repeats)
             here.wait()
-        rows = jobs(config, causal, out)
+        rows = jobs(config, out)
         here.wait()  # all have read what is done, and so share the rest alike, before any of them writes
         part = _Run(config, task, examples, watch, here, fail_fast)
         try:
