@@ -60,7 +60,7 @@ def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) ->
     families: dict[str, ModelFamily] = {}
     for entry in registry.entries("model"):
         try:
-            families[entry.name] = registry.resolve("model", entry.name)
+            families[entry.name] = registry.load(entry)
         except MdmError:
             continue  # a broken family harms nobody who does not ask for it
     claims = [name for name, family in families.items() if family.claims(config)]
