@@ -8,11 +8,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mdm.canvas import Request, Row
 from mdm.rng import Draws
+from mdm.scoring import statistics
 from mdm.trace import StepEvent
 from torch import Tensor
 
 if TYPE_CHECKING:
     from mdm.engine import Settings
+
+
+class Chooser:
+    """Chooses each token as a diffusion model's are chosen, by the same rules and keyed draws; notes its entropy."""
+
+    def __init__(self, settings: Settings, draws: Draws, at: Tensor) -> None:
+        self.settings, self.draws, self.at = settings, draws, at
+        self.entropies: list[Tensor] = []
+        """nats, ``[B]`` a step"""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        temperature = self.settings.temperature
+        logits = self.settings.rules(scores.float(), lambda: input_ids)
+        noise = self.draws.token_gumbel(self.at, logits.shape[1]) if temperature else None
+        stats = statistics(logits, temperature=temperature, noise=noise)
+        self.entropies.append(stats.entropy)
+        self.draws, self.at = self.draws.later(), self.at + 1
+        return torch.full_like(scores, -torch.inf).scatter(1, stats.token[:, None], 0.0)
 
 
 @torch.inference_mode()
@@ -35,18 +54,18 @@ def continue_all(
         batch = [r for r in waiting[:size] if r.gen_length == length]
         waiting = waiting[len(batch) :]
         row_id = torch.tensor([r.row_id for r in batch], device=model.device)
-        answers = model.generate(
-            [r.tokens for r in batch], length, rules=settings.rules, temperature=settings.temperature,
-            draws=Draws(settings.seed, row_id, torch.zeros_like(row_id)),
-        )  # fmt: skip
-        for request, (tokens, entropies) in zip(batch, answers, strict=True):
+        at = torch.tensor([len(r.tokens) for r in batch], device=model.device)
+        choose = Chooser(settings, Draws(settings.seed, row_id, torch.zeros_like(row_id)), at)
+        answers = model.generate([r.tokens for r in batch], length, choose)
+        paid = torch.stack(choose.entropies, 1).tolist()
+        for request, tokens, entropies in zip(batch, answers, paid, strict=True):
             n = len(request.tokens)
             lines = [
                 {
                     "row": request.row_id, "step": step, "positions": [n + step], "tokens": [token],
                     "entropy": [entropy], "kind": "commit", "candidates": 0, "forwards": 1, "rows": 1,
                 }
-                for step, (token, entropy) in enumerate(zip(tokens, entropies, strict=True))
+                for step, (token, entropy) in enumerate(zip(tokens, entropies, strict=False))
             ]  # fmt: skip
             if on_step is not None:
                 on_step(StepEvent(tuple(lines)))

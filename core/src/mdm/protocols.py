@@ -7,7 +7,7 @@ N the candidates of a row, Q the positions of one forward, D the hidden width, V
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from mdm.model import Model
     from mdm.rng import Draws
-    from mdm.rules import LogitRules
     from mdm.state import Commit, Evaluate, Plan, Scores, State
     from torch import Tensor
 
@@ -221,11 +220,12 @@ class Autoregressive(Protocol):
     """What a model with ``spec.attention == "causal"`` offers in place of masks to fill."""
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], gen_length: int, *, rules: LogitRules, temperature: float, draws: Draws
-    ) -> list[tuple[list[int], list[float]]]:
-        """For each prompt the tokens that follow it, up to its end token or ``gen_length``, and their entropies (nats).
+        self, prompts: Sequence[Sequence[int]], gen_length: int, choose: Callable[[Tensor, Tensor], Tensor]
+    ) -> list[list[int]]:
+        """For each prompt the tokens that follow it, up to its end token or ``gen_length``.
 
-        ``draws`` keys the token draws of each prompt, the step being the number of tokens before.
+        ``choose`` is called once a step with the ids so far and their logits ``[B, V]``, and gives logits back that
+        leave one token to each row.
         """
         ...
 

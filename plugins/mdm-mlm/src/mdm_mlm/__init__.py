@@ -1,1 +1,65 @@
-"""Any transformers masked language model (BERT, ModernBERT, ESM-2) decoded by mdm."""
+"""Any masked language model of transformers (BERT, RoBERTa, ModernBERT, ESM-2 and DPLM-style protein models)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mdm.errors import MdmError
+
+if TYPE_CHECKING:
+    from mdm.model import Model
+
+OTHER_HEADS = r"(pooler|seq_relationship|contact_head|position_ids|score|classifier)"
+"""Weights that checkpoints hold beside the masked-language-model head."""
+
+
+class Mlm:
+    name = "mlm"
+
+    def claims(self, config: Mapping[str, Any]) -> bool:
+        names = config.get("architectures") or ()
+        if not any(name.endswith("ForMaskedLM") or name == "EsmForDPLM" for name in names):
+            return False
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+        return config.get("model_type") in CONFIG_MAPPING_NAMES  # others would need remote code
+
+    def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
+        from mdm.loading import affixes, load_network, load_tokenizer
+        from mdm.protocols import ModelSpec
+        from transformers import AutoConfig, AutoModelForMaskedLM
+
+        from mdm_mlm.model import MlmModel
+
+        try:
+            ours = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+        except ValueError as error:
+            raise MdmError(f"{source}: transformers cannot read its config.json: {error}") from None
+        if getattr(ours, "is_decoder", False):
+            raise MdmError(f"{source}: config key 'is_decoder' is True: a masked language model looks both ways")
+        tokenizer = load_tokenizer(source, auto=True)
+        mask = config.get("mask_token_id", getattr(tokenizer, "mask_token_id", None))
+        if mask is None:
+            raise MdmError(f"{source}: neither config.json's 'mask_token_id' nor a tokenizer names the mask token")
+        named = (config.get(f"{kind}_token_id") for kind in ("bos", "cls", "eos", "pad", "sep"))
+        special = {i for i in (*named, *(tokenizer.all_special_ids if tokenizer is not None else ())) if i is not None}
+        prefix, suffix = affixes(tokenizer)
+        spec = ModelSpec(
+            family=self.name,
+            vocab_size=ours.vocab_size,
+            mask_id=mask,
+            pad_id=ours.pad_token_id,
+            has_kv=False,
+            suppressed=tuple(sorted(special - {mask})),
+            prefix=prefix,
+            suffix=suffix,
+            prompt_style="compact",
+        )
+        network = load_network(
+            AutoModelForMaskedLM, source, ours, device=device, dtype=dtype, surplus=OTHER_HEADS, **options
+        )
+        return MlmModel(spec, network, tokenizer, name=source)
+
+
+FAMILY = Mlm()
