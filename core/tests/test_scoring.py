@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mdm.rng import Draws
-from mdm.scoring import statistics, top_k
+from mdm.scoring import statistics, top_k, top_two
 
 
 @given(st.integers(0, 2**31), st.floats(0.1, 30))
@@ -20,6 +20,23 @@ def test_statistics_are_the_plain_definitions(seed, spread):
     torch.testing.assert_close(got.margin.double(), top.values[:, 0] - top.values[:, 1], atol=1e-6, rtol=0)
     entropy = -(p * logits.double().log_softmax(-1)).sum(-1)
     torch.testing.assert_close(got.entropy.double(), entropy, atol=1e-5, rtol=1e-5)
+
+
+@given(st.integers(0, 2**31), st.integers(2, 3000))
+def test_the_two_largest_lie_in_any_two_tiles(seed, vocabulary):
+    x = torch.randn(5, vocabulary, generator=torch.Generator().manual_seed(seed))
+    values, indices = top_two(x)
+    assert torch.equal(values, x.topk(2, -1).values)
+    assert torch.equal(x.gather(1, indices), values)
+
+
+def test_many_rows_of_a_large_vocabulary_are_those_of_each_row():
+    logits = torch.randn(11, 100_000, generator=torch.Generator().manual_seed(0)) * 4
+    together = statistics(logits, never=int(logits[3].argmax()))
+    for t in (0, 3, 10):
+        alone = statistics(logits[t : t + 1], never=int(logits[3].argmax()))
+        for name in vars(together):
+            torch.testing.assert_close(getattr(together, name)[t : t + 1], getattr(alone, name), atol=0, rtol=0)
 
 
 def test_near_certainty_the_order_is_kept():

@@ -153,9 +153,11 @@ class Scorer:
     ) -> Stats:
         """Statistics ``[T]`` of hidden states ``[T, guises, D]``; ``row`` ``[T]`` indexes ``tokens`` ``[R, L]``."""
         spec = self.model.spec
-        size = max(1, CHUNK_ELEMENTS // spec.vocab_size)
+        count = max(hidden.shape[0], 1)
+        chunks = -(-count * spec.vocab_size * self.guises // CHUNK_ELEMENTS)
+        size = -(-count // chunks)
         parts = []
-        for lo in range(0, max(hidden.shape[0], 1), size):
+        for lo in range(0, count, size):
             cut = slice(lo, lo + size)
             logits = self.model.head(hidden[cut].flatten(0, 1)).view(-1, self.guises, spec.vocab_size)
             merged = logits[:, 0].float()

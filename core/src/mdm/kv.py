@@ -86,6 +86,14 @@ class Store(Cache):  # type: ignore[misc]
         self.slots = Slots(torch.arange(rows), None, None, None)
         super().__init__(layers=[_StoreLayer(self) for _ in range(layers)])
 
+    def clone(self) -> Store:
+        """The same keys and values in tensors of their own."""
+        twin = Store(len(self.layers), *self.shape)
+        for layer, other in zip(self.layers, twin.layers, strict=True):
+            if layer.is_initialized:
+                other.keys, other.values, other.is_initialized = layer.keys.clone(), layer.values.clone(), True
+        return twin
+
     def take(self, index: Tensor) -> None:
         """rows := rows[index]"""
         self.shape = (index.shape[0], self.shape[1])

@@ -14,7 +14,7 @@ import click
 from mdm import registry
 from mdm.errors import MdmError
 
-COMMANDS = ("run", "compare", "generate", "plugins", "check", "new", "trace", "doctor")
+COMMANDS = ("run", "compare", "generate", "bench", "plugins", "check", "new", "trace", "doctor")
 """Our own: module and function of that name in this package."""
 
 
