@@ -75,8 +75,17 @@ class _Call:
             replace(self, mask=None, cache=None).again(model)
 
 
-def measure(model: Model, case: Case, pairs: int = 5) -> dict[str, Any]:
-    """Ratios (medians over ``pairs``), seconds and counts of ``case``."""
+def measure(model: Model, case: Case, pairs: int = 5, threads: int = 1) -> dict[str, Any]:
+    """Ratios (medians over ``pairs``), seconds and counts of ``case``, on so many CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _measured(model, case, pairs)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measured(model: Model, case: Case, pairs: int) -> dict[str, Any]:
     results = case.decode(model)
     steps = max(len(r.trace) for r in results)
     tokens = case.gen_length * case.batch

@@ -37,17 +37,15 @@ def overhead(
 
     Random weights; Info-Gain; medians of interleaved measurements.
     """
-    import torch
     from mdm.bench.overhead import Case, measure
     from mdm.bench.shapes import Shape, random_model
 
-    torch.set_num_threads(threads)
     heads = max(1, hidden // 64)
     model = random_model(Shape("llada", vocab, hidden, layers, heads, heads, 4 * hidden), device=device)
     found = []
     for name in cache or ("none", "prefix", "dual"):
         click.echo(f"mdm: measuring {name} ...", err=True)
-        found.append(measure(model, Case(cache=name, **case), pairs))
+        found.append(measure(model, Case(cache=name, **case), pairs, threads))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
