@@ -98,3 +98,11 @@ def test_every_weight_is_in_its_place(checkpoint):
     mlp = model.body.layers[2].mlp
     assert mlp.gate_proj.weight.equal(weights["model.transformer.blocks.2.ff_proj.weight"])
     assert mlp.down_proj.weight.equal(weights["model.transformer.blocks.2.ff_out.weight"])
+
+
+def test_a_folder_called_like_a_named_checkpoint_does_not_hide_it(tmp_path, monkeypatch):
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert mdm.load_model("tiny", device="cpu").spec.family == "llada"
+    with pytest.raises(mdm.MdmError, match="no config.json"):
+        mdm.load_model("./tiny", device="cpu")

@@ -23,10 +23,11 @@ def is_causal(name: str | Path, *, adapter: str | None = None, offline: bool = F
 
 
 def locate(name: str, offline: bool, *, weights: bool = True) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
+    # A folder that happens to be called like a named checkpoint is meant by ./name.
     if name in registry.names("checkpoint"):
         return locate(str(registry.resolve("checkpoint", name)()), offline)
+    if Path(name).is_dir():
+        return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         known = ", ".join(registry.names("checkpoint")) or "none is installed"
         raise MdmError(f"model {name!r}: no such folder, and no such named checkpoint (named ones: {known})")
