@@ -75,3 +75,10 @@ def test_a_long_canvas_is_shown_around_the_newest_token():
     shown = canvas.text(400).plain
     assert shown.startswith("…") and "HERE" in shown and "▒" in shown and len(shown) < 700
     assert not canvas.done
+
+
+def test_a_step_without_candidates_is_shown_as_well():
+    """An autoregressive model's lines have no more than a plain trace's."""
+    canvas = Canvas(["a", None])
+    canvas.apply({"step": 0, "kind": "commit", "positions": [1], "entropy": [0.1]}, ["b"])
+    assert canvas.text(80).plain == "ab" and canvas.weighed().plain == "" and canvas.done

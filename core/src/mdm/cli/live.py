@@ -48,7 +48,7 @@ class LiveLines(Lines):
         for line in event.lines:
             made = zip(line["positions"], text_of(line, self._pieces), line["entropy"], strict=True)
             what = ", ".join(f"{at} {text!r} ({entropy:.3f})" if text else f"{at} masked" for at, text, entropy in made)
-            weighed = f"; {len(line['weighed'])} weighed" if line["weighed"] else ""
+            weighed = f"; {len(line['weighed'])} weighed" if line.get("weighed") else ""
             click.echo(
                 f"{self._label} #{line['row']} step {line['step'] + 1}, {line['kind']}: {what}{weighed}", err=True
             )
@@ -78,7 +78,7 @@ class Canvas:
         from rich.text import Text
 
         newest = set(self.last["positions"]) if self.last else set()
-        weighed = {at for w in (self.last["weighed"] if self.last else []) for at in w["positions"]}
+        weighed = {at for w in (self.last.get("weighed", []) if self.last else []) for at in w["positions"]}
         sizes = [len(piece or "░") for piece in self.texts]
         first = 0
         focus = min(newest, default=0)
@@ -103,7 +103,7 @@ class Canvas:
         if self.last is None:
             return out
         chosen = sorted(self.last["positions"])
-        best = sorted(self.last["weighed"], key=lambda w: -w["J"])
+        best = sorted(self.last.get("weighed", []), key=lambda w: -w["J"])
         for w in best[:SHOWN]:
             mark = "▶" if sorted(w["positions"]) == chosen else " "
             at = ", ".join(map(str, w["positions"]))
