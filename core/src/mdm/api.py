@@ -79,9 +79,11 @@ def decode(
     Args:
         model: from ``load_model``.
         prompts: token ids, in which the model's mask id marks a position to fill in; or texts.
-        sampler, cache: registered names, or objects of your own; None takes info-gain, and the cache that is natural to
-            the model. Neither applies to an autoregressive model, which decodes by itself.
-        sampler_options, cache_options: validated by the plugin's own Options.
+        sampler: a registered name, or an object of your own; None takes info-gain. Neither a sampler nor a cache applies
+            to an autoregressive model, which decodes by itself.
+        sampler_options: validated by the sampler's own Options.
+        cache: a registered name, or an object of your own; None takes the one that is natural to the model.
+        cache_options: validated by the cache's own Options.
         gen_length: masks after each prompt (tokens), one number or one a prompt; 0 decodes the prompt's own masks.
         suffix: ids behind the masks of every prompt; None: what the model wants behind a text ([SEP]), else nothing.
         steps: steps for the whole generation, split over the blocks; None: one per token.
@@ -90,9 +92,11 @@ def decode(
         block_length: tokens decoded together, left to right; a block-causal model's grid. None: the family's, or 32.
         temperature: of the token draw; 0 takes the argmax.
         guidance: classifier-free guidance scale w, logits u + (w + 1)(c - u); needs a prompt.
-        eos_penalty, pad_penalty: taken off those tokens' logits wherever they are scored; added where they are one id.
+        eos_penalty: taken off the end token's logit wherever it is scored.
+        pad_penalty: the same for the padding token; where both are one id the penalties add up.
         stop_at_eos: fill the masks behind the first EOS with EOS.
-        eos_token_id, pad_token_id: in place of the model's own.
+        eos_token_id: in place of the model's own.
+        pad_token_id: in place of the model's own.
         allowed_tokens: ranges of ids ``[start, stop)`` outside of which nothing is drawn.
         suppressed_tokens: ids that are never drawn.
         logits_processors: transformers' LogitsProcessor objects.
