@@ -79,8 +79,8 @@ def decode(
     Args:
         model: from ``load_model``.
         prompts: token ids, in which the model's mask id marks a position to fill in; or texts.
-        sampler: a registered name, or an object of your own; None takes info-gain. Neither a sampler nor a cache applies
-            to an autoregressive model, which decodes by itself.
+        sampler: a registered name, or an object of your own; None takes info-gain. Neither a sampler nor a cache
+            applies to an autoregressive model, which decodes by itself.
         sampler_options: validated by the sampler's own Options.
         cache: a registered name, or an object of your own; None takes the one that is natural to the model.
         cache_options: validated by the cache's own Options.

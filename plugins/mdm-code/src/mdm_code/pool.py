@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from mdm_code.sandbox import Job, Limits, Verdict, run
 
 
-class Grades(Future, Mapping[str, float]):  # type: ignore[type-arg]
+class Grades(Future, Mapping[str, float]):
     """Grades to come. Read as the mapping they will be, they are waited for."""
 
     def __getitem__(self, name: str) -> float:

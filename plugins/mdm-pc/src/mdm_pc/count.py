@@ -35,7 +35,8 @@ def pc_count(tokenizer: str, source: Path, keys: str, output: Path) -> None:
     names = [key.strip() for key in keys.split(",") if key.strip()]
     if not names:
         raise MdmError("--keys names no field")
-    row_model: Any = create_model("TextRow", **dict.fromkeys(names, (str, ...)))
+    fields: Any = dict.fromkeys(names, (str, ...))
+    row_model: Any = create_model("TextRow", **fields)
     encode = tokenizer_of(tokenizer)
     part = output.with_name(output.name + ".part")
     size = source.stat().st_size if source.is_file() else 0

@@ -172,7 +172,7 @@ def play(wire: Wire) -> None:
     def load(source: str) -> None:
         exec(whole(source), vars(module))
 
-    answers = {
+    answers: dict[str, Any] = {
         "load": load,
         "call": lambda at, args, kwargs: resolve(at)(*args, **kwargs),
         "getattr": lambda at, name: getattr(resolve(at), name),

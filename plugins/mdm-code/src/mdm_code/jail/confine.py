@@ -132,8 +132,8 @@ def _seccomp(signalled: list[int]) -> None:
     if column == 0:  # the calls of the x32 ABI are the same ones under other numbers
         rules += [(JUMP_AT_LEAST, 0, 1, 0x40000000), (RETURN, 0, 0, REFUSE | EPERM)]
     for numbers in REFUSED.values():
-        if numbers[column] is not None:
-            rules += [(JUMP_EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, REFUSE | EPERM)]
+        if (number := numbers[column]) is not None:
+            rules += [(JUMP_EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE | EPERM)]
     count = len(signalled)
     for numbers in SIGNALS.values():
         rules += [

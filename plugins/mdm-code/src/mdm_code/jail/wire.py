@@ -15,7 +15,7 @@ from typing import Any
 LARGEST = 32 * 2**20
 """Bytes of one message."""
 
-SEQUENCES: dict[str, type] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
 
 class Closed(Exception):
@@ -76,8 +76,8 @@ def encode(value: Any, refer: Callable[[Any], int]) -> Any:
             return [name, [encode(item, refer) for item in kind.__iter__(value)]]
     if isinstance(value, dict):
         return ["dict", [[encode(key, refer), encode(item, refer)] for key, item in dict.items(value)]]
-    if isinstance(value, type) and vars(builtins).get(value.__name__) is value:
-        return ["type", value.__name__]
+    if isinstance(value, type) and vars(builtins).get(name := value.__name__) is value:
+        return ["type", name]
     if type(value).__module__ in ("decimal", "_decimal", "fractions"):
         try:
             return ["ratio", *map(hex, value.as_integer_ratio())]
