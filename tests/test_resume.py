@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 SAMPLERS = ("info-gain", "random")
-EXAMPLES = 16
+EXAMPLES = 64  # enough that a busy machine stops a run before it ends
 
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
