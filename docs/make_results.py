@@ -18,6 +18,7 @@ from pathlib import Path
 from mdm import registry
 
 HERE = Path(__file__).parent
+RUNS = Path("runs/results")
 PAGE = """\
 # Results
 
@@ -25,7 +26,8 @@ All samplers with their default options on the embedded model `tiny`, cache none
 one and two tokens a step (K). `eb` and the samplers that commit by a threshold choose their own pace; `remdm` has its
 own number of steps. Differences are to `{baseline}` at the same K, paired by example, with a 95 % bootstrap interval,
 wins/ties/losses and the exact McNemar test; many comparisons are made, so a single p near 0.05 says little. Entropy is
-in nats; forwards, rows and seconds are per example, with {processes} ({platform}).
+in nats; forwards, rows and seconds are per example, with {processes} ({platform}) on a
+machine that did other work at the time: do not compare seconds.
 
 Everything below is made, and made again, by
 
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-processes", type=int, default=1)
     parser.add_argument("--sampler", action="append", help="only these (default: all installed)")
     parser.add_argument("--baseline", default="confidence")
-    parser.add_argument("--runs", type=Path, default=Path("runs/results"), help="where the runs lie")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where the runs lie")
     parser.add_argument("--page", type=Path, default=HERE / "results.md")
     asked = parser.parse_args(arguments)
     samplers = asked.sampler or registry.names("sampler")
@@ -79,10 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plot = asked.page.with_name(f"results-{task}.svg")
         versus = ["compare", str(out), "--baseline", asked.baseline, "--markdown", "--plot", str(plot)]
         table = mdm(*versus, show=False).strip()
-        shown = shlex.join(["mdm", *run]).replace(str(data), data.name).replace(" --sampler", " \\\n  --sampler", 1)
+        # What the page shows holds on any machine: the files by name, the runs in the default folder.
+        shown_out = RUNS / task
+        shown = shlex.join(["mdm", *run]).replace(str(data), data.name).replace(str(out), str(shown_out))
+        shown = shown.replace(" --sampler", " \\\n  --sampler", 1)
         sections.append(
             SECTION.format(
-                title=f"{task.capitalize()}, first {asked.limit} of `{data.name}`", run=shown, out=out,
+                title=f"{task.capitalize()}, first {asked.limit} of `{data.name}`", run=shown, out=shown_out,
                 baseline=asked.baseline, plot=plot.name, table=table, task=task,
             )
         )  # fmt: skip

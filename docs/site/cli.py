@@ -2,11 +2,12 @@
 
     python docs/site/cli.py
 
-writes it anew; tests/test_docs.py fails where it is stale.
+writes it anew (to another file if one is named); tests/test_docs.py fails where it is stale.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -41,4 +42,4 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(text(), encoding="utf-8")
+    Path(*sys.argv[1:2] or [PAGE]).write_text(text(), encoding="utf-8")

@@ -97,7 +97,7 @@ COLUMNS: dict[str, tuple[Callable[[list[Record]], bool], Callable[[Record], str]
     "difference": (_several, _paired(lambda pair: f"{pair['difference']:+.1%}")),
     "its 95% interval": (_several, _paired(lambda pair: "{:+.1%} to {:+.1%}".format(*pair["difference_ci95"]))),
     "wins/ties/losses": (_several, _paired(lambda pair: f"{pair['wins']}/{pair['ties']}/{pair['losses']}")),
-    "p": (_several, _paired(lambda pair: f"{pair['p_value']:.3f}")),
+    "p": (_several, _paired(lambda pair: f"{pair['p_value']:.3f}" if pair["p_value"] >= 0.0005 else "<0.001")),
     "cum. entropy": (_always, lambda record: f"{record['cumulative_entropy']:.3f}"),
     "forwards": (_always, lambda record: f"{record['forwards_per_example']:.1f}"),
     "rows": (_always, lambda record: f"{record['rows_per_example']:.1f}"),
