@@ -76,3 +76,12 @@ def test_a_bypassed_commit_holds_only_sure_positions(model, bypass, most):
             assert set(line["positions"]) <= sure and len(line["positions"]) == min(most, len(sure))
         canvas[line["positions"]] = torch.tensor(line["tokens"])
     assert seen
+
+
+@pytest.mark.parametrize("bypass", ["all", "block"])
+def test_with_threshold_zero_a_block_is_one_step(model, bypass):
+    options = {"threshold": 0.0, "bypass": bypass}
+    [result] = mdm.decode(model, [PROMPT], "info-gain", options, gen_length=12, block_length=4)
+    start = len(PROMPT)
+    assert [line["positions"] for line in result.trace] == [list(range(start + b, start + b + 4)) for b in (0, 4, 8)]
+    assert result.rows == result.forwards == 3
