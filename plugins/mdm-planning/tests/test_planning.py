@@ -128,7 +128,7 @@ def test_equations_are_true_and_plain(equation, right):
 def test_another_true_equation_counts_if_it_keeps_the_digits():
     task = Equations(EquationsOptions())
     [example] = first(task, 1)
-    example = type(example)(example.id, {"equation": "__*_0=4_0"}, "12*40=480")
+    example = type(example)(example.id, {"puzzle": "__*_0=4_0"}, "12*40=480")
     assert task.grade(example, "12*40=480")["accuracy"] == task.grade(example, "24*20=480")["accuracy"] == 1
     assert task.grade(example, "13*40=520")["accuracy"] == 0
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
-from mdm.data import Pair, read
+from mdm.data import Pair
 from mdm.protocols import Example, Message, NoOptions, Prompt, PromptStyle
 from pydantic import BaseModel, Field, field_validator
+
+from mdm_planning.puzzles import Puzzles
 
 INSTRUCTION = (
     "Use each of the numbers {numbers} exactly once with +, -, * or / to reach {target}. Write one equation for each "
@@ -71,29 +72,17 @@ def reaches(problem: str, answer: str) -> bool:
     return left == [target] and last == target
 
 
-class Countdown:
+class Countdown(Puzzles):
     """Countdown with 3 or 4 numbers. Right is any arithmetic that uses each number once and hits the target."""
 
     Options: ClassVar[type[BaseModel]] = CountdownOptions
-    metric: ClassVar[str] = "accuracy"
-    default_limit: ClassVar[int] = 32
+    name = "countdown"
+    row = Row
 
-    def __init__(self, options: Any) -> None:
-        self.options = options
+    def variety(self) -> str:
+        return str(self.options.numbers)
 
-    def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
-        if data is not None:
-            for number, row in read(data, Row):
-                yield Example(f"countdown-{data.stem}-{number}", {"problem": row.input}, row.output)
-            return
-        draw = random.Random(f"countdown:{self.options.numbers}:{seed}")
-        number = 0
-        while True:
-            problem, answer = self._make(draw)
-            yield Example(f"countdown-{seed}-{number}", {"problem": problem}, answer)
-            number += 1
-
-    def _make(self, draw: random.Random) -> tuple[str, str]:
+    def make(self, draw: random.Random) -> tuple[str, str]:
         while True:
             numbers = [draw.randint(1, 99) for _ in range(self.options.numbers)]
             left, steps = list(numbers), []
@@ -109,7 +98,7 @@ class Countdown:
                 return ",".join(str(n) for n in (*numbers, left[0])), ",".join(steps)
 
     def prompt(self, example: Example, style: PromptStyle) -> Prompt:
-        problem: str = example.inputs["problem"]
+        problem: str = example.inputs["puzzle"]
         length = 24 if problem.count(",") <= 3 else 40
         if style == "compact":
             return Prompt(problem + ":", gen_length=length)
@@ -121,7 +110,7 @@ class Countdown:
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
         """``accuracy``: the equations are right."""
         answer = re.sub(r"[\s.]", "", completion)
-        return {"accuracy": float(reaches(example.inputs["problem"], answer))}
+        return {"accuracy": float(reaches(example.inputs["puzzle"], answer))}
 
 
 def _ask(problem: str) -> str:

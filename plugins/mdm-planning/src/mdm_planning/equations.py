@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
-from mdm.data import Pair, read
+from mdm.data import Pair
 from mdm.protocols import MASK, Example, Message, NoOptions, Prompt, PromptStyle
 from pydantic import BaseModel, Field, field_validator
+
+from mdm_planning.puzzles import Puzzles
 
 INSTRUCTION = (
     "Replace every _ by one digit so that the equation is true; numbers do not begin with 0. Answer with the equation "
@@ -47,41 +48,32 @@ def true(equation: str) -> bool:
     return (a * b if match[2] == "*" else a + b) == int(match[4])
 
 
-class Equations:
+class Equations(Puzzles):
     """Equations with holes. Right is any true equation that keeps the given digits."""
 
     Options: ClassVar[type[BaseModel]] = EquationsOptions
-    metric: ClassVar[str] = "accuracy"
-    default_limit: ClassVar[int] = 32
+    name = "equations"
+    row = Row
 
-    def __init__(self, options: Any) -> None:
-        self.options = options
+    def variety(self) -> str:
+        return str(self.options.operation)
 
-    def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
-        if data is not None:
-            for number, row in read(data, Row):
-                yield Example(f"equations-{data.stem}-{number}", {"equation": row.input}, row.output)
-            return
-        draw = random.Random(f"equations:{self.options.operation}:{seed}")
-        number = 0
-        while True:
-            operation = self.options.operation
-            if operation == "both":
-                operation = draw.choice(("product", "sum"))
-            if operation == "product":
-                a, b = draw.randint(10, 99), draw.randint(10, 99)
-                answer = f"{a}*{b}={a * b}"
-            else:
-                a, b = draw.randint(10, 999), draw.randint(10, 999)
-                answer = f"{a}+{b}={a + b}"
-            digits = [i for i, c in enumerate(answer) if c.isdigit()]
-            shown = set(draw.sample(digits, max(1, round(self.options.given * len(digits)))))
-            holes = "".join("_" if i in digits and i not in shown else c for i, c in enumerate(answer))
-            yield Example(f"equations-{seed}-{number}", {"equation": holes}, answer)
-            number += 1
+    def make(self, draw: random.Random) -> tuple[str, str]:
+        operation = self.options.operation
+        if operation == "both":
+            operation = draw.choice(("product", "sum"))
+        if operation == "product":
+            a, b = draw.randint(10, 99), draw.randint(10, 99)
+            answer = f"{a}*{b}={a * b}"
+        else:
+            a, b = draw.randint(10, 999), draw.randint(10, 999)
+            answer = f"{a}+{b}={a + b}"
+        digits = [i for i, c in enumerate(answer) if c.isdigit()]
+        shown = set(draw.sample(digits, max(1, round(self.options.given * len(digits)))))
+        return "".join("_" if i in digits and i not in shown else c for i, c in enumerate(answer)), answer
 
     def prompt(self, example: Example, style: PromptStyle) -> Prompt:
-        equation: str = example.inputs["equation"]
+        equation: str = example.inputs["puzzle"]
         answer = equation.replace("_", MASK)
         if style == "compact":
             return Prompt("", answer)
@@ -89,7 +81,7 @@ class Equations:
 
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
         """``accuracy``: a true equation that keeps the given digits."""
-        given: str = example.inputs["equation"]
+        given: str = example.inputs["puzzle"]
         made = re.sub(r"\s", "", completion)
         kept = len(made) == len(given) and all(g in ("_", m) for g, m in zip(given, made, strict=True))
         return {"accuracy": float(kept and true(made))}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import permutations
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from mdm.data import read
 from mdm.protocols import MASK, Example, Message, NoOptions, Prompt, PromptStyle
 from pydantic import BaseModel, Field, field_validator
+
+from mdm_planning.puzzles import Puzzles
 
 UNITS = (
     [[4 * r + c for c in range(4)] for r in range(4)]
@@ -82,29 +82,18 @@ def _lines(grid: str) -> str:
     return "\n".join(grid[i : i + 4] for i in range(0, 16, 4))
 
 
-class Sudoku:
+class Sudoku(Puzzles):
     """4x4 sudoku. Right is any valid grid that keeps the clues."""
 
     Options: ClassVar[type[BaseModel]] = SudokuOptions
-    metric: ClassVar[str] = "accuracy"
-    default_limit: ClassVar[int] = 32
+    name = "sudoku"
+    row = Row
+    columns = ("Puzzle", "Solution")
 
-    def __init__(self, options: Any) -> None:
-        self.options = options
-
-    def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
-        if data is not None:
-            for number, row in read(data, Row):
-                yield Example(f"sudoku-{data.stem}-{number}", {"puzzle": row.Puzzle}, row.Solution)
-            return
-        draw = random.Random(f"sudoku:{seed}")
-        number = 0
-        while True:
-            solution = draw.choice(grids())
-            blanks = set(draw.sample(range(16), self.options.blanks))
-            puzzle = "".join("0" if i in blanks else d for i, d in enumerate(solution))
-            yield Example(f"sudoku-{seed}-{number}", {"puzzle": puzzle}, solution)
-            number += 1
+    def make(self, draw: random.Random) -> tuple[str, str]:
+        solution = draw.choice(grids())
+        blanks = set(draw.sample(range(16), self.options.blanks))
+        return "".join("0" if i in blanks else d for i, d in enumerate(solution)), solution
 
     def prompt(self, example: Example, style: PromptStyle) -> Prompt:
         return self._ask(example, style, infill=self.options.mode == "infill")

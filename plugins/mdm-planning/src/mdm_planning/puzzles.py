@@ -1,0 +1,48 @@
+"""What the tasks share: puzzles from a file, or without end from a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mdm.data import read
+from mdm.protocols import Example
+from pydantic import BaseModel
+
+
+class Puzzles:
+    """Base of the tasks: a puzzle and one right answer, as text."""
+
+    Options: ClassVar[type[BaseModel]]
+    metric: ClassVar[str] = "accuracy"
+    default_limit: ClassVar[int] = 32
+    name: ClassVar[str]
+    row: ClassVar[type[BaseModel]]
+    """A line of a file."""
+    columns: ClassVar[tuple[str, str]] = ("input", "output")
+    """Its puzzle and its answer."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def variety(self) -> str:
+        """The options that decide which puzzles are made, as the seed names them."""
+        return ""
+
+    def make(self, draw: random.Random) -> tuple[str, str]:
+        """A puzzle and its answer."""
+        raise NotImplementedError
+
+    def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
+        if data is not None:
+            for number, row in read(data, self.row):
+                puzzle, answer = (getattr(row, column) for column in self.columns)
+                yield Example(f"{self.name}-{data.stem}-{number}", {"puzzle": puzzle}, answer)
+            return
+        draw = random.Random(":".join(filter(None, (self.name, self.variety(), str(seed)))))
+        for number in count():
+            puzzle, answer = self.make(draw)
+            yield Example(f"{self.name}-{seed}-{number}", {"puzzle": puzzle}, answer)
