@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -158,6 +161,25 @@ def test_an_endpoint_that_refuses_ends_it_and_what_was_bought_is_kept(serve, run
     assert len((tmp_path / "a" / "judgements.jsonl").read_text().splitlines()) == 3
     server.reply = longest
     assert call(server, *runs)["now"]["judgements"] == 5
+
+
+def test_an_interrupted_judge_keeps_what_was_asked_and_goes_on(serve, runs, tmp_path):
+    def interrupt(text, n):
+        if n == 3:
+            judge.send_signal(signal.SIGINT)
+        return longest(text, n)
+
+    server = serve(interrupt)
+    flags = ["--judge-model", "m", "--judge-base-url", server.url, "--workers", "1", "--json"]
+    command = [sys.executable, "-m", "mdm", "judge", *runs, *flags]
+    judge = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    said, complaint = judge.communicate(timeout=120)
+    assert judge.returncode == 130 and "the same command goes on" in complaint and "Traceback" not in complaint
+    kept = len((tmp_path / "a" / "judgements.jsonl").read_text().splitlines())
+    assert 3 <= kept < 8, "what was under way has been paid for"
+    assert json.loads(said)["now"]["judgements"] == kept and not json.loads(said)["complete"]
+    server.reply = longest
+    assert call(server, *runs)["now"]["judgements"] == 8 - kept and len(server.asked) == 8
 
 
 def test_an_endpoint_of_another_protocol_is_said_in_one_line(serve, runs):
