@@ -19,7 +19,6 @@ from mdm.rules import LogitRules, Processor
 from mdm.schedule import SCHEDULES
 from mdm.trace import Line, StepEvent
 from pydantic import BaseModel, ValidationError
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -158,8 +157,8 @@ def decode(
     )  # fmt: skip
     results: dict[int, Result] = {}
 
-    def finish(row: Row, tokens: Tensor) -> None:
-        sequence: list[int] = tokens.tolist()
+    def finish(row: Row) -> None:
+        sequence = row.tokens
         end = row.length - len(tails[row.request])
         made = sequence[row.prompt_length : end] if end > row.prompt_length else [sequence[i] for i in row.slots]
         lines = row.trace

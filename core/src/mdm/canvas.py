@@ -34,7 +34,8 @@ class Row:
 
     request: int
     row_id: int
-    length: int
+    tokens: list[int]
+    """the canvas, as far as its trace has come to the host"""
     prompt_length: int
     slots: list[int]
     starts: list[int]
@@ -71,8 +72,18 @@ class Row:
         self.forwards += 1
         self.forwarded_rows += rows
 
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add a line to the trace, and its tokens to the canvas."""
+        self.trace.append(line)
+        for position, token in zip(line["positions"], line["tokens"], strict=True):
+            self.tokens[position] = token
+
     def __copy__(self) -> Row:
-        return replace(self, trace=list(self.trace))
+        return replace(self, trace=list(self.trace), tokens=list(self.tokens))
 
 
 def share_costs(rows: Sequence[Row]) -> None:
@@ -97,7 +108,6 @@ def open_rows(
 ) -> tuple[list[Row], State]:
     """The rows and the state that ``requests`` begin with."""
     rows = []
-    canvases = []
     for request in requests:
         prompt, n = list(request.tokens), len(request.tokens)
         holes = [i for i, t in enumerate(prompt) if t == spec.mask_id]
@@ -114,11 +124,10 @@ def open_rows(
         canvas = prompt + [spec.mask_id] * (stop - n) + list(request.suffix)
         slots = holes + list(range(n, stop))
         starts = [s for s, _ in spans] + [min(spans[-1][1], stop)]
-        rows.append(Row(request.index, request.row_id, len(canvas), n, slots, starts))
-        canvases.append(canvas)
+        rows.append(Row(request.index, request.row_id, canvas, n, slots, starts))
     length = max(row.length for row in rows)
     width = max(len(row.starts) for row in rows)
-    tokens = torch.tensor([c + [0] * (length - len(c)) for c in canvases])
+    tokens = torch.tensor([row.tokens + [0] * (length - row.length) for row in rows])
     lengths = torch.tensor([row.length for row in rows])
     slots_mask = torch.zeros(len(rows), length, dtype=torch.bool)
     for b, row in enumerate(rows):

@@ -40,7 +40,7 @@ def continue_all(
     requests: Sequence[Request],
     settings: Settings,
     *,
-    on_finish: Callable[[Row, Tensor], None],
+    on_finish: Callable[[Row], None],
     on_step: Callable[[StepEvent], None] | None = None,
 ) -> None:
     """Let ``model`` (``mdm.protocols.Autoregressive``) continue every request, in batches of like length.
@@ -69,6 +69,6 @@ def continue_all(
             ]  # fmt: skip
             if on_step is not None:
                 on_step(StepEvent(tuple(lines)))
-            end = n + len(tokens)
-            row = Row(request.index, request.row_id, end, n, list(range(n, end)), [n, end], trace=lines)
-            on_finish(row, torch.tensor([*request.tokens, *tokens]))
+            canvas = [*request.tokens, *tokens]
+            end = len(canvas)
+            on_finish(Row(request.index, request.row_id, canvas, n, list(range(n, end)), [n, end], trace=lines))

@@ -59,7 +59,7 @@ class _Look:
 class Engine:
     """Decodes requests with a model, a sampler and a cache mode.
 
-    ``on_finish(request index, row, final state, row index)`` is called as each request ends; ``on_step`` with every
+    ``on_finish(row)`` is called as each request ends; ``on_step`` with every
     step's event, if given. ``full_trace``: see ``mdm.trace.Line``.
     """
 
@@ -70,7 +70,7 @@ class Engine:
         cache: Any,
         settings: Settings,
         *,
-        on_finish: Callable[[Row, Tensor], None],
+        on_finish: Callable[[Row], None],
         on_step: Callable[[StepEvent], None] | None = None,
         full_trace: bool = False,
     ) -> None:
@@ -83,7 +83,7 @@ class Engine:
             held=sampler.reads == "generated", logits=sampler.keeps_logits,
         )  # fmt: skip
         self.on_finish = on_finish
-        self.recorder = Recorder(spec.mask_id, on_step, full=full_trace)
+        self.recorder = Recorder(spec, on_step, full=full_trace)
         self.rows: list[Row] = []
         self.state: State
         self.memory: Any = None
@@ -134,19 +134,23 @@ class Engine:
 
     def _release(self, done: Sequence[int]) -> None:
         """Hand finished rows over and keep the others."""
-        self.recorder.flush()
-        ended = _index([i for i, d in enumerate(done) if d], self.state.device)
-        memory = None if self.memory is None else self.memory.rows(ended)
-        for i in ended[self.sampler.pick(self.state.rows(ended), memory)].tolist():
-            self.on_finish(self.rows[i], self.state.tokens[i, : self.rows[i].length])
-        self._continue_from(_index([i for i, d in enumerate(done) if not d], self.state.device))
+        ended = [i for i, d in enumerate(done) if d]
+        if len({self.rows[i].request for i in ended}) < len(ended):
+            index = _index(ended, self.state.device)
+            memory = None if self.memory is None else self.memory.rows(index)
+            [picked] = self.recorder.take(self.sampler.pick(self.state.rows(index), memory))
+            ended = [ended[i] for i in picked]
+        else:
+            self.recorder.take()
+        for i in ended:
+            self.on_finish(self.rows[i])
+        left = [i for i, d in enumerate(done) if not d]
+        self._continue_from(_index(left, self.state.device), left)
 
-    def _continue_from(self, index: Tensor) -> None:
+    def _continue_from(self, index: Tensor, kept: list[int]) -> None:
         """rows := rows[index], everywhere. A row that is taken again is a fork, with draws of its own."""
-        kept: list[int] = index.tolist()
         if kept == list(range(len(self.rows))):
             return
-        self.recorder.flush()
         turn = [kept[:i].count(row) for i, row in enumerate(kept)]
         self.rows = [copy.copy(self.rows[row]) if t else self.rows[row] for row, t in zip(kept, turn, strict=True)]
         self.state, self.known = self.state.rows(index), self.known[index]
@@ -174,8 +178,8 @@ class Engine:
             state.open, state.in_span, self._readable(), plan.query, plan.window, plan.write.any(1), self.known,
             state.entered, self.sampler.finished(state, self.memory),
         ]  # fmt: skip
-        facts = torch.stack([c.sum(1) if c.dim() == 2 else c.long() for c in columns]).tolist()
-        return plan, _Look(*facts)
+        [facts] = self.recorder.take(torch.stack([c.sum(1) if c.dim() == 2 else c.long() for c in columns]))
+        return plan, _Look(*facts.tolist())
 
     def _step(self, plan: Plan, look: _Look) -> None:
         state, device = self.state, self.state.device
@@ -193,7 +197,8 @@ class Engine:
         commit = self._decide(plan, look, scores, draws)
         if commit.source is not None:
             share_costs(self.rows)
-            self._continue_from(commit.source)
+            [kept] = self.recorder.take(commit.source)
+            self._continue_from(commit.source, kept.tolist())
             scores = scores.rows(commit.source)
         if commit.memory is not None:
             self.memory = commit.memory
@@ -250,8 +255,8 @@ class Engine:
         reach = masked & state.in_span[:, None] if asked.reach == "span" or self.grid else masked
         read = reach & plan.window[:, None] & asked.valid[..., None]
         unseen = (reach & ~plan.window[:, None]).sum(-1)
-        counts: list[list[int]]
-        counts = torch.where(asked.valid, read.sum(-1), -1).tolist()
+        [found] = self.recorder.take(torch.where(asked.valid, read.sum(-1), -1))
+        counts: list[list[int]] = found.tolist()
         flat = [(b, n) for b in range(rows) for n in range(candidates) if counts[b][n] >= 0]
         if not flat:
             return scores.blank(rows * candidates, 1).unflatten(rows, candidates)
@@ -276,14 +281,14 @@ class Engine:
         where = commit.where & scores.valid
         tokens = _put(state.tokens, scores.at, where, commit.tokens)
         masked = state.slots & (tokens == spec.mask_id)
-        self.recorder.commit(self.rows, state, scores, where, commit)
+        self.recorder.commit(self.rows, scores, where, commit)
         filled = torch.zeros_like(self.known)
         if self.settings.stop_at_eos and self.settings.eos_ids:
             before = masked
             tokens, masked = fill_after_eos(tokens, masked, state, self.settings.eos_ids)
             fills = before & ~masked
             filled = fills.any(1)
-            self.recorder.fill(self.rows, state, fills, tokens)
+            self.recorder.fill(self.rows, fills, self.settings.eos_ids[0])
         self.state = state = advance(replace(state, tokens=tokens, masked=masked, step=state.step + 1))
         for row in self.rows:
             row.block_step += 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mdm.canvas import Row
-from mdm.state import Commit, Scores, State, Weighed
+from mdm.protocols import ModelSpec
+from mdm.state import Commit, Scores, Weighed
+from mdm.transfer import Array, to_host
 from torch import Tensor
 
 Line = dict[str, Any]
@@ -34,30 +36,28 @@ class StepEvent:
 
 @dataclass(frozen=True)
 class _Pending:
+    """A step's commit, or what was filled behind an end token in it; the tensors are still on the device."""
+
     rows: Sequence[Row]
     facts: Sequence[Line]
-    at: Tensor
-    where: Tensor
-    tokens: Tensor
-    entropy: Tensor | None
-    bypass: Tensor | None
-    confidence: Tensor | None = None
-    weighed: Weighed | None = None
+    columns: Mapping[str, Tensor]
+    filled: int | None = None
+    """the token that was filled in; None: a commit"""
 
 
 class Recorder:
-    """Collects steps on the device and brings them to the host when somebody needs them.
+    """Holds on to steps on the device; whoever transfers something takes them along.
 
     ``full``: the lines also say how confident the model was and what was weighed.
     """
 
-    def __init__(self, mask_id: int, on_step: Callable[[StepEvent], None] | None, *, full: bool = False) -> None:
-        self.mask_id = mask_id
+    def __init__(self, spec: ModelSpec, on_step: Callable[[StepEvent], None] | None, *, full: bool = False) -> None:
+        self.mask_id = spec.mask_id
         self.on_step = on_step
         self.full = full
         self._pending: list[_Pending] = []
 
-    def commit(self, rows: Sequence[Row], state: State, scores: Scores, where: Tensor, commit: Commit) -> None:
+    def commit(self, rows: Sequence[Row], scores: Scores, where: Tensor, commit: Commit) -> None:
         facts = [
             {
                 "row": row.row_id,
@@ -70,71 +70,70 @@ class Recorder:
         ]
         for row in rows:
             row.step += 1
-        detail = (scores.confidence, commit.weighed) if self.full else ()
-        self._add(_Pending(tuple(rows), facts, scores.at, where, commit.tokens, scores.entropy, commit.bypass, *detail))
+        columns = {"at": scores.at, "where": where, "tokens": commit.tokens, "entropy": scores.entropy}
+        if commit.bypass is not None:
+            columns["bypass"] = commit.bypass
+        if self.full:
+            columns["confidence"] = scores.confidence
+            if commit.weighed is not None:
+                columns |= {f"weighed.{f.name}": getattr(commit.weighed, f.name) for f in fields(Weighed)}
+        self._pending.append(_Pending(tuple(rows), facts, columns))
 
-    def fill(self, rows: Sequence[Row], state: State, fills: Tensor, tokens: Tensor) -> None:
+    def fill(self, rows: Sequence[Row], fills: Tensor, token: int) -> None:
+        """``fills`` bool ``[B, L]``: what was filled in the step that was just committed, with ``token``."""
         facts = [{"row": row.row_id, "step": row.step - 1, "candidates": 0, "forwards": 0, "rows": 0} for row in rows]
-        at = state.positions.expand_as(fills)
-        self._add(_Pending(tuple(rows), facts, at, fills, tokens, None, None))
+        self._pending.append(_Pending(tuple(rows), facts, {"where": fills}, token))
 
-    def _add(self, pending: _Pending) -> None:
-        self._pending.append(pending)
-        if self.on_step is not None:
-            self.on_step(StepEvent(tuple(self.flush())))
+    def take(self, *more: Tensor) -> list[Array]:
+        """``more`` on the host; what is pending comes in the same transfer, and is written into the rows' traces."""
+        pending, self._pending = self._pending, []
+        tensors = [*more, *(t for item in pending for t in item.columns.values())]
+        arrays = to_host(tensors) if tensors else []
+        found, rest = arrays[: len(more)], iter(arrays[len(more) :])
+        for item in pending:
+            lines = self._lines(item, {name: next(rest) for name in item.columns})
+            if self.on_step is not None:
+                self.on_step(StepEvent(tuple(lines)))
+        return found
 
-    def flush(self) -> list[Line]:
-        """Write what is pending into the rows' traces."""
-        added = []
-        for item in self._pending:
-            fill = item.entropy is None
-            at, where, tokens = item.at.tolist(), item.where.tolist(), item.tokens.tolist()
-            entropy = item.entropy.tolist() if item.entropy is not None else None
-            bypass = item.bypass.tolist() if item.bypass is not None else None
-            confidence = item.confidence.tolist() if item.confidence is not None else None
-            weighed = _candidates(item.weighed, at) if item.weighed is not None else None
-            for b, (row, facts) in enumerate(zip(item.rows, item.facts, strict=True)):
-                chosen = [k for k, w in enumerate(where[b]) if w]
-                if fill and not chosen:
-                    continue
-                ids = [tokens[b][k] for k in chosen]
-                kind = "fill" if fill else "bypass" if bypass and bypass[b] else "commit"
-                if ids and all(t == self.mask_id for t in ids):
-                    kind = "remask"
-                line: Line = {
-                    "row": facts["row"],
-                    "step": facts["step"],
-                    "positions": [at[b][k] for k in chosen],
-                    "tokens": ids,
-                    "entropy": [entropy[b][k] if entropy else 0.0 for k in chosen],
-                    "kind": kind,
-                    "candidates": facts["candidates"],
-                    "forwards": facts["forwards"],
-                    "rows": facts["rows"],
-                }
-                if self.full:
-                    line["confidence"] = [confidence[b][k] if confidence else 1.0 for k in chosen]
-                    line["weighed"] = weighed[b] if weighed else []
-                row.trace.append(line)
-                added.append(line)
-        self._pending.clear()
+    def _lines(self, item: _Pending, columns: Mapping[str, Array]) -> list[Line]:
+        fill, added = item.filled is not None, []
+        for b, (row, facts) in enumerate(zip(item.rows, item.facts, strict=True)):
+            column = {name: values[b] for name, values in columns.items()}
+            chosen = column["where"].nonzero()[0]
+            if fill and not len(chosen):
+                continue
+            ids = [item.filled] * len(chosen) if fill else column["tokens"][chosen].tolist()
+            kind = "fill" if fill else "bypass" if column.get("bypass") else "commit"
+            if ids and all(t == self.mask_id for t in ids):
+                kind = "remask"
+            line: Line = {
+                "row": facts["row"],
+                "step": facts["step"],
+                "positions": (chosen if fill else column["at"][chosen]).tolist(),
+                "tokens": ids,
+                "entropy": [0.0] * len(ids) if fill else column["entropy"][chosen].tolist(),
+                "kind": kind,
+                "candidates": facts["candidates"],
+                "forwards": facts["forwards"],
+                "rows": facts["rows"],
+            }
+            if self.full:
+                line["confidence"] = [1.0] * len(ids) if fill else column["confidence"][chosen].tolist()
+                line["weighed"] = _weighed(column) if "weighed.where" in column else []
+            row.write(line)
+            added.append(line)
         return added
 
 
-def _candidates(weighed: Weighed, at: list[list[int]]) -> list[list[Line]]:
-    """Of each row the candidates that were compared."""
-    columns = (weighed.where, weighed.valid, weighed.value, weighed.cost, weighed.uncertainty)
-    where, valid, value, cost, uncertainty = (column.tolist() for column in columns)
+def _weighed(column: Mapping[str, Array]) -> list[Line]:
+    """The candidates of a row that were compared."""
     return [
-        [
-            {
-                "positions": [at[b][k] for k, w in enumerate(where[b][n]) if w],
-                "J": value[b][n],
-                "C": cost[b][n],
-                "H": uncertainty[b][n],
-            }
-            for n, compared in enumerate(valid[b])
-            if compared
-        ]
-        for b in range(len(at))
+        {
+            "positions": column["at"][column["weighed.where"][n]].tolist(),
+            "J": column["weighed.value"][n].item(),
+            "C": column["weighed.cost"][n].item(),
+            "H": column["weighed.uncertainty"][n].item(),
+        }
+        for n in column["weighed.valid"].nonzero()[0]
     ]

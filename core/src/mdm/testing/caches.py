@@ -243,7 +243,7 @@ def _logits(model: Model, state: State, row: int, length: int) -> Tensor:
 
 
 def _engine(model: Model, sampler: Looking, cache: Any) -> Engine:
-    return Engine(model, sampler, cache, Settings(block_length=BLOCK), on_finish=lambda row, tokens: None)
+    return Engine(model, sampler, cache, Settings(block_length=BLOCK), on_finish=lambda row: None)
 
 
 def _kept(engine: Engine) -> list[Tensor]:

@@ -1,0 +1,25 @@
+"""From the device to the host: everything that waits goes in one transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Array = Any
+"""A numpy array, indexed and shaped as its tensor was."""
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[Array]:
+    """``tensors`` of any shapes and dtypes that numpy has, bit by bit as they are, in one transfer."""
+    flat = [t.reshape(-1).view(torch.uint8) for t in tensors]
+    data = (torch.cat(flat) if len(flat) > 1 else flat[0]).numpy(force=True)
+    arrays, begin = [], 0
+    for tensor, part in zip(tensors, flat, strict=True):
+        end = begin + part.numel()
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        arrays.append(data[begin:end].view(dtype).reshape(tensor.shape))
+        begin = end
+    return arrays
