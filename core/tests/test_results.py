@@ -12,16 +12,8 @@ import pytest
 from mdm import files, results
 from mdm.config import RunConfig
 from mdm.errors import MdmError
-from mdm.results import Arm, Outcome
-
-
-def outcome(index: int, right: float = 1.0, **changes) -> Outcome:
-    fields = {
-        "id": f"e{index}", "index": index, "repeat": 0, "row": index, "digest": "d", "prompt": "p", "completion": "c",
-        "metrics": {"ok": right}, "tokens": 4, "cumulative_entropy": 0.1 * index, "forwards": 4, "rows": 9,
-        "seconds": 0.5,
-    }  # fmt: skip
-    return Outcome(**{**fields, **changes})
+from mdm.results import Arm
+from outcomes import outcome
 
 
 def lines(path):
@@ -178,6 +170,15 @@ def test_changed_data_is_refused(tmp_path):
     enter(tmp_path, RunConfig(data="x.csv"), {"data_sha256": "1"})
     with pytest.raises(MdmError, match="begun with other data: .*x.csv has changed"):
         enter(tmp_path, RunConfig(data="x.csv"), {"data_sha256": "2"})
+
+
+def test_the_same_data_under_another_name_is_taken_up(tmp_path):
+    enter(tmp_path, RunConfig(data="x.csv"), {"data_sha256": "1"})
+    enter(tmp_path, RunConfig(data="elsewhere/../link.csv"), {"data_sha256": "1"})
+    with pytest.raises(MdmError, match="holds another run: data is .*x.csv there, .*y.csv here"):
+        enter(tmp_path, RunConfig(data="y.csv"), {"data_sha256": "2"})
+    with pytest.raises(MdmError, match="data is .*x.csv there, None here"):
+        enter(tmp_path, RunConfig())
 
 
 def test_strange_folders_are_refused(tmp_path):

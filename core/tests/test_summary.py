@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from mdm.results import Outcome
 from mdm.summary import summarise, wilson
-
-
-def outcome(index: int, right: float = 1.0, **changes) -> Outcome:
-    fields = {
-        "id": f"e{index}", "index": index, "repeat": 0, "row": index, "digest": "d", "prompt": "p", "completion": "c",
-        "metrics": {"ok": right}, "tokens": 4, "cumulative_entropy": 0.1 * index, "forwards": 4, "rows": 9,
-        "seconds": 0.5,
-    }  # fmt: skip
-    return Outcome(**{**fields, **changes})
+from outcomes import outcome
 
 
 @pytest.mark.parametrize(
