@@ -1,13 +1,14 @@
 """Prefix and dual caches (Fast-dLLM, arXiv:2505.22618): what is recomputed inside a block.
 
 Both refresh with a full forward when a row enters a block, and use that forward's own scores. On full-attention
-models both are approximate: kept keys and values are those of the block's start.
+models both are approximate: kept keys and values are those of the last refresh.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from mdm.protocols import ModelSpec, NoOptions
 from mdm.state import Plan, State
 from pydantic import BaseModel, Field
@@ -15,9 +16,13 @@ from torch import Tensor
 
 
 class KVOptions(NoOptions):
-    """How long kept keys and values are used."""
+    """When kept keys and values are computed anew."""
 
-    refresh: int | None = Field(None, ge=1, description="also refresh after this many steps inside a block")
+    refresh: Annotated[int, Field(ge=1)] | Literal["block", "never"] = Field(
+        "block",
+        description="full forwards: 'block', one where each block begins; a number, also after so many steps inside a "
+        "block; 'never', only the first, and where a block begins the block before it is recomputed beside it",
+    )
 
 
 class _BlockCache:
@@ -32,12 +37,25 @@ class _BlockCache:
         raise AssertionError(f"{type(self).__name__} defines no window")
 
     def plan(self, state: State, spec: ModelSpec) -> Plan:
-        window = self.window(state)
-        refresh = state.entered
-        if self.options.refresh:
-            refresh = refresh | (state.block_step % self.options.refresh == 0)
-        whole = refresh[:, None]
-        return Plan(query=(state.real & whole) | (window & ~whole), write=state.real & whole, window=window)
+        window, refresh = self.window(state), self.options.refresh
+        if refresh == "never":
+            # The tokens of the block just left were never run as tokens: what is kept of them are masks.
+            begins = (state.entered & (state.step == 0))[:, None]
+            anew = torch.where(begins, state.real, window | _left(state)) & state.entered[:, None]
+        else:
+            due = state.entered if refresh == "block" else state.entered | (state.block_step % refresh == 0)
+            anew = state.real & due[:, None]
+        return Plan(query=torch.where(anew.any(1, keepdim=True), anew, window), write=anew, window=window)
+
+
+def _left(state: State) -> Tensor:
+    """bool ``[B, L]``: the block that holds the last position decoded before the row's current block."""
+    before = state.slots & (state.positions < state.span[:, :1])
+    last = torch.where(before, state.positions, -1).amax(1, keepdim=True)
+    block = (torch.searchsorted(state.starts, last, right=True) - 1).clamp(0, state.starts.shape[1] - 2)
+    at = state.positions
+    inside = (at >= state.starts.gather(1, block)) & (at < state.starts.gather(1, block + 1))
+    return inside & state.real & (last >= 0)
 
 
 class Prefix(_BlockCache):
