@@ -1,0 +1,64 @@
+"""Accuracy and cost of each refresh policy, as Markdown for benchmarks.md: ``python docs/make_refresh.py``.
+
+A run counts forwards and rows, which are the same under every policy; what a cache saves is row-tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from itertools import islice
+
+from mdm import api, registry
+from mdm.counters import counting
+from mdm.run import encode
+
+CASES = {
+    "sudoku, generated, one block of 16": ("sudoku", {"mode": "generate"}, 16),
+    "sudoku, generated, blocks of 4": ("sudoku", {"mode": "generate"}, 4),
+    "equations, one block": ("equations", {}, 16),
+}
+POLICIES = [("none", ""), *((cache, policy) for cache in ("prefix", "dual") for policy in ("block", 4, 2, 1, "never"))]
+COLUMNS = ("task", "cache", "refresh", "accuracy", "cum. entropy", "forwards", "rows", "row-tokens")
+
+
+def measured(case: str, cache: str, refresh: int | str, sampler: str, limit: int) -> list[str]:
+    """One row of the table."""
+    name, options, block_length = CASES[case]
+    plugin = registry.resolve("task", name)
+    task = plugin(plugin.Options(**options))
+    model = api.load_model("tiny", device="cpu")
+    examples = list(islice(task.examples(seed=0), limit))
+    prompts = [task.prompt(example, model.spec.prompt_style) for example in examples]
+    canvases = [encode(model, prompt) for prompt in prompts]
+    with counting(model, operations=False) as counts:
+        results = api.decode(
+            model, [ids for ids, _ in canvases], sampler, cache=cache,
+            cache_options={"refresh": refresh} if refresh else None, block_length=block_length,
+            gen_length=[prompt.gen_length for prompt in prompts], batch_size=50,
+        )  # fmt: skip
+    right = sum(
+        task.grade(example, model.decode(result.sequence[context:]))["accuracy"]
+        for example, result, (_, context) in zip(examples, results, canvases, strict=True)
+    )
+    entropy, forwards, rows = (
+        sum(getattr(result, key) for result in results) / limit for key in ("cumulative_entropy", "forwards", "rows")
+    )
+    costs = f"{entropy:.3f}", f"{forwards:.1f}", f"{rows:.1f}", f"{counts.positions / limit:.0f}"
+    return [case, cache, str(refresh), f"{right / limit:.1%}", *costs]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--limit", type=int, default=300, help="examples a row")
+    parser.add_argument("--sampler", default="info-gain")
+    given = parser.parse_args(arguments)
+    print("|", " | ".join(COLUMNS), "|")
+    print("|---|---|---|", "---:|" * 5, sep="")
+    for case in CASES:
+        for cache, refresh in POLICIES:
+            print("|", " | ".join(measured(case, cache, refresh, given.sampler, given.limit)), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
