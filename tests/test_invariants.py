@@ -142,7 +142,7 @@ class Counted:
 
     def __init__(self, model, monkeypatch):
         self.calls, self.head_rows = [], 0
-        hidden, head = model.hidden, model.head
+        hidden, head, part = model.hidden, model.head, model.head_part
 
         def counted_hidden(tokens, *args, **kwargs):
             self.calls.append(tuple(tokens.shape))
@@ -152,8 +152,13 @@ class Counted:
             self.head_rows += states.shape[:-1].numel()
             return head(states)
 
+        def counted_part(states, first, end):
+            self.head_rows += states.shape[:-1].numel() if first == 0 else 0
+            return part(states, first, end)
+
         monkeypatch.setattr(model, "hidden", counted_hidden)
         monkeypatch.setattr(model, "head", counted_head)
+        monkeypatch.setattr(model, "head_part", counted_part)
 
 
 def test_info_gain_costs_one_model_call_a_step(model, monkeypatch):

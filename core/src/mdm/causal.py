@@ -26,9 +26,8 @@ class Chooser:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         temperature = self.settings.temperature
-        logits = self.settings.rules(scores.float(), lambda: input_ids)
-        noise = self.draws.token_gumbel(self.at, logits.shape[1]) if temperature else None
-        stats = statistics(logits, temperature=temperature, noise=noise)
+        logits = self.settings.rules(scores, lambda: input_ids)
+        stats = statistics(logits, temperature=temperature, keys=self.draws.token_keys(self.at))
         self.entropies.append(stats.entropy)
         self.draws, self.at = self.draws.later(), self.at + 1
         return torch.full_like(scores, -torch.inf).scatter(1, stats.token[:, None], 0.0)

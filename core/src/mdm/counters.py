@@ -184,7 +184,7 @@ def _model_calls(model: Model | None, mode: _Mode) -> Iterator[None]:
     if model is None:
         yield
         return
-    counts, hidden, head = mode.counts, model.hidden, model.head
+    counts, hidden, head, head_part = mode.counts, model.hidden, model.head, model.head_part
 
     def inside(method: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         mode.in_model += 1
@@ -203,5 +203,13 @@ def _model_calls(model: Model | None, mode: _Mode) -> Iterator[None]:
         counts.head_rows += states.shape[:-1].numel()
         return inside(head, states)
 
-    with patch.object(model, "hidden", counted_hidden), patch.object(model, "head", counted_head):
+    def counted_part(states: Tensor, first: int, end: int) -> Tensor:
+        counts.head_rows += states.shape[:-1].numel() if first == 0 else 0
+        return inside(head_part, states, first, end)
+
+    with (
+        patch.object(model, "hidden", counted_hidden),
+        patch.object(model, "head", counted_head),
+        patch.object(model, "head_part", counted_part),
+    ):
         yield

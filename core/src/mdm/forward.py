@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mdm.kv import Slots, Store
+from mdm.readout import Readout
 from mdm.rng import Draws
 from mdm.rules import LogitRules
-from mdm.scoring import CHUNK_ELEMENTS, Stats, statistics
 from mdm.state import Scores, State
 from torch import Tensor
 
@@ -48,16 +48,15 @@ class Scorer:
         max_rows: int | None = None,
         held: bool = False,
         logits: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.model = model
-        self.rules = rules
         self.grid = grid
-        self.guidance = guidance
-        self.temperature = temperature
         self.max_rows = max_rows
-        self.held = held
-        self.logits = logits
-        self.guises = 2 if guidance else 1
+        self.readout = Readout(
+            model, rules, guidance=guidance, temperature=temperature, held=held, logits=logits, compiled=compiled
+        )
+        self.guises = self.readout.guises
         self.store: Store | None = None
 
     def keep(self, rows: int, length: int) -> None:
@@ -107,7 +106,9 @@ class Scorer:
                     state, rows[cut], tokens[cut], lengths[cut], read[cut], counts[cut], width, draws, cut, part_query
                 )
             )
-        merged: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        merged: dict[str, Any] = parts[0]
+        if len(parts) > 1:
+            merged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return Scores(unseen=unseen, log_vocabulary=self.model.log_vocabulary, **merged)
 
     def _part(
@@ -132,7 +133,7 @@ class Scorer:
             source = place[row, source]
         picked = hidden[row[:, None] * self.guises + torch.arange(self.guises, device=row.device), source[:, None]]
         keyed = Draws(draws.seed, draws.row_id[cut][row], draws.step[cut][row])
-        stats = self.statistics(picked, tokens, row, at, keyed)
+        stats = self.readout(picked, tokens, row, at, keyed)
         # From the flat list of positions that are read back to one line a row.
         column = (read.cumsum(1) - 1)[row, at]
         grid = row * width + column
@@ -143,52 +144,22 @@ class Scorer:
             return out.view(len(counts), width, *values.shape[1:])
 
         found = {f.name: line(v) for f in fields(stats) if (v := getattr(stats, f.name)) is not None}
-        if self.temperature > 0:
+        if self.readout.temperature > 0:
             found["features"] = line(picked)
         filled = torch.arange(width, device=row.device) < read.sum(1, keepdim=True)
         return {"at": line(at), "valid": filled, **found}
 
-    def statistics(
-        self, hidden: Tensor, tokens: Tensor, row: Tensor, at: Tensor, draws: Draws, candidate: int = 0
-    ) -> Stats:
-        """Statistics ``[T]`` of hidden states ``[T, guises, D]``; ``row`` ``[T]`` indexes ``tokens`` ``[R, L]``."""
-        spec = self.model.spec
-        count = max(hidden.shape[0], 1)
-        chunks = -(-count * spec.vocab_size * self.guises // CHUNK_ELEMENTS)
-        size = -(-count // chunks)
-        parts = []
-        for lo in range(0, count, size):
-            cut = slice(lo, lo + size)
-            logits = self.model.head(hidden[cut].flatten(0, 1)).view(-1, self.guises, spec.vocab_size)
-            merged = logits[:, 0].float()
-            if self.guises == 2:
-                blind = logits[:, 1].float()
-                merged = blind + (self.guidance + 1) * (merged - blind)
-            merged = self.rules(merged, lambda cut=cut: tokens[row[cut]])  # type: ignore[misc]
-            noise = None
-            if self.temperature > 0:
-                keyed = Draws(draws.seed, draws.row_id[cut], draws.step[cut])
-                noise = keyed.token_gumbel(at[cut], spec.vocab_size, candidate)
-            stats = statistics(merged, temperature=self.temperature, noise=noise, never=spec.mask_id)
-            if self.held:
-                mine = merged.gather(1, tokens[row[cut], at[cut]][:, None])[:, 0]
-                stats = replace(stats, held=(mine - merged.logsumexp(-1)).exp())
-            parts.append(replace(stats, logits=merged) if self.logits else stats)
-        return Stats.cat(parts)
-
     def redrawn(self, state: State, scores: Scores, draws: Draws, candidates: int) -> tuple[Tensor, Tensor]:
         """Tokens and confidences ``[B, N, K]``: candidate 0 as scored, the others with draws of their own."""
         assert scores.features is not None
-        width = scores.at.shape[1]
-        row = torch.arange(scores.at.shape[0], device=scores.at.device).repeat_interleave(width)
-        hidden, at = scores.features.flatten(0, 1), scores.at.flatten()
-        keyed = Draws(draws.seed, draws.row_id[row], draws.step[row])
-        tokens, confidences = [scores.token], [scores.confidence]
-        for candidate in range(1, candidates):
-            stats = self.statistics(hidden, state.tokens, row, at, keyed, candidate)
-            tokens.append(stats.token.view(-1, width))
-            confidences.append(stats.confidence.view(-1, width))
-        return torch.stack(tokens, 1), torch.stack(confidences, 1)
+        rows, width = scores.at.shape
+        row = torch.arange(rows, device=scores.at.device).repeat_interleave(width)
+        drawn = self.readout.draws(
+            scores.features.flatten(0, 1), state.tokens, row, scores.at.flatten(), draws.rows(row),
+            torch.arange(1, candidates, device=row.device),
+        )  # fmt: skip
+        tokens, confidences = (d.view(rows, width, -1).transpose(1, 2) for d in drawn)
+        return torch.cat([scores.token[:, None], tokens], 1), torch.cat([scores.confidence[:, None], confidences], 1)
 
     def _hidden(
         self, state: State, rows: Tensor, tokens: Tensor, lengths: Sequence[int], query: Query | None

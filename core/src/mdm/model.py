@@ -74,6 +74,19 @@ class Model:
         logits: Tensor = self.lm_head(hidden)
         return logits
 
+    @property
+    def head_is_matrix(self) -> bool:
+        """Whether ``head_part`` is to be had: a plain linear head, neither quantized nor hooked into."""
+        head = self.lm_head
+        hooked = head._forward_hooks or head._forward_pre_hooks
+        return type(head) is nn.Linear and not hooked and type(self).head is Model.head
+
+    def head_part(self, hidden: Tensor, first: int, end: int) -> Tensor:
+        """Logits ``[..., end - first]`` of the tokens from ``first`` on."""
+        head = self.lm_head
+        assert isinstance(head, nn.Linear)
+        return nn.functional.linear(hidden, head.weight[first:end], None if head.bias is None else head.bias[first:end])
+
     @torch.inference_mode()
     def score_logits(self, tokens: Tensor, block_length: int | None = None, positions: Tensor | None = None) -> Tensor:
         """Plain full-forward logits ``[B, L, V]`` of unpadded ``tokens`` ``[B, L]``; row i predicts position i.

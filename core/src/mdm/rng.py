@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 # splitmix64 (Steele, Lea & Flood 2014), as signed 64-bit constants; products wrap.
-_GOLDEN = -7046029254386353131
-_MIX_1 = -4658895280553007687
-_MIX_2 = -7723592293110705685
+GOLDEN = -7046029254386353131
+MIX_1 = -4658895280553007687
+MIX_2 = -7723592293110705685
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
@@ -24,18 +24,18 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift(x, 30)) * _MIX_1
-    x = (x ^ _shift(x, 27)) * _MIX_2
+    x = (x ^ _shift(x, 30)) * MIX_1
+    x = (x ^ _shift(x, 27)) * MIX_2
     return x ^ _shift(x, 31)
 
 
 def _absorb(state: Tensor, key: Tensor | int) -> Tensor:
-    return _mix((state ^ key) + _GOLDEN)
+    return _mix((state ^ key) + GOLDEN)
 
 
 def mixed(first: Tensor, second: Tensor) -> Tensor:
     """A hash of pairs, int64, shaped as the two broadcast."""
-    return _absorb(_mix(first + _GOLDEN), second)
+    return _absorb(_mix(first + GOLDEN), second)
 
 
 def _unit(state: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Draws:
         return torch.where(turn == 0, self.row_id, fresh)
 
     def _keys(self, purpose: str, at: Tensor, candidate: Tensor | int) -> Tensor:
-        state = _absorb(_mix(self.row_id + _GOLDEN), self.seed)
+        state = _absorb(_mix(self.row_id + GOLDEN), self.seed)
         state = _absorb(_absorb(state, self.step), crc32(purpose.encode()))
         state = state.view(-1, *([1] * (at.dim() - 1)))
         return _absorb(_absorb(state, candidate), at)
@@ -90,10 +90,14 @@ class Draws:
         """Standard Gumbel noise, one for each position; shapes as ``uniform``."""
         return _gumbel(self._keys(purpose, at, candidate))
 
-    def token_gumbel(self, at: Tensor, vocabulary: int, candidate: Tensor | int = 0) -> Tensor:
-        """Standard Gumbel noise ``[..., V]`` over the tokens of each position in ``at``."""
-        keys = self._keys("token", at, candidate)
-        return _gumbel(_absorb(keys[..., None], torch.arange(vocabulary, device=at.device)))
+    def token_keys(self, at: Tensor, candidate: Tensor | int = 0) -> Tensor:
+        """int64, shaped as ``at``: what ``token_gumbel`` makes the noise of each position from."""
+        return self._keys("token", at, candidate)
+
+
+def token_gumbel(keys: Tensor, tokens: Tensor) -> Tensor:
+    """Standard Gumbel noise of ``tokens`` at the positions of ``keys``, shaped as the two broadcast."""
+    return _gumbel(_absorb(keys, tokens))
 
 
 def _gumbel(state: Tensor) -> Tensor:

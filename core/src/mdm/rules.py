@@ -25,8 +25,28 @@ class LogitRules:
     allowed: tuple[tuple[int, int], ...] | None = None
     processors: Sequence[Processor] = ()
 
-    def __call__(self, logits: Tensor, canvas: Callable[[], Tensor]) -> Tensor:
-        """Logits ``[T, V]`` after the rules; ``canvas`` gives the ids ``[T, L]`` that each row of logits belongs to."""
+    def within(self, start: int, stop: int) -> LogitRules:
+        """The same rules for logits of the tokens ``[start, stop)`` alone, which processors cannot see."""
+        assert not self.processors
+        allowed = self.allowed
+        if allowed is not None:
+            clipped = ((max(a, start) - start, min(b, stop) - start) for a, b in allowed)
+            allowed = tuple((a, b) for a, b in clipped if a < b)
+            if (0, stop - start) in allowed:
+                allowed = None
+        return LogitRules(
+            {token - start: amount for token, amount in self.penalties.items() if start <= token < stop},
+            tuple(token - start for token in self.suppressed if start <= token < stop),
+            allowed,
+        )
+
+    def __call__(self, logits: Tensor, canvas: Callable[[], Tensor] | None) -> Tensor:
+        """Logits ``[T, V]`` after the rules, float32 where there are any.
+
+        ``canvas`` gives the ids ``[T, L]`` that each row of logits belongs to; only processors ask for it.
+        """
+        if self.penalties or self.suppressed or self.allowed is not None or self.processors:
+            logits = logits.float()
         if self.penalties:
             ids = torch.tensor(list(self.penalties), device=logits.device)
             amounts = torch.tensor(list(self.penalties.values()), device=logits.device, dtype=logits.dtype)
@@ -39,5 +59,6 @@ class LogitRules:
                 outside[start:stop] = False
             logits = logits.masked_fill(outside, -torch.inf)
         for processor in self.processors:
+            assert canvas is not None
             logits = processor(canvas(), logits)
         return logits

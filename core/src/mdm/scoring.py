@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
+from mdm.tiles import Draw, Tiles, joined, summed
 from torch import Tensor
 
-CHUNK_ELEMENTS = 1 << 24
-"""Logits made by one call of the head: enough rows for a matrix product to pay, 64 MB in float32."""
 CACHE_ELEMENTS = 1 << 19
 """Logits worked on at a time on a CPU, so that what a pass leaves behind is still in its cache for the next."""
-TILE = 256
-"""Logits of which the largest is kept on the way to the two largest of a row."""
 
 
 @dataclass(frozen=True)
@@ -42,80 +40,120 @@ class Stats:
         return Stats(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
 
 
+class Reading:
+    """Rows of logits on their way to statistics, their vocabulary added in order, in one piece or in several.
+
+    Args:
+        draw: how tokens are drawn, the first of its draws being the one that is scored; None takes the largest logit.
+        never: a token (the mask) that keeps its probability but is not chosen.
+        held: int64 ``[T]``, tokens whose probability is wanted.
+        keep: whether the statistics carry the logits, which are added in one piece then.
+        compiled: see ``mdm.tiles.summed``.
+    """
+
+    def __init__(
+        self,
+        draw: Draw | None = None,
+        *,
+        never: int | None = None,
+        held: Tensor | None = None,
+        keep: bool = False,
+        compiled: bool = False,
+    ) -> None:
+        self.draw, self.never, self.held, self.keep, self.compiled = draw, never, held, keep, compiled
+        self.tiles: list[Tiles] = []
+        self.held_logits: list[Tensor] = []
+        self.logits: Tensor | None = None
+
+    def add(self, logits: Tensor, first: int = 0) -> None:
+        """Add the tokens from ``first`` on, ``[T, V']``."""
+        self.tiles += summed(logits, first, self.draw, compiled=self.compiled)
+        if self.keep:
+            self.logits = logits.float()
+        if self.held is not None:
+            at = (self.held - first)[:, None]
+            inside = (at >= 0) & (at < logits.shape[1])
+            found = logits.gather(1, at.clamp(0, logits.shape[1] - 1)).float()
+            self.held_logits.append(found.where(inside, -torch.inf)[:, 0])
+
+    def draws(self) -> tuple[Tensor, Tensor]:
+        """Tokens and their confidences, ``[T, N]``."""
+        tiles = joined(self.tiles)
+        token = tiles.drawn[:, 0]
+        weight = torch.where(token == tiles.best[:, 0, :1], 1.0, (tiles.logit[:, 0] - tiles.top[:, 0, :1]).exp())
+        return token, weight / (1 + tiles.rest)
+
+    def stats(self) -> Stats:
+        """Statistics of the rows, the whole vocabulary having been added.
+
+        With z = logits - max, e = exp(z) and r = the sum of e without the maximum's own 1, everything near certainty
+        is a function of the small number r: confidence 1 / (1 + r), log-odds -log r and entropy
+        log1p(r) - sum(e z) / (1 + r).
+        """
+        tiles = joined(self.tiles)
+        (largest, second), best = tiles.top[:, 0].unbind(-1), tiles.best[:, 0]
+        rest, fall = tiles.rest[:, 0], tiles.fall[:, 0]
+        total = 1 + rest
+        token, logit = best[:, 0], largest
+        if self.draw is not None:
+            token, logit = tiles.drawn[:, 0, 0], tiles.logit[:, 0, 0]
+        elif self.never is not None:
+            taken = token == self.never
+            token, logit = torch.where(taken, best[:, 1], token), torch.where(taken, second, logit)
+        is_best = token == best[:, 0]
+        weight = torch.where(is_best, 1.0, (logit - largest).exp())
+        ratio = (second - largest).exp()
+        tiny = torch.finfo(torch.float32).tiny
+        held = None
+        if self.held is not None:
+            held = (torch.stack(self.held_logits).amax(0) - largest).exp() / total
+        return Stats(
+            token=token,
+            confidence=weight / total,
+            log_odds=weight.clamp_min(tiny).log() - torch.where(is_best, rest, total - weight).clamp_min(tiny).log(),
+            entropy=(torch.log1p(rest) - fall / total).clamp_min(0.0),
+            margin=(1 - ratio) / total,
+            margin_rank=torch.log1p(rest) - (rest + ratio).clamp_min(tiny).log(),
+            held=held,
+            logits=self.logits,
+        )
+
+
+def readings(
+    logits: Tensor,
+    draw: Draw | None = None,
+    *,
+    never: int | None = None,
+    held: Tensor | None = None,
+    keep: bool = False,
+    compiled: bool = False,
+) -> Iterator[Reading]:
+    """Readings of ``logits`` ``[T, V]``, of as many rows at a time as suit the device."""
+    count, vocabulary = logits.shape
+    size = max(1, CACHE_ELEMENTS // vocabulary) if logits.device.type == "cpu" else max(1, count)
+    for lo in range(0, max(count, 1), size):
+        cut = slice(lo, lo + size)
+        part = draw and draw._replace(keys=draw.keys[cut])
+        mine = None if held is None else held[cut]
+        reading = Reading(part, never=never, held=mine, keep=keep, compiled=compiled)
+        reading.add(logits[cut])
+        yield reading
+
+
 def statistics(
-    logits: Tensor, *, temperature: float = 0.0, noise: Tensor | None = None, never: int | None = None
+    logits: Tensor, *, temperature: float = 0.0, keys: Tensor | None = None, never: int | None = None
 ) -> Stats:
     """Statistics of ``logits`` ``[T, V]``.
 
-    The token is the argmax, or with ``temperature`` > 0 the Gumbel-max draw of softmax(logits / temperature) with
-    standard Gumbel ``noise`` ``[T, V]``. Confidence, entropy and margin are those of softmax(logits) at temperature 1.
-    The token ``never`` (the mask) keeps its probability but is not chosen.
-
-    With z = logits - max, e = exp(z) and r = the sum of e without the maximum's own 1, everything near certainty is
-    a function of the small number r: confidence 1 / (1 + r), log-odds -log r, entropy log1p(r) - sum(e z) / (1 + r).
+    The token is the argmax, or with ``temperature`` > 0 the Gumbel-max draw of softmax(logits / temperature) with the
+    noise that ``keys`` ``[T]`` (``Draws.token_keys``) stand for. Confidence, entropy and margin are those of
+    softmax(logits) at temperature 1. The token ``never`` (the mask) keeps its probability but is not chosen.
     """
-    count, vocabulary = logits.shape
-    size = max(1, CACHE_ELEMENTS // vocabulary) if logits.device.type == "cpu" else max(1, count)
-    parts = []
-    for lo in range(0, max(count, 1), size):
-        cut = slice(lo, lo + size)
-        parts.append(_statistics(logits[cut], temperature, None if noise is None else noise[cut], never))
-    return Stats.cat(parts)
-
-
-def _statistics(logits: Tensor, temperature: float, noise: Tensor | None, never: int | None) -> Stats:
-    x = logits.float()
-    top, best = top_two(x)
-    first = best[:, :1]
-    # A token at -inf weighs nothing: 0 * -inf would be nan.
-    z = (x - top[:, :1]).clamp_(min=-1e30)
-    e = z.exp().scatter_(1, first, 0.0)
-    rest = e.sum(-1)
-    total = 1 + rest
-    token = first[:, 0]
+    draw = None
     if temperature > 0:
-        assert noise is not None
-        noisy = torch.add(noise, x, alpha=1 / temperature)
-        if never is not None:
-            noisy[:, never] = -torch.inf
-        token = noisy.argmax(-1)
-    elif never is not None:
-        token = torch.where(token == never, best[:, 1], token)
-    is_best = token == best[:, 0]
-    weight = torch.where(is_best, 1.0, e.gather(1, token[:, None])[:, 0])
-    entropy = torch.log1p(rest) - e.mul_(z).sum(-1) / total
-    second = (top[:, 1] - top[:, 0]).exp()
-    tiny = torch.finfo(torch.float32).tiny
-    return Stats(
-        token=token,
-        confidence=weight / total,
-        log_odds=weight.clamp_min(tiny).log() - torch.where(is_best, rest, total - weight).clamp_min(tiny).log(),
-        entropy=entropy.clamp_min(0.0),
-        margin=(1 - second) / total,
-        margin_rank=torch.log1p(rest) - (rest + second).clamp_min(tiny).log(),
-    )
-
-
-def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The two largest of each row of ``x`` ``[T, V]`` and where they are, ``[T, 2]`` each.
-
-    The largest of a tile is a vectorised reduction, which ``topk`` over a vocabulary is not (25 times slower on a CPU).
-    The two largest lie in the two tiles with the largest maxima, or in the tail that fills no tile.
-    """
-    count, vocabulary = x.shape
-    tiles = vocabulary // TILE
-    if x.device.type != "cpu" or tiles < 4:
-        top = x.topk(2, dim=-1)
-        return top.values, top.indices
-    whole = tiles * TILE
-    maxima = x[:, :whole].view(count, tiles, TILE).amax(-1)
-    near = maxima.topk(2, dim=-1).indices.sort(-1).values
-    within = torch.arange(TILE, device=x.device)
-    where = (near[..., None] * TILE + within).flatten(1)
-    if whole < vocabulary:
-        where = torch.cat([where, torch.arange(whole, vocabulary, device=x.device).expand(count, -1)], 1)
-    top = x.gather(1, where).topk(2, dim=-1)
-    return top.values, where.gather(1, top.indices)
+        assert keys is not None
+        draw = Draw(keys[:, None], temperature, never)
+    return Stats.cat([reading.stats() for reading in readings(logits, draw, never=never)])
 
 
 def ranks(key: Tensor, eligible: Tensor) -> Tensor:

@@ -60,10 +60,15 @@ class _Call:
     cache: Store | None = None
     slots: Slots | None = None
     states: Tensor | None = None
+    part: tuple[int, int] | None = None
+    """the tokens that a part of the head made logits of"""
 
     def again(self, model: Model) -> None:
         if self.states is not None:
-            model.head(self.states)
+            if self.part is None:
+                model.head(self.states)
+            else:
+                model.head_part(self.states, *self.part)
         else:
             assert self.tokens is not None and self.positions is not None
             if self.cache is not None and self.slots is not None:
@@ -92,7 +97,7 @@ def _measured(model: Model, case: Case, pairs: int) -> dict[str, Any]:
     with counting(model) as counts:
         case.decode(model, trace=False)
     calls = _recorded(model, case)
-    heads = [call.states for call in calls if call.states is not None]
+    heads = [call.states for call in calls if call.states is not None and not (call.part and call.part[0])]
     times: list[tuple[float, float, float]] = []
 
     def total() -> None:
@@ -138,7 +143,7 @@ def _measured(model: Model, case: Case, pairs: int) -> dict[str, Any]:
 def _recorded(model: Model, case: Case) -> list[_Call]:
     """The calls of one decode; a cache is cloned where it was written since the call before."""
     calls: list[_Call] = []
-    hidden, head = model.hidden, model.head
+    hidden, head, head_part = model.hidden, model.head, model.head_part
     clones: list[Store] = []
 
     def recorded_hidden(tokens: Tensor, positions: Tensor, *, mask: Tensor | None = None, cache: Any = None) -> Tensor:
@@ -154,7 +159,15 @@ def _recorded(model: Model, case: Case) -> list[_Call]:
         calls.append(_Call(states=states))
         return head(states)
 
-    with patch.object(model, "hidden", recorded_hidden), patch.object(model, "head", recorded_head):
+    def recorded_part(states: Tensor, first: int, end: int) -> Tensor:
+        calls.append(_Call(states=states, part=(first, end)))
+        return head_part(states, first, end)
+
+    with (
+        patch.object(model, "hidden", recorded_hidden),
+        patch.object(model, "head", recorded_head),
+        patch.object(model, "head_part", recorded_part),
+    ):
         case.decode(model, trace=False)
     return calls
 

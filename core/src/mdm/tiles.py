@@ -1,0 +1,180 @@
+"""A vocabulary taken tile by tile: what a tile leaves of rows of logits, and how tiles add up.
+
+One function of this file, or its twin for a GPU (``mdm.kernels``), is all that ever goes over a vocabulary. A tile is a
+fixed run of tokens, so that a row's numbers do not depend on what was computed beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from mdm.rng import token_gumbel
+from torch import Tensor
+
+TILE = 2048
+"""Tokens of a tile."""
+LANE = 256
+"""Logits of which the largest is kept on the way to the two largest of a tile."""
+LOWEST = -1e30
+"""In place of -inf in a difference: a token at -inf weighs nothing, and 0 * -inf would be nan."""
+
+
+class Tiles(NamedTuple):
+    """What S tiles leave of T rows of logits.
+
+    ``top`` and ``best`` ``[T, S, 2]``: the two largest logits and their tokens, ties to the lower token. With
+    z = logits - the largest and e = exp(z), ``rest`` ``[T, S]`` is the sum of e and ``fall`` ``[T, S]`` that of e z
+    (nats), both without the largest's own term: near certainty they keep the resolution that a sum of almost 1 has
+    lost. ``value``, ``drawn`` and ``logit`` ``[T, S, N]``: the largest of logits / temperature + Gumbel noise of N
+    draws, its token and that token's logit; N is 0 without a temperature.
+    """
+
+    top: Tensor
+    best: Tensor
+    rest: Tensor
+    fall: Tensor
+    value: Tensor
+    drawn: Tensor
+    logit: Tensor
+
+
+class Draw(NamedTuple):
+    """How tokens are drawn from rows of logits.
+
+    ``keys`` int64 ``[T, N]``: ``Draws.token_keys`` of N draws; the token ``never`` is not drawn.
+    """
+
+    keys: Tensor
+    temperature: float
+    never: int | None
+
+
+def summed(logits: Tensor, first: int = 0, draw: Draw | None = None, *, compiled: bool = False) -> list[Tiles]:
+    """Tiles of ``logits`` ``[T, V']``, whose tokens are those from ``first`` on."""
+    if logits.device.type == "cuda" and (kernel := _kernel()):
+        return [kernel(logits, first, draw)]
+    count, width = logits.shape
+    whole = width // TILE * TILE
+    cuts = [slice(0, whole), slice(whole, width)]
+    return [
+        _summed(logits[:, cut].view(count, -1, min(TILE, width - cut.start)), first + cut.start, draw, compiled)
+        for cut in cuts
+        if cut.start < cut.stop
+    ]
+
+
+def joined(parts: Sequence[Tiles]) -> Tiles:
+    """All tiles of a row, in the order of their tokens, as one: S becomes 1."""
+    tiles = parts[0] if len(parts) == 1 else Tiles(*(torch.cat(column, 1) for column in zip(*parts, strict=True)))
+    if tiles.rest.shape[1] == 1:
+        return tiles
+    largest, at = tiles.top[..., 0].max(1, keepdim=True)
+    fall_to = (tiles.top[..., 0] - largest.clamp(min=LOWEST)).clamp_(min=LOWEST)
+    weight = fall_to.exp()
+    # The largest of every other tile is one more term of the rest.
+    terms = tiles.rest + torch.ones_like(weight).scatter_(1, at, 0.0)
+    # The second largest is the second of the tile that holds the largest, or the largest of another.
+    others = tiles.top[..., 0].scatter(1, at, tiles.top[..., 1].gather(1, at))
+    tokens = tiles.best[..., 0].scatter(1, at, tiles.best[..., 1].gather(1, at))
+    second, where = others.max(1, keepdim=True)
+    value, winner = tiles.value.max(1, keepdim=True)
+    return Tiles(
+        top=torch.stack([largest, second], -1),
+        best=torch.stack([tiles.best[..., 0].gather(1, at), tokens.gather(1, where)], -1),
+        rest=(weight * terms).sum(1, keepdim=True),
+        fall=(weight * (tiles.fall + fall_to * terms)).sum(1, keepdim=True),
+        value=value,
+        drawn=tiles.drawn.gather(1, winner),
+        logit=tiles.logit.gather(1, winner),
+    )
+
+
+def _summed(x: Tensor, first: int, draw: Draw | None, compiled: bool) -> Tiles:
+    """Tiles of logits ``[T, S, C]``."""
+    sums, drawn = (_compiled(_sums_fused), _compiled(_drawn)) if compiled else (_sums, _drawn)
+    top, best, rest, fall = sums(x)
+    draws = []
+    if draw is not None:
+        tokens = torch.arange(first, first + x.shape[1] * x.shape[2], device=x.device).view(x.shape[1:])
+        never = -1 if draw.never is None else draw.never
+        draws = [drawn(x, key, tokens, 1 / draw.temperature, never) for key in draw.keys.unbind(1)]
+    empty = top.new_empty(*rest.shape, 0)
+    value, index, logit = (torch.stack(c, -1) for c in zip(*draws, strict=True)) if draws else (empty, empty, empty)
+    start = torch.arange(x.shape[1], device=x.device) * x.shape[2] + first
+    return Tiles(top, best + start[:, None], rest, fall, value, index.long() + start[:, None], logit)
+
+
+def _sums(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The first four of ``Tiles``, tokens counted within their tile."""
+    x = x.float()
+    top, best = top_two(x)
+    z = (x - top[..., :1].clamp(min=LOWEST)).clamp_(min=LOWEST)
+    e = z.exp().scatter_(-1, best[..., :1], 0.0)
+    return top, best, e.sum(-1), e.mul_(z).sum(-1)
+
+
+def _sums_fused(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``_sums`` as a compiler makes few loops of it."""
+    x = x.float()
+    within = torch.arange(x.shape[-1], device=x.device)
+    largest, at = x.max(-1, keepdim=True)
+    is_largest = within == at
+    second, where = torch.where(is_largest, -torch.inf, x).max(-1, keepdim=True)
+    z = (x - largest.clamp(min=LOWEST)).clamp(min=LOWEST)
+    e = torch.where(is_largest, 0.0, z.exp())
+    return torch.cat([largest, second], -1), torch.cat([at, where], -1), e.sum(-1), (e * z).sum(-1)
+
+
+def _drawn(x: Tensor, key: Tensor, tokens: Tensor, scale: float, never: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One draw for each of ``key`` ``[T]``: value, token within the tile and its logit, ``[T, S]``."""
+    noisy = token_gumbel(key[:, None, None], tokens) + x.float() * scale
+    value, index = noisy.masked_fill(tokens == never, -torch.inf).max(-1)
+    return value, index, x.gather(-1, index[..., None])[..., 0].float()
+
+
+def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The two largest of ``x`` ``[..., C]`` and where they are, ``[..., 2]`` each; ties to the lower index.
+
+    The largest of a lane is a vectorised reduction, which finding where it lies over a whole row is not (several times
+    slower on a CPU). The second largest lies in the lane of the largest or is the largest of another lane.
+    """
+    width = x.shape[-1]
+    if width % LANE or width < 4 * LANE:
+        largest, at = x.max(-1, keepdim=True)
+        second, where = x.scatter(-1, at, -torch.inf).max(-1, keepdim=True)
+        return torch.cat([largest, second], -1), torch.cat([at, where], -1)
+    lanes = x.view(*x.shape[:-1], -1, LANE)
+    maxima = lanes.amax(-1)
+    largest, lane = maxima.max(-1, keepdim=True)
+    near = _lane(lanes, lane)
+    at = near.max(-1, keepdim=True).indices
+    beside, its = near.scatter_(-1, at, -torch.inf).max(-1, keepdim=True)
+    beyond, other = maxima.scatter_(-1, lane, -torch.inf).max(-1, keepdim=True)
+    there = _lane(lanes, other).max(-1, keepdim=True).indices
+    at, its, there = at + lane * LANE, its + lane * LANE, there + other * LANE
+    is_beyond = (beyond > beside) | ((beyond == beside) & (there < its))
+    second, where = torch.where(is_beyond, beyond, beside), torch.where(is_beyond, there, its)
+    return torch.cat([largest, second], -1), torch.cat([at, where], -1)
+
+
+def _lane(lanes: Tensor, index: Tensor) -> Tensor:
+    """Lane ``index`` ``[..., 1]`` of each row of ``lanes`` ``[..., lanes, LANE]``."""
+    return lanes.gather(-2, index[..., None].expand(*index.shape, LANE))[..., 0, :]
+
+
+@cache
+def _compiled(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    return torch.compile(function, dynamic=True)
+
+
+@cache
+def _kernel() -> Callable[..., Tiles] | None:
+    """The twin for a GPU, where there is a Triton to compile it."""
+    try:
+        from mdm import kernels
+    except ImportError:
+        return None
+    return kernels.summed

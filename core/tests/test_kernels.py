@@ -1,0 +1,66 @@
+"""The GPU kernel, run by Triton's interpreter, against the pass in torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mdm.rng import Draws
+from mdm.tiles import Draw, joined, summed
+
+kernels = pytest.importorskip("mdm.kernels", reason="Triton is not installed")
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@st.composite
+def logits(draw):
+    """Rows of logits: any width, any type, coarse ones full of ties, some tokens or whole stretches at -inf."""
+    random = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    rows = draw(st.integers(1, 3))
+    width = draw(st.integers(2, 700) | st.integers(2000, 2100) | st.integers(16_300, 20_000))
+    x = torch.randn(rows, width, generator=random) * draw(st.sampled_from([0.1, 3.0, 40.0]))
+    if draw(st.booleans()):
+        x = x.round()
+    banned = draw(st.sampled_from(["none", "some", "front", "back"]))
+    if banned == "some":
+        x = x.masked_fill(torch.rand(x.shape, generator=random) < 0.3, -torch.inf)
+    elif banned != "none":
+        cut = slice(0, width // 2) if banned == "front" else slice(width // 2 + 1, width)
+        x[:, cut] = -torch.inf
+    x[:, width // 2] = 1.0
+    return x.to(DTYPES[draw(st.sampled_from(list(DTYPES)))])
+
+
+@settings(max_examples=25)
+@given(logits(), st.integers(0, 5))
+def test_the_kernel_leaves_what_the_pass_in_torch_leaves(x, first):
+    ours, theirs = joined([kernels.summed(x, first)]), joined(summed(x, first))
+    assert torch.equal(ours.best[..., 0], theirs.best[..., 0])
+    assert torch.equal(ours.top, theirs.top)
+    finite = theirs.top[..., 1].isfinite()
+    assert torch.equal(ours.best[..., 1][finite], theirs.best[..., 1][finite])
+    torch.testing.assert_close(ours.rest, theirs.rest, rtol=1e-4, atol=1e-30)
+    torch.testing.assert_close(ours.fall, theirs.fall, rtol=1e-4, atol=1e-30)
+
+
+@settings(max_examples=15)
+@given(logits(), st.integers(1, 3), st.sampled_from([0.3, 1.0, 2.0]), st.booleans())
+def test_the_kernel_draws_the_same_tokens(x, candidates, temperature, forbid):
+    rows = torch.arange(x.shape[0])
+    keys = Draws(7, rows, rows * 3).token_keys(rows[:, None], torch.arange(candidates))
+    never = int(x[0].float().argmax()) if forbid else None
+    draw = Draw(keys, temperature, never)
+    ours, theirs = joined([kernels.summed(x, 0, draw)]), joined(summed(x, 0, draw))
+    torch.testing.assert_close(ours.value, theirs.value, rtol=1e-4, atol=1e-4)
+    assert torch.equal(ours.drawn, theirs.drawn)
+    assert torch.equal(ours.logit, theirs.logit)
+    assert torch.equal(ours.top, theirs.top)
+
+
+def test_a_row_does_not_depend_on_the_rows_beside_it():
+    x = torch.randn(3, 20_000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    together, alone = kernels.summed(x), kernels.summed(x[2:])
+    for a, b in zip(together[:4], alone[:4], strict=True):
+        assert torch.equal(a[2:], b)
