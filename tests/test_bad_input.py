@@ -77,7 +77,7 @@ def test_broken_data_line(tmp_path, line):
 def test_truncated_weights(tmp_path, checkpoint):
     (weights,) = checkpoint.glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    assert "the weights cannot be read" in refused(tmp_path, "run", "--model", "checkpoint", "--out", "out")
+    assert "is damaged or incomplete" in refused(tmp_path, "run", "--model", "checkpoint", "--out", "out")
 
 
 def test_wrong_architecture(tmp_path, checkpoint):

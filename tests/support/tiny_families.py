@@ -43,7 +43,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def save(folder: Path, family: str, seed: int = 0, **changes: Any) -> Path:
     """A checkpoint of ``family`` in ``folder``, its config with ``changes``."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = CONFIGS[family]
+    config = CONFIGS[family] | changes
     random = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -51,7 +51,7 @@ def save(folder: Path, family: str, seed: int = 0, **changes: Any) -> Path:
 
     weights = (_llada if "d_model" in config else _qwen)(normal, config)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config | changes))
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
@@ -67,7 +67,7 @@ def _llada(normal: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _qwen(normal: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
-    d, m, v, head = WIDTH, MLP, VOCABULARY, WIDTH // HEADS
+    d, m, v, head = WIDTH, MLP, config["vocab_size"], WIDTH // HEADS
     weights = {
         "model.embed_tokens.weight": normal(v, d), "model.norm.weight": 2 * torch.ones(d),
         "lm_head.weight": normal(v, d),
@@ -134,6 +134,8 @@ def save_characters(folder: Path, characters: str, special: list[str], **config:
 def save_causal(folder: Path, seed: int = 0) -> Path:
     """A random autoregressive Llama of 64 tokens in ``folder``, with a tokenizer of characters."""
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder.mkdir(parents=True, exist_ok=True)
 
     save_characters(folder, "0123456789:,=+-*/ \n", ["<unk>", "</s>", "<pad>"], eos_token="</s>", pad_token="<pad>")
     config = LlamaConfig(

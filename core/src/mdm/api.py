@@ -136,20 +136,14 @@ def decode(
     for i, (tokens, length) in enumerate(zip(ids, lengths, strict=True)):
         _check_prompt(i, tokens, length, spec.vocab_size, spec.mask_id, spec.shift, guidance)
     eos_ids = spec.eos_ids if eos_token_id is None else (eos_token_id,)
-    penalties: dict[int, float] = {}
     pad_id = spec.pad_id if pad_token_id is None else pad_token_id
-    for token, amount in [
-        *((e, eos_penalty) for e in eos_ids),
-        *([(pad_id, pad_penalty)] if pad_id is not None else []),
-    ]:
-        if amount:
-            penalties[token] = penalties.get(token, 0.0) + amount
     rules = LogitRules(
-        penalties,
+        _penalties(eos_ids, eos_penalty, pad_id, pad_penalty),
         (*spec.suppressed, *suppressed_tokens),
         None if allowed_tokens is None else tuple((int(a), int(b)) for a, b in allowed_tokens),
         tuple(logits_processors),
     )
+    _check_rules(rules, spec)
     settings = Settings(
         block_length=block_length, steps=steps, tokens_per_step=tokens_per_step, schedule=schedule,
         temperature=temperature, guidance=guidance, rules=rules, stop_at_eos=stop_at_eos, eos_ids=eos_ids,
@@ -241,6 +235,29 @@ def _check(
     for name, value in {**counts, "batch_size": batch_size, "max_rows": max_rows}.items():
         if value is not None and value < 1:
             raise MdmError(f"{name} is {value}: it must be at least 1")
+
+
+def _penalties(eos_ids: Sequence[int], eos_penalty: float, pad_id: int | None, pad_penalty: float) -> dict[int, float]:
+    """What is taken off each token's logit."""
+    penalties = dict.fromkeys(eos_ids, eos_penalty)
+    if pad_id is not None:
+        penalties[pad_id] = penalties.get(pad_id, 0.0) + pad_penalty
+    return {token: amount for token, amount in penalties.items() if amount}
+
+
+def _check_rules(rules: LogitRules, spec: ModelSpec) -> None:
+    size = spec.vocab_size
+    for token in (*rules.penalties, *rules.suppressed):
+        if not 0 <= token < size:
+            raise MdmError(
+                f"token id {token} is outside the vocabulary of {size}: it cannot be suppressed or penalised"
+            )
+    for start, stop in rules.allowed or ():
+        if not 0 <= start < stop <= size:
+            raise MdmError(f"allowed tokens {start}:{stop}: not a range of ids in the vocabulary of {size}")
+    never = {*rules.suppressed, spec.mask_id}
+    if all(token in never for start, stop in rules.allowed or ((0, size),) for token in range(start, stop)):
+        raise MdmError("the allowed tokens are all suppressed: nothing is left to draw")
 
 
 def _check_prompt(

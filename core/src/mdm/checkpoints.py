@@ -54,6 +54,46 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def check_weights(folder: Path) -> None:
+    """Refuse a checkpoint whose weights are not all there, without reading them.
+
+    Raises:
+        MdmError: there are none, only pickled ones, a shard is missing, or a file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        shards = ["model.safetensors"]
+    elif index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MdmError(f"{index} cannot be read: {error}") from None
+    else:
+        pickled = next(iter([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]), None)
+        if pickled is not None:
+            raise MdmError(f"{folder} has its weights in {pickled.name}, a pickle: convert them to safetensors")
+        raise MdmError(f"{folder} holds neither model.safetensors nor {index.name}: these are the weights")
+    for name in shards:
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except FileNotFoundError:
+            raise MdmError(f"{folder}: {name} is missing, a shard that {index.name} names") from None
+        except (OSError, SafetensorError) as error:
+            raise MdmError(f"{folder}: {name} is damaged or incomplete: {error}") from None
+
+
+def is_stock(config: Mapping[str, Any], *heads: str) -> bool:
+    """Whether a config.json is of a class that transformers itself has, whose name ends in one of ``heads``."""
+    if not any(name.endswith(heads) for name in config.get("architectures") or ()):
+        return False
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return config.get("model_type") in CONFIG_MAPPING_NAMES
+
+
 def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) -> ModelFamily:
     if adapter is not None:
         chosen: ModelFamily = registry.resolve("model", adapter)

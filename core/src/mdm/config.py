@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from mdm import registry
 from mdm.errors import MdmError
+from mdm.placing import DeviceMap, Dtype, Quantization
 from mdm.schedule import Schedule
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -24,6 +25,21 @@ Counts = Annotated[
     list[Annotated[int, Field(ge=1)]], BeforeValidator(lambda value: [value] if isinstance(value, int) else value)
 ]
 """One count or several: several make one comparison."""
+
+
+def _span(value: Any) -> Any:
+    """``"A:B"`` -> (A, B)"""
+    if not isinstance(value, str):
+        return value
+    start, colon, stop = value.partition(":")
+    if not (colon and start.strip().isdigit() and stop.strip().isdigit()):
+        raise ValueError("expected A:B, the ids from A up to B, which is not among them")
+    return int(start), int(stop)
+
+
+TokenId = Annotated[int, Field(ge=0)]
+Span = Annotated[tuple[TokenId, TokenId], BeforeValidator(_span)]
+"""Ids from the first up to the second, which is not among them; also written ``"A:B"``."""
 
 PACES = ("steps", "tokens_per_step")
 """Two ways to say the same: naming one sets the other aside."""
@@ -49,11 +65,18 @@ class DecodeConfig(BaseModel):
     eos_penalty: float = 0.0
     pad_penalty: float = 0.0
     stop_at_eos: bool = False
+    allowed_tokens: list[Span] | None = Field(None, min_length=1)
+    suppressed_tokens: list[TokenId] = []
     trace: Literal["plain", "full"] = "plain"
     batch_size: int = Field(16, ge=1)
     device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device_map: DeviceMap | dict[str, int | str] | None = None
+    dtype: Literal["auto", Dtype] = "auto"
+    quantization: Quantization | None = None
+    attn_implementation: str | None = None
     adapter: str | None = None
+    offline: bool = False
+    """Never ask the hub for a model."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Plugin name -> its options."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +32,15 @@ class Job:
     arm: results.Arm
 
 
-def jobs(config: RunConfig, out: Path) -> list[Job]:
+def jobs(config: RunConfig, out: Path, causal: Container[str] | None = None) -> list[Job]:
     """What a run in ``out`` consists of. A run of one job keeps it in ``out`` itself.
 
     Autoregressive models are one row each, whatever the samplers and paces.
+
+    Args:
+        causal: the names of these, where they are known already.
     """
-    causal = autoregressive(config)
+    causal = autoregressive(config) if causal is None else causal
     paces: Sequence[int | None] = config.tokens_per_step or [None]
     rows: list[tuple[str, str, int | None]] = []
     for model in config.model:
@@ -69,7 +72,7 @@ def autoregressive(config: DecodeConfig) -> set[str]:
     found = set()
     for name in config.model:
         with suppress(MdmError):
-            if checkpoints.is_causal(name, adapter=config.adapter):
+            if checkpoints.is_causal(name, adapter=config.adapter, offline=config.offline):
                 found.add(name)
     return found
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mdm.checkpoints import find_family, locate, read_config
+from mdm.checkpoints import check_weights, find_family, locate, read_config
 from mdm.errors import MdmError
 from mdm.model import Model
+from mdm.placing import device_of, dtype_of, loading_options
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROGRESS_FROM = 1 << 28
 """Bytes of weights from which loading shows its progress."""
 
@@ -25,6 +25,9 @@ def load_model(
     dtype: str = "auto",
     adapter: str | None = None,
     offline: bool = False,
+    device_map: str | Mapping[str, int | str] | None = None,
+    quantization: str | None = None,
+    attn_implementation: str | None = None,
     **options: Any,
 ) -> Model:
     """Load a checkpoint.
@@ -35,7 +38,11 @@ def load_model(
         dtype: auto (float32 on CPU, else what the checkpoint names, else bfloat16), float32, bfloat16, float16.
         adapter: the model family, where config.json does not tell.
         offline: never ask the hub.
-        options: passed to transformers' ``from_pretrained`` (device_map, quantization_config, attn_implementation).
+        device_map: spread the weights over several devices, as accelerate does: auto, balanced, balanced_low_0,
+            sequential, or a mapping from modules to devices.
+        quantization: bnb-4bit, bnb-8bit (bitsandbytes), torchao-int8 or torchao-int4.
+        attn_implementation: the attention of transformers to use: sdpa (its default), eager, ...
+        options: passed to transformers' ``from_pretrained``.
 
     Raises:
         MdmError: the checkpoint is missing, broken, or of a kind that no installed family can take.
@@ -43,40 +50,26 @@ def load_model(
     folder = locate(str(name), offline)
     config = read_config(folder)
     family = find_family(config, adapter, folder)
-    if not any(folder.glob("*.safetensors")):
-        pickled = next(iter([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]), None)
-        if pickled is not None:
-            raise MdmError(f"{folder} has its weights in {pickled.name}, a pickle: convert them to safetensors")
-        raise MdmError(f"{folder} holds no *.safetensors file: these are the weights")
-    target = _device(device)
-    return family.load(str(folder), config, device=target, dtype=_dtype(dtype, target, config), **options)
+    check_weights(folder)
+    if device_map is not None and device != "auto":
+        raise MdmError(f"device_map {device_map} places the weights, and device {device} does too: give one of them")
+    target = device_of(device)
+    placed = loading_options(target, device_map, quantization, attn_implementation)
+    return family.load(str(folder), config, device=target, dtype=dtype_of(dtype, target, config), **placed, **options)
 
 
-def _device(device: str) -> str:
-    if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+def stock_config(source: str) -> Any:
+    """The configuration of a checkpoint whose class is transformers' own, without remote code.
+
+    Raises:
+        MdmError: transformers cannot read it.
+    """
+    from transformers import AutoConfig
+
     try:
-        parsed = torch.device(device)
-    except RuntimeError:
-        raise MdmError(f"device {device!r} is unknown: use auto, cpu, cuda, cuda:N or mps") from None
-    if parsed.type == "cuda" and not torch.cuda.is_available():
-        raise MdmError(f"device {device!r}: this machine has no usable CUDA GPU: use --device cpu")
-    if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
-        raise MdmError(f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA GPUs, counted from 0")
-    if parsed.type == "mps" and not torch.backends.mps.is_available():
-        raise MdmError("device 'mps' is not available on this machine: use --device cpu")
-    return device
-
-
-def _dtype(dtype: str, device: str, config: Mapping[str, Any]) -> str:
-    if dtype == "auto":
-        named = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16").removeprefix("torch.")
-        return "float32" if device == "cpu" else named if named in DTYPES else "bfloat16"
-    if dtype not in DTYPES:
-        raise MdmError(f"dtype {dtype!r} is unknown: use auto, {', '.join(DTYPES)}")
-    return dtype
+        return AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    except ValueError as error:
+        raise MdmError(f"{source}: transformers cannot read its config.json: {error}") from None
 
 
 def load_network(
@@ -105,14 +98,16 @@ def load_network(
     """
     if bidirectional:
         config.is_causal = False
-    if "device_map" not in options:
-        options["device_map"] = {"": device}
+        attention = str(options.get("attn_implementation"))
+        if attention.startswith("flash"):
+            raise MdmError(f"attention {attention!r} takes no mask of a row's own, which this family needs: use sdpa")
+    options.setdefault("device_map", {"": device})
     try:
         with _own_words(source):
             network, info = module.from_pretrained(
                 source,
                 config=config,
-                dtype=DTYPES[dtype],
+                dtype=getattr(torch, dtype),
                 key_mapping=dict(key_mapping or {}),
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -123,7 +118,7 @@ def load_network(
             )
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise MdmError(f"{source}: the weights cannot be read: {lines[0]}") from None
+        raise MdmError(f"{source} cannot be loaded: {lines[0]}") from None
     for kind in ("mismatched_keys", "missing_keys", "unexpected_keys"):
         keys = sorted(str(k[0] if isinstance(k, tuple) else k) for k in info.get(kind) or ())
         if kind == "unexpected_keys" and surplus is not None:
@@ -195,6 +190,26 @@ def tokenizer_of(name: str, *, offline: bool = False) -> Any:
     if tokenizer is None:
         raise MdmError(f"{folder} has no tokenizer")
     return tokenizer
+
+
+def check_mask(mask_id: int, vocabulary: int, tokenizer: Any, source: str) -> None:
+    """Refuse a mask token that the network or the tokenizer does not have.
+
+    Args:
+        mask_id: as the family or config.json says.
+        vocabulary: tokens that the network knows.
+        tokenizer: the checkpoint's own, or None.
+
+    Raises:
+        MdmError: the id is behind the vocabulary of the one or the other.
+    """
+    if not 0 <= mask_id < vocabulary:
+        raise MdmError(f"{source}: the mask token is {mask_id}, and the network has {vocabulary} tokens")
+    if tokenizer is not None and mask_id >= len(tokenizer):
+        raise MdmError(
+            f"{source}: the mask token is {mask_id}, and the tokenizer has no token of that id "
+            f"(it has {len(tokenizer)}): these files do not belong together"
+        )
 
 
 def affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

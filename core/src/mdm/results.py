@@ -219,7 +219,9 @@ def _withdraw(path: Path) -> None:
 
 
 def _same_run(path: Path, settled: RunConfig, environment: Mapping[str, Any]) -> None:
-    there, here = config.parse(RunConfig, path / "config.yaml").model_dump(mode="json"), settled.model_dump(mode="json")
+    parsed = config.parse(RunConfig, path / "config.yaml")
+    # Where a model's files come from is not what they are.
+    there, here = (run.model_dump(mode="json", exclude={"offline"}) for run in (parsed, settled))
     digest = files.read_json(path / "environment.json").get("data_sha256")
     same_data = digest == environment.get("data_sha256")
     if digest and same_data:

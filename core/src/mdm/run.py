@@ -91,7 +91,8 @@ def run(config: RunConfig, out: Path, watch: Watch | None = None, *, fail_fast: 
         Interrupted: Ctrl-C, or the death of another process; the run can be taken up again.
     """
     config, watch = settle(config), watch or Watch()
-    if len(autoregressive(config)) == len(config.model):
+    causal = autoregressive(config)
+    if len(causal) == len(config.model):
         config = without_policy(config)
     task = _task(config)
     with processes.place(config.device) as here, ExitStack() as folder:
@@ -104,11 +105,11 @@ def run(config: RunConfig, out: Path, watch: Watch | None = None, *, fail_fast: 
         if not examples:
             raise MdmError(f"{config.data or config.task}: no examples")
         if here.main:
-            for job in jobs(config, out):
+            for job in jobs(config, out, causal):
                 job.arm.gather()
                 job.arm.check([example.id for example in examples], config.repeats)
             here.wait()
-        rows = jobs(config, out)
+        rows = jobs(config, out, causal)
         here.wait()  # all have read what is done, and so share the rest alike, before any of them writes
         part = _Run(config, task, examples, watch, here, fail_fast)
         try:
@@ -145,8 +146,10 @@ def decode_settings(
 ) -> dict[str, Any]:
     """The arguments of ``mdm.decode`` that a configuration fixes for all prompts, at the pace named or its only one."""
     shared = {"suffix": model.spec.suffix} | config.model_dump(
-        include={"temperature", "eos_penalty", "pad_penalty", "batch_size", "seed"}
-    )
+        include={
+            "temperature", "eos_penalty", "pad_penalty", "allowed_tokens", "suppressed_tokens", "batch_size", "seed",
+        }
+    )  # fmt: skip
     if model.spec.attention == "causal":
         return shared
     return (
@@ -168,7 +171,8 @@ def load_model(config: DecodeConfig, name: str) -> Model:
     """A model as a configuration asks for it."""
     from mdm import api
 
-    return api.load_model(name, device=config.device, dtype=config.dtype, adapter=config.adapter)
+    wanted = {"device", "dtype", "adapter", "offline", "device_map", "quantization", "attn_implementation"}
+    return api.load_model(name, **config.model_dump(include=wanted))
 
 
 def environment(config: RunConfig) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def test_the_tokenizer_is_built_from_its_files(tmp_path):
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
     named = {"eos_token": tokens[0], "pad_token": tokens[0], "mask_token": tokens[4], "bos_token": tokens[3]}
     first = tiny_families.save_bpe(tmp_path, tokens, **named)
-    tiny_families.save(tmp_path, "dream", mask_token_id=first + 4)
+    tiny_families.save(tmp_path, "dream", mask_token_id=first + 4, vocab_size=320)
     model = mdm.load_model(tmp_path, device="cpu")
     ids = model.encode("hello [MASK] 42<|im_end|>")
     assert ids[0] == first - 1 and ids[2] == first + 4 and ids[-1] == first + 2  # one merged word, the mask, a token

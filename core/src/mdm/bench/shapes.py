@@ -40,13 +40,11 @@ SHAPES = {
 
 def random_model(shape: Shape, *, device: str = "cpu", dtype: str = "float32", seed: int = 0) -> Model:
     """A model of ``shape``, its mask token the last of the vocabulary."""
-    from mdm.loading import DTYPES
-
     module, config = _network(shape)
     config.is_causal = False
     with torch.device("meta"):
         network = module(config)
-    network = network.to(DTYPES[dtype]).to_empty(device=device)
+    network = network.to(getattr(torch, dtype)).to_empty(device=device)
     random = torch.Generator(device).manual_seed(seed)
     for name, weight in network.named_parameters():
         if weight.dim() == 1 and not name.endswith("bias"):

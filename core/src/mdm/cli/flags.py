@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from mdm.placing import DEVICE_MAPS, DTYPES, QUANTIZATIONS
 from mdm.schedule import SCHEDULES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,14 +29,31 @@ DECODE = (
     click.option("--pad-penalty", type=float, help="Taken off the padding token's logit (default: 0)."),
     click.option("--stop-at-eos", is_flag=True, default=None, help="Fill what follows an end token at once."),
     click.option(
+        "--allowed-tokens",
+        multiple=True,
+        metavar="A:B",
+        help="Draw only ids from A up to, not including, B (repeatable).",
+    ),
+    click.option("--suppressed-tokens", type=int, multiple=True, metavar="ID", help="Never draw this id (repeatable)."),
+    click.option(
         "--trace",
         type=click.Choice(["plain", "full"]),
         help="full: each step also tells its confidences and the candidates it weighed (default: plain).",
     ),
     click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps (default: auto)."),
+    click.option("--dtype", type=click.Choice(["auto", *DTYPES]), help="Of the weights (default: auto)."),
     click.option(
-        "--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Of the weights (default: auto)."
+        "--device-map",
+        type=click.Choice(DEVICE_MAPS),
+        help="Spread the weights over several devices, as accelerate does.",
     ),
+    click.option(
+        "--quantization", type=click.Choice(QUANTIZATIONS), help="Of the weights, by bitsandbytes or torchao."
+    ),
+    click.option(
+        "--attn-implementation", metavar="NAME", help="transformers' attention: sdpa (its default), eager, ..."
+    ),
+    click.option("--offline", is_flag=True, default=None, help="Never ask the hub for the model."),
     click.option("--adapter", metavar="FAMILY", help="The model's family, where its config.json does not tell."),
     click.option(
         "-o",

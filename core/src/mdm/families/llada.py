@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mdm.errors import MdmError
-from mdm.loading import load_network, load_tokenizer, refuse, token_ids
+from mdm.loading import check_mask, load_network, load_tokenizer, refuse, token_ids
 from mdm.model import Model
 from mdm.protocols import ModelSpec
 
@@ -94,5 +94,7 @@ def load(family: str, source: str, config: Mapping[str, Any], *, device: str, dt
         pad_id=config.get("pad_token_id"),
         prompt_style=config.get("prompt_style", "chat"),
     )
+    tokenizer = load_tokenizer(source)
+    check_mask(spec.mask_id, spec.vocab_size, tokenizer, source)
     network = load_network(LlamaForCausalLM, source, llama, device=device, dtype=dtype, key_mapping=KEYS, **options)
-    return Model(spec, network.model, network.lm_head, load_tokenizer(source), name=source, chat_template=CHAT)
+    return Model(spec, network.model, network.lm_head, tokenizer, name=source, chat_template=CHAT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mdm.errors import MdmError
+from mdm.checkpoints import is_stock
 
 if TYPE_CHECKING:
     from mdm.model import Model
@@ -16,23 +16,16 @@ class Ar:
     causal = True
 
     def claims(self, config: Mapping[str, Any]) -> bool:
-        if not any(name.endswith("ForCausalLM") for name in config.get("architectures") or ()):
-            return False
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-        return config.get("model_type") in CONFIG_MAPPING_NAMES  # others would need remote code
+        return is_stock(config, "ForCausalLM")
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.loading import affixes, load_network, load_tokenizer, token_ids
+        from mdm.loading import affixes, load_network, load_tokenizer, stock_config, token_ids
         from mdm.protocols import ModelSpec
-        from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+        from transformers import AutoModelForCausalLM, GenerationConfig
 
         from mdm_ar.model import ArModel
 
-        try:
-            ours = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-        except ValueError as error:
-            raise MdmError(f"{source}: transformers cannot read its config.json: {error}") from None
+        ours = stock_config(source)
         tokenizer = load_tokenizer(source, auto=True)
         try:
             stops = GenerationConfig.from_pretrained(source, local_files_only=True).eos_token_id

@@ -21,7 +21,7 @@ class Dream:
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
         from mdm.families.qwen import CHAT, as_qwen
-        from mdm.loading import load_network, load_tokenizer, token_ids
+        from mdm.loading import check_mask, load_network, load_tokenizer, token_ids
         from mdm.model import Model
         from mdm.protocols import ModelSpec
         from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -37,9 +37,10 @@ class Dream:
             pad_id=config.get("pad_token_id"),
             shift=True,
         )
-        network = load_network(Qwen2ForCausalLM, source, qwen, device=device, dtype=dtype, **options)
         # Dream ships vocab.json and merges.txt with a class of its own, which reads them as Qwen2's does.
         tokenizer = load_tokenizer(source, bpe="Qwen2Tokenizer")
+        check_mask(spec.mask_id, spec.vocab_size, tokenizer, source)
+        network = load_network(Qwen2ForCausalLM, source, qwen, device=device, dtype=dtype, **options)
         return Model(spec, network.model, network.lm_head, tokenizer, name=source, chat_template=CHAT)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mdm.checkpoints import is_stock
 from mdm.errors import MdmError
 
 if TYPE_CHECKING:
@@ -18,30 +19,23 @@ class Mlm:
     name = "mlm"
 
     def claims(self, config: Mapping[str, Any]) -> bool:
-        names = config.get("architectures") or ()
-        if not any(name.endswith("ForMaskedLM") or name == "EsmForDPLM" for name in names):
-            return False
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-        return config.get("model_type") in CONFIG_MAPPING_NAMES  # others would need remote code
+        return is_stock(config, "ForMaskedLM", "EsmForDPLM")
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.loading import affixes, load_network, load_tokenizer
+        from mdm.loading import affixes, check_mask, load_network, load_tokenizer, stock_config
         from mdm.protocols import ModelSpec
-        from transformers import AutoConfig, AutoModelForMaskedLM
+        from transformers import AutoModelForMaskedLM
 
         from mdm_mlm.model import MlmModel
 
-        try:
-            ours = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-        except ValueError as error:
-            raise MdmError(f"{source}: transformers cannot read its config.json: {error}") from None
+        ours = stock_config(source)
         if getattr(ours, "is_decoder", False):
             raise MdmError(f"{source}: config key 'is_decoder' is True: a masked language model looks both ways")
         tokenizer = load_tokenizer(source, auto=True)
         mask = config.get("mask_token_id", getattr(tokenizer, "mask_token_id", None))
         if mask is None:
             raise MdmError(f"{source}: neither config.json's 'mask_token_id' nor a tokenizer names the mask token")
+        check_mask(mask, ours.vocab_size, tokenizer, source)
         named = (config.get(f"{kind}_token_id") for kind in ("bos", "cls", "eos", "pad", "sep"))
         special = {i for i in (*named, *(tokenizer.all_special_ids if tokenizer is not None else ())) if i is not None}
         prefix, suffix = affixes(tokenizer)

@@ -23,7 +23,7 @@ class Sdar:
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
         from mdm.families.qwen import CHAT_NO_SYSTEM, as_qwen
-        from mdm.loading import load_network, load_tokenizer, token_ids
+        from mdm.loading import check_mask, load_network, load_tokenizer, token_ids
         from mdm.model import Model
         from mdm.protocols import ModelSpec
         from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -38,6 +38,7 @@ class Sdar:
         mask = config.get("mask_token_id", known.get(MASK_TOKEN))
         if mask is None:
             raise MdmError(f"{source}: neither config.json's 'mask_token_id' nor a token {MASK_TOKEN} names the mask")
+        check_mask(mask, qwen.vocab_size, tokenizer, source)
         ends = token_ids(config.get("eos_token_id"))
         if (turn := known.get(END_OF_TURN)) is not None and turn not in ends:
             ends = (*ends, turn)  # a chat's answer ends here, whatever the base model's own end is

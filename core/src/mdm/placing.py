@@ -1,0 +1,114 @@
+"""Where weights go and in what form: device, type, quantization, attention. Checked before any weight is read.
+
+Imports no torch before it is asked something: the command line has its names from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+from mdm.errors import MdmError
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+Quantization = Literal["bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4"]
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
+DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
+DEVICE_MAPS: tuple[DeviceMap, ...] = get_args(DeviceMap)
+"""accelerate's ways to spread a model over what there is."""
+
+ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+"""transformers' own. The names of kernels on the hub are none of them: these are code from elsewhere."""
+
+
+def device_of(name: str) -> str:
+    """The device that a name stands for.
+
+    Raises:
+        MdmError: it is unknown, or not there.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        parsed = torch.device(name)
+        known = parsed.type in ("cpu", "cuda", "mps")
+    except RuntimeError:
+        known = False
+    if not known:
+        raise MdmError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:N or mps")
+    if parsed.type == "cuda" and not torch.cuda.is_available():
+        raise MdmError(f"device {name!r}: this machine has no usable CUDA GPU: use --device cpu")
+    if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
+        raise MdmError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA GPUs, counted from 0")
+    if parsed.type == "mps" and not torch.backends.mps.is_available():
+        raise MdmError("device 'mps' is not available on this machine: use --device cpu")
+    return name
+
+
+def dtype_of(name: str, device: str, config: Mapping[str, Any]) -> str:
+    """The floating-point type that a name stands for on ``device``, for a checkpoint's config.json.
+
+    Raises:
+        MdmError: it is unknown.
+    """
+    if name == "auto":
+        named = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16").removeprefix("torch.")
+        return "float32" if device == "cpu" else named if named in DTYPES else "bfloat16"
+    if name not in DTYPES:
+        raise MdmError(f"dtype {name!r} is unknown: use auto, {', '.join(DTYPES)}")
+    return name
+
+
+def loading_options(
+    device: str, device_map: Any = None, quantization: str | None = None, attn_implementation: str | None = None
+) -> dict[str, Any]:
+    """What ``from_pretrained`` is to be told, beside the type.
+
+    Args:
+        device: from ``device_of``; all weights go there where ``device_map`` says nothing else.
+        device_map: accelerate's: auto, balanced, balanced_low_0, sequential, or a mapping from modules to devices.
+        quantization: one of ``QUANTIZATIONS``.
+        attn_implementation: one of ``ATTENTIONS``.
+
+    Raises:
+        MdmError: one of them is unknown, needs a library that is not installed, or a GPU.
+    """
+    options: dict[str, Any] = {"device_map": {"": device} if device_map is None else device_map}
+    if quantization is not None:
+        options["quantization_config"] = _quantized(quantization, device)
+    if attn_implementation is not None:
+        options["attn_implementation"] = _attention(attn_implementation, device)
+    return options
+
+
+def _quantized(name: str, device: str) -> Any:
+    if name not in QUANTIZATIONS:
+        raise MdmError(f"quantization {name!r} is unknown: use {', '.join(QUANTIZATIONS)}")
+    library = "torchao" if name.startswith("torchao") else "bitsandbytes"
+    if find_spec(library) is None:
+        raise MdmError(f"quantization {name!r} needs {library}, which is not installed: pip install {library}")
+    if name == "torchao-int4" and not device.startswith("cuda"):
+        raise MdmError(f"quantization {name!r} needs a CUDA GPU, and the device is {device}: use torchao-int8")
+    import transformers
+
+    if library == "bitsandbytes":
+        return transformers.BitsAndBytesConfig(load_in_4bit=name == "bnb-4bit", load_in_8bit=name == "bnb-8bit")
+    from torchao import quantization as kinds
+
+    return transformers.TorchAoConfig(
+        kinds.Int8WeightOnlyConfig() if name == "torchao-int8" else kinds.Int4WeightOnlyConfig()
+    )
+
+
+def _attention(name: str, device: str) -> str:
+    if name not in ATTENTIONS:
+        raise MdmError(f"attention {name!r} is unknown: use one of {', '.join(ATTENTIONS)}")
+    if name not in ("eager", "sdpa") and not device.startswith("cuda"):
+        raise MdmError(f"attention {name!r} needs a CUDA GPU, and the device is {device}: use sdpa or eager")
+    return name
