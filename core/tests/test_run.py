@@ -215,6 +215,12 @@ def test_what_the_engine_is_asked(engine, tmp_path):
         batch_size=2,
         limit=20,
         stop_at_eos=True,
+        allowed_tokens=["3:9", [20, 30]],
+        suppressed_tokens=[4],
+        quantization="bnb-8bit",
+        device_map="auto",
+        attn_implementation="eager",
+        offline=True,
     )
     runs.run(config, tmp_path)
     first, second = engine.calls
@@ -223,7 +229,9 @@ def test_what_the_engine_is_asked(engine, tmp_path):
     assert (first["steps"], first["seed"], first["temperature"], first["stop_at_eos"]) == (3, 7, 0.5, True)
     assert first["row_ids"] == list(range(16)) and second["row_ids"] == [16, 17, 18, 19]
     assert first["gen_length"] == [2] * 16
-    assert engine.loads == [("tiny", {"device": "auto", "dtype": "auto", "adapter": None})]
+    assert (first["allowed_tokens"], first["suppressed_tokens"]) == ([(3, 9), (20, 30)], [4])
+    placed = {"device": "auto", "device_map": "auto", "quantization": "bnb-8bit", "attn_implementation": "eager"}
+    assert engine.loads == [("tiny", {**placed, "dtype": "auto", "adapter": None, "offline": True})]
 
 
 def test_prompts_become_canvases(engine, tmp_path):
