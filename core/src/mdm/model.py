@@ -67,18 +67,19 @@ class Model:
             use_cache=cache is not None,
         )
         hidden: Tensor = out.last_hidden_state
-        return hidden
+        return hidden.to(tokens.device)  # a model on several devices ends on another than it began
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits ``[..., V]`` of hidden states ``[..., D]``."""
         logits: Tensor = self.lm_head(hidden)
-        return logits
+        return logits.to(hidden.device)
 
     @property
     def head_is_matrix(self) -> bool:
         """Whether ``head_part`` is to be had: a plain linear head, neither quantized nor hooked into."""
         head = self.lm_head
-        hooked = head._forward_hooks or head._forward_pre_hooks
+        # accelerate hooks into a head that lies elsewhere than the hidden states, or on the disk.
+        hooked = head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook")
         return type(head) is nn.Linear and not hooked and type(self).head is Model.head
 
     def head_part(self, hidden: Tensor, first: int, end: int) -> Tensor:
