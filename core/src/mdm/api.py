@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mdm import registry
+from mdm import compiling, registry
 from mdm.canvas import Request, Row
 from mdm.causal import continue_all
 from mdm.checkpoints import refuse_policy
@@ -66,6 +66,7 @@ def decode(
     logits_processors: Sequence[Processor] = (),
     batch_size: int | None = None,
     max_rows: int | None = None,
+    compile: bool = False,
     row_ids: Sequence[int] | None = None,
     seed: int = 0,
     trace: bool | Literal["full"] = True,
@@ -101,6 +102,7 @@ def decode(
         logits_processors: transformers' LogitsProcessor objects.
         batch_size: rows decoded together; None: all.
         max_rows: canvases in one model call; None: no limit.
+        compile: compile what runs at every step with torch.compile: slow to begin, then faster. Changes no decision.
         row_ids: keys of the random draws, default the index in ``prompts``.
         seed: of the random draws.
         trace: whether results carry their trace; "full" adds confidences and the candidates weighed to its lines.
@@ -130,6 +132,8 @@ def decode(
         )  # fmt: skip
     block_length = spec.block_length or 32 if block_length is None else block_length
     _check(schedule, block_length, steps, tokens_per_step, temperature, batch_size, max_rows)
+    if compile:
+        compiling.require(model.device.type)
     ids = [[*spec.prefix, *model.encode(p)] if isinstance(p, str) else [int(t) for t in p] for p in prompts]
     tails = [tuple(suffix) if suffix is not None else spec.suffix if isinstance(p, str) else () for p in prompts]
     lengths = [gen_length] * len(ids) if isinstance(gen_length, int) else [int(n) for n in gen_length]
@@ -147,7 +151,7 @@ def decode(
     settings = Settings(
         block_length=block_length, steps=steps, tokens_per_step=tokens_per_step, schedule=schedule,
         temperature=temperature, guidance=guidance, rules=rules, stop_at_eos=stop_at_eos, eos_ids=eos_ids,
-        seed=seed, batch_size=batch_size, max_rows=max_rows, reuse=reuse_scores,
+        seed=seed, batch_size=batch_size, max_rows=max_rows, compile=compile, reuse=reuse_scores,
     )  # fmt: skip
     results: dict[int, Result] = {}
 

@@ -69,6 +69,7 @@ class DecodeConfig(BaseModel):
     suppressed_tokens: list[TokenId] = []
     trace: Literal["plain", "full"] = "plain"
     batch_size: int = Field(16, ge=1)
+    compile: bool = False
     device: str = "auto"
     device_map: DeviceMap | dict[str, int | str] | None = None
     dtype: Literal["auto", Dtype] = "auto"

@@ -37,6 +37,8 @@ class Settings:
     seed: int = 0
     batch_size: int | None = None
     max_rows: int | None = None
+    compile: bool = False
+    """Whether what runs at every step is compiled (``mdm.compiling``)."""
     reuse: bool = True
     """Whether scores that a sampler already knows replace the next step's forward."""
 
@@ -81,6 +83,7 @@ class Engine:
             model, settings.rules, grid=self.grid, guidance=settings.guidance,
             temperature=settings.temperature, max_rows=settings.max_rows,
             held=sampler.reads == "generated", logits=sampler.keeps_logits,
+            compile=settings.compile,
         )  # fmt: skip
         self.on_finish = on_finish
         self.recorder = Recorder(spec, on_step, full=full_trace)

@@ -48,13 +48,13 @@ class Scorer:
         max_rows: int | None = None,
         held: bool = False,
         logits: bool = False,
-        compiled: bool = False,
+        compile: bool = False,
     ) -> None:
         self.model = model
         self.grid = grid
         self.max_rows = max_rows
         self.readout = Readout(
-            model, rules, guidance=guidance, temperature=temperature, held=held, logits=logits, compiled=compiled
+            model, rules, guidance=guidance, temperature=temperature, held=held, logits=logits, compile=compile
         )
         self.guises = self.readout.guises
         self.store: Store | None = None

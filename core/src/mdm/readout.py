@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,7 +32,7 @@ class Readout:
         temperature: of the token draw.
         held: whether the probability of the token that stands at a position is wanted.
         logits: whether logits are kept in the statistics.
-        compiled: whether the pass is compiled (``torch.compile``), where no kernel of our own runs.
+        compile: whether the pass is compiled (``torch.compile``), where no kernel of our own runs.
         fused: None chooses.
     """
 
@@ -44,13 +45,13 @@ class Readout:
         temperature: float = 0.0,
         held: bool = False,
         logits: bool = False,
-        compiled: bool = False,
+        compile: bool = False,
         fused: bool | None = None,
     ) -> None:
         self.model, self.rules = model, rules
         self.guidance, self.temperature, self.held, self.logits = guidance, temperature, held, logits
         self.guises = 2 if guidance else 1
-        self.compiled = compiled
+        self.compile = compile
         can = model.head_is_matrix and not rules.processors and not logits
         self.fused = can and (model.device.type == "cpu" if fused is None else fused)
 
@@ -96,16 +97,15 @@ class Readout:
             else:
                 logits = self._merged(self.model.head(hidden[cut].flatten(0, 1)))
                 logits = self.rules(logits, lambda cut=cut: canvas(cut))  # type: ignore[misc]
-                yield from readings(
-                    logits, draw, never=spec.mask_id, held=mine, keep=self.logits, compiled=self.compiled
-                )
+                yield from readings(logits, draw, never=spec.mask_id, held=mine, keep=self.logits, compile=self.compile)
 
     def _fused(self, hidden: Tensor, draw: Draw | None, held: Tensor | None) -> Reading:
         spec = self.model.spec
-        reading = Reading(draw, never=spec.mask_id, held=held, compiled=self.compiled)
+        reading = Reading(draw, never=spec.mask_id, held=held, compile=self.compile)
         width = TILE * max(1, CACHE_ELEMENTS // (TILE * self.guises * max(1, hidden.shape[0])))
-        for first in range(0, spec.vocab_size, width):
-            end = min(first + width, spec.vocab_size)
+        whole = spec.vocab_size // TILE * TILE
+        ends = sorted({*range(width, whole, width), whole, spec.vocab_size} - {0})
+        for first, end in pairwise([0, *ends]):
             logits = self._merged(self.model.head_part(hidden.flatten(0, 1), first, end))
             reading.add(self.rules.within(first, end)(logits, None), first)
         return reading

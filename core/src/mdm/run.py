@@ -163,7 +163,7 @@ def decode_settings(
             "block_length": config.block_length or model.spec.block_length or 32,
             "trace": "full" if config.trace == "full" else True,
         }
-        | config.model_dump(include={"steps", "schedule", "guidance", "stop_at_eos"})
+        | config.model_dump(include={"steps", "schedule", "guidance", "stop_at_eos", "compile"})
     )
 
 

@@ -48,7 +48,7 @@ class Reading:
         never: a token (the mask) that keeps its probability but is not chosen.
         held: int64 ``[T]``, tokens whose probability is wanted.
         keep: whether the statistics carry the logits, which are added in one piece then.
-        compiled: see ``mdm.tiles.summed``.
+        compile: see ``mdm.tiles.summed``.
     """
 
     def __init__(
@@ -58,16 +58,16 @@ class Reading:
         never: int | None = None,
         held: Tensor | None = None,
         keep: bool = False,
-        compiled: bool = False,
+        compile: bool = False,
     ) -> None:
-        self.draw, self.never, self.held, self.keep, self.compiled = draw, never, held, keep, compiled
+        self.draw, self.never, self.held, self.keep, self.compile = draw, never, held, keep, compile
         self.tiles: list[Tiles] = []
         self.held_logits: list[Tensor] = []
         self.logits: Tensor | None = None
 
     def add(self, logits: Tensor, first: int = 0) -> None:
         """Add the tokens from ``first`` on, ``[T, V']``."""
-        self.tiles += summed(logits, first, self.draw, compiled=self.compiled)
+        self.tiles += summed(logits, first, self.draw, compile=self.compile)
         if self.keep:
             self.logits = logits.float()
         if self.held is not None:
@@ -126,7 +126,7 @@ def readings(
     never: int | None = None,
     held: Tensor | None = None,
     keep: bool = False,
-    compiled: bool = False,
+    compile: bool = False,
 ) -> Iterator[Reading]:
     """Readings of ``logits`` ``[T, V]``, of as many rows at a time as suit the device."""
     count, vocabulary = logits.shape
@@ -135,7 +135,7 @@ def readings(
         cut = slice(lo, lo + size)
         part = draw and draw._replace(keys=draw.keys[cut])
         mine = None if held is None else held[cut]
-        reading = Reading(part, never=never, held=mine, keep=keep, compiled=compiled)
+        reading = Reading(part, never=never, held=mine, keep=keep, compile=compile)
         reading.add(logits[cut])
         yield reading
 

@@ -11,6 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+from mdm.compiling import compiled
 from mdm.rng import token_gumbel
 from torch import Tensor
 
@@ -52,18 +53,21 @@ class Draw(NamedTuple):
     never: int | None
 
 
-def summed(logits: Tensor, first: int = 0, draw: Draw | None = None, *, compiled: bool = False) -> list[Tiles]:
-    """Tiles of ``logits`` ``[T, V']``, whose tokens are those from ``first`` on."""
+def summed(logits: Tensor, first: int = 0, draw: Draw | None = None, *, compile: bool = False) -> list[Tiles]:
+    """Tiles of ``logits`` ``[T, V']``, whose tokens are those from ``first`` on.
+
+    ``compile``: whether the pass is compiled, where it is not a kernel of our own.
+    """
     if logits.device.type == "cuda" and (kernel := _kernel()):
         return [kernel(logits, first, draw)]
-    count, width = logits.shape
+    width = logits.shape[1]
     whole = width // TILE * TILE
-    cuts = [slice(0, whole), slice(whole, width)]
-    return [
-        _summed(logits[:, cut].view(count, -1, min(TILE, width - cut.start)), first + cut.start, draw, compiled)
-        for cut in cuts
-        if cut.start < cut.stop
-    ]
+    parts = []
+    if whole:
+        parts.append(_summed(logits[:, :whole], TILE, first, draw, compile))
+    if whole < width:
+        parts.append(_summed(logits[:, whole:], width - whole, first + whole, draw, compile))
+    return parts
 
 
 def joined(parts: Sequence[Tiles]) -> Tiles:
@@ -92,23 +96,30 @@ def joined(parts: Sequence[Tiles]) -> Tiles:
     )
 
 
-def _summed(x: Tensor, first: int, draw: Draw | None, compiled: bool) -> Tiles:
-    """Tiles of logits ``[T, S, C]``."""
-    sums, drawn = (_compiled(_sums_fused), _compiled(_drawn)) if compiled else (_sums, _drawn)
-    top, best, rest, fall = sums(x)
-    draws = []
+def _summed(logits: Tensor, width: int, first: int, draw: Draw | None, compile: bool) -> Tiles:
+    """``logits`` ``[T, S * width]`` in S tiles, which lie below one another as the pass sees them."""
+    count = logits.shape[0]
+    x = logits.reshape(-1, width)
+    start = torch.arange(first, first + logits.shape[1], width, device=x.device)
+    top, best, rest, fall = (compiled(_sums_fused) if compile else _sums)(x)
+    shape = (count, len(start))
+    empty = top.new_empty(*shape, 0)
+    value, index, logit = empty, empty.long(), empty
     if draw is not None:
-        tokens = torch.arange(first, first + x.shape[1] * x.shape[2], device=x.device).view(x.shape[1:])
         never = -1 if draw.never is None else draw.never
-        draws = [drawn(x, key, tokens, 1 / draw.temperature, never) for key in draw.keys.unbind(1)]
-    empty = top.new_empty(*rest.shape, 0)
-    value, index, logit = (torch.stack(c, -1) for c in zip(*draws, strict=True)) if draws else (empty, empty, empty)
-    start = torch.arange(x.shape[1], device=x.device) * x.shape[2] + first
-    return Tiles(top, best + start[:, None], rest, fall, value, index.long() + start[:, None], logit)
+        drawn = compiled(_drawn) if compile else _drawn
+        keys = draw.keys.repeat_interleave(len(start), 0).unbind(1)
+        tokens = (start[:, None] + torch.arange(width, device=x.device)).repeat(count, 1)
+        draws = [drawn(x, key, tokens, 1 / draw.temperature, never) for key in keys]
+        value, index, logit = (torch.stack(column, -1).view(*shape, -1) for column in zip(*draws, strict=True))
+    return Tiles(
+        top.view(*shape, 2), best.view(*shape, 2) + start[:, None], rest.view(shape), fall.view(shape),
+        value, index + start[:, None], logit,
+    )  # fmt: skip
 
 
 def _sums(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The first four of ``Tiles``, tokens counted within their tile."""
+    """The first four of ``Tiles`` for tiles ``[M, C]``, tokens counted within their tile."""
     x = x.float()
     top, best = top_two(x)
     z = (x - top[..., :1].clamp(min=LOWEST)).clamp_(min=LOWEST)
@@ -129,14 +140,14 @@ def _sums_fused(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _drawn(x: Tensor, key: Tensor, tokens: Tensor, scale: float, never: int) -> tuple[Tensor, Tensor, Tensor]:
-    """One draw for each of ``key`` ``[T]``: value, token within the tile and its logit, ``[T, S]``."""
-    noisy = token_gumbel(key[:, None, None], tokens) + x.float() * scale
+    """One draw for each of ``key`` ``[M]`` from tiles ``[M, C]``: value, token within the tile and its logit."""
+    noisy = token_gumbel(key[:, None], tokens) + x.float() * scale
     value, index = noisy.masked_fill(tokens == never, -torch.inf).max(-1)
     return value, index, x.gather(-1, index[..., None])[..., 0].float()
 
 
 def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The two largest of ``x`` ``[..., C]`` and where they are, ``[..., 2]`` each; ties to the lower index.
+    """The two largest of ``x`` ``[M, C]`` and where they are, ``[M, 2]`` each; ties to the lower index.
 
     The largest of a lane is a vectorised reduction, which finding where it lies over a whole row is not (several times
     slower on a CPU). The second largest lies in the lane of the largest or is the largest of another lane.
@@ -146,7 +157,7 @@ def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
         largest, at = x.max(-1, keepdim=True)
         second, where = x.scatter(-1, at, -torch.inf).max(-1, keepdim=True)
         return torch.cat([largest, second], -1), torch.cat([at, where], -1)
-    lanes = x.view(*x.shape[:-1], -1, LANE)
+    lanes = x.view(x.shape[0], -1, LANE)
     maxima = lanes.amax(-1)
     largest, lane = maxima.max(-1, keepdim=True)
     near = _lane(lanes, lane)
@@ -161,13 +172,8 @@ def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _lane(lanes: Tensor, index: Tensor) -> Tensor:
-    """Lane ``index`` ``[..., 1]`` of each row of ``lanes`` ``[..., lanes, LANE]``."""
-    return lanes.gather(-2, index[..., None].expand(*index.shape, LANE))[..., 0, :]
-
-
-@cache
-def _compiled(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
-    return torch.compile(function, dynamic=True)
+    """Lane ``index`` ``[M, 1]`` of each row of ``lanes`` ``[M, lanes, LANE]``, in a tensor of its own."""
+    return lanes.gather(1, index[..., None].expand(-1, -1, LANE))[:, 0]
 
 
 @cache

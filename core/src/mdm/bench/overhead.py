@@ -37,6 +37,7 @@ class Case:
     block_length: int = 32
     batch: int = 1
     max_rows: int | None = None
+    compile: bool = False
 
     def decode(self, model: Model, **more: Any) -> list[api.Result]:
         random = torch.Generator().manual_seed(0)
@@ -45,7 +46,7 @@ class Case:
         options = {"candidates": self.candidates} if self.sampler in ("info-gain", "lookum") else {}
         settings: dict[str, Any] = {
             "cache": self.cache, "gen_length": self.gen_length, "block_length": self.block_length,
-            "max_rows": self.max_rows,
+            "max_rows": self.max_rows, "compile": self.compile,
         }  # fmt: skip
         return api.decode(model, prompts, self.sampler, options, **settings | more)
 

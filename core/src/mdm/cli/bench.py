@@ -26,6 +26,7 @@ def bench() -> None:
 @click.option("--cache", multiple=True, metavar="NAME", help="Cache, again for more (default: none, prefix, dual).")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Prompts decoded together.")
 @click.option("--pairs", type=click.IntRange(1), default=5, show_default=True, help="Interleaved measurements.")
+@click.option("--compile", is_flag=True, help="Compile what runs at every step.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @JSON

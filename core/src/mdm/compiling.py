@@ -1,0 +1,36 @@
+"""torch.compile, where it can work. What it makes is the same function: speed changes, decisions do not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from shutil import which
+from typing import Any, TypeVar
+
+import torch
+from mdm.errors import MdmError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def require(device: str) -> None:
+    """Say so where nothing can be compiled for this type of device.
+
+    Raises:
+        MdmError: there is no C++ compiler, or for a GPU no Triton.
+    """
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device == "cpu" and which(compiler) is None:
+        raise MdmError(f"compile needs a C++ compiler and {compiler} is not there: install it, or leave compile out")
+    if device != "cpu" and find_spec("triton") is None:
+        raise MdmError("compile needs Triton on this device: pip install triton, or leave compile out")
+
+
+@cache
+def compiled(function: F) -> F:
+    """``function`` for tensors of any shape, compiled when it is first called."""
+    made: F = torch.compile(function, dynamic=True)  # type: ignore[assignment]
+    return made

@@ -1,0 +1,56 @@
+"""What is compiled decides as what is not, and says what it wants."""
+
+from __future__ import annotations
+
+import mdm
+import pytest
+import torch
+from mdm import compiling
+from mdm.cli import main
+from mdm.errors import MdmError
+from mdm.rng import Draws
+from mdm.testing.toy import toy_model
+from mdm.tiles import Draw, joined, summed
+
+
+@pytest.fixture(autouse=True)
+def _compiler():
+    try:
+        compiling.require("cpu")
+    except MdmError as error:
+        pytest.skip(str(error))
+
+
+def test_the_compiled_pass_leaves_the_same():
+    x = torch.randn(6, 5000, generator=torch.Generator().manual_seed(0)) * 5
+    x[0] = x[0].round()
+    x[1, 100:3000] = -torch.inf
+    rows = torch.arange(6)
+    draw = Draw(Draws(0, rows, rows).token_keys(rows[:, None], torch.arange(2)), 0.8, 17)
+    with torch.inference_mode():
+        ours, theirs = joined(summed(x, 3, draw, compile=True)), joined(summed(x, 3, draw))
+    for name in ("top", "best", "drawn", "logit"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+    for name in ("rest", "fall", "value"):
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_compiled_decode_is_the_same_decode(temperature):
+    settings = {"gen_length": 6, "block_length": 3, "temperature": temperature, "cache": "none"}
+    plain, compiled = (
+        mdm.decode(toy_model(), [[1, 2, 3], [4]], "info-gain", {"candidates": 3}, compile=on, **settings)
+        for on in (False, True)
+    )
+    assert [(r.tokens, [line["positions"] for line in r.trace]) for r in plain] == [
+        (r.tokens, [line["positions"] for line in r.trace]) for r in compiled
+    ]
+
+
+def test_without_a_compiler_one_line_says_so(monkeypatch, capsys):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(SystemExit) as stop:
+        main(["generate", "1+1=", "--compile"])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "no-such-compiler is not there" in said and said.count("\n") == 1
