@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
+import torch
 from click.testing import CliRunner
-from mdm.cli import cli
+from mdm.bench import sweep as sweeping
+from mdm.cli import cli, main
 
 SIZES = ["--vocab", "64", "--hidden", "16", "--layers", "1", "--prompt-length", "6", "--gen-length", "8"]
 
@@ -37,3 +40,98 @@ def test_one_candidate_costs_one_call_a_step_and_reads_the_blocks_masks(cache):
     assert row["head_rows"] == sum(range(1, 9))
     whole, window = 14, {"none": 14, "prefix": 8, "dual": 8}[cache]
     assert row["row_tokens"] == whole + 7 * window
+
+
+SHORT = ["--prompt-length", "6", "--gen-length", "8", "--device", "cpu", "--json", "--bandwidth", "10"]
+
+
+def bench(*args: str) -> list[dict]:
+    done = CliRunner().invoke(cli, ["bench", *args, *SHORT], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("pace", [1, 2])
+def test_decode_reports_what_the_arguments_imply(pace):
+    [row] = bench("decode", "--block-length", "8", "--batch-size", "3", "--tokens-per-step", str(pace))
+    assert (row["cache"], row["forwards"], row["tokens_per_forward"]) == ("dual", 8 // pace, pace)
+    assert row["tokens_per_forward_without_eos"] <= row["tokens_per_forward"]
+    assert row["rows"] >= 3 * row["forwards"]
+
+
+def test_the_roofline_is_bytes_over_bandwidth():
+    [row] = bench("decode", "--sampler", "confidence", "--block-length", "4", "--batch-size", "2")
+    layers, width, mlp, vocabulary = 4, 64, 256, 512
+    body = layers * (4 * width**2 + 3 * width * mlp + 2 * width) + width  # without the embeddings
+    assert row["weight_bytes"] == 4 * (body + width * vocabulary)
+    assert row["kept_bytes"] == 2 * 4 * layers * 2 * width * 14  # of two rows of 14 tokens
+    assert row["forwards"] == 8 and row["row_tokens"] == 2 * (14 + 3 * 4) * 2
+    moved = 8 * (row["weight_bytes"] + row["kept_bytes"])
+    assert row["roofline_tokens_per_second"] == pytest.approx(16 * 10e9 / moved)
+    assert row["share_of_roofline"] == pytest.approx(row["tokens_per_second"] / row["roofline_tokens_per_second"])
+    assert row["tflops"] * 1e12 * row["seconds"] == pytest.approx(2 * (body * row["row_tokens"] + 40 * 512 * 64))
+
+
+def test_a_shape_that_does_not_fit_is_refused_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("mdm.sizes.free_bytes", lambda device: 10**9)
+    monkeypatch.setattr("mdm.bench.decode.free_bytes", lambda device: 10**9)
+    for args, said in (
+        (
+            ["--shape", "llada-8b", "--dtype", "bfloat16"],
+            "llada-8b in bfloat16 has 16.0 GB of weights, and cpu has 1.0",
+        ),
+        (["--batch-size", "9999"], "beside tiny's weights the batch takes"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["bench", "decode", "--device", "cpu", *args])
+        assert stop.value.code == 2 and said in capsys.readouterr().err
+
+
+SWEEP = [
+    "sweep",
+    "--sampler",
+    "confidence",
+    "--cache",
+    "none",
+    "--cache",
+    "dual",
+    "--batch-size",
+    "1",
+    "--batch-size",
+    "2",
+]
+
+
+def test_a_sweep_is_all_combinations_in_a_table_and_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    table, picture = tmp_path / "s.csv", tmp_path / "s.svg"
+    found = bench(*SWEEP, "--candidates", "1", "--csv", str(table), "--plot", str(picture))
+    assert [(row["cache"], row["batch_size"]) for row in found] == [("none", 1), ("none", 2), ("dual", 1), ("dual", 2)]
+    with table.open() as lines:
+        assert [(row["cache"], float(row["seconds"])) for row in csv.DictReader(lines)] == [
+            (row["cache"], row["seconds"]) for row in found
+        ]
+    assert b"<svg" in picture.read_bytes()[:2000]
+
+
+def test_a_sweep_keeps_what_is_done_and_skips_what_finds_no_memory(tmp_path, monkeypatch):
+    measure, cases = sweeping.measure, []
+
+    def stopped(model, case, speed, **settings):
+        cases.append(case)
+        if len(cases) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if len(cases) == 4:
+            raise KeyboardInterrupt
+        return measure(model, case, speed, **settings)
+
+    monkeypatch.setattr(sweeping, "measure", stopped)
+    table = tmp_path / "s.csv"
+    done = CliRunner().invoke(
+        cli, ["bench", *SWEEP, "--candidates", "1", "--csv", str(table), *SHORT], standalone_mode=False
+    )
+    assert done.return_value == 130 and "interrupted after 3 of 4 cases" in done.stderr
+    found = json.loads(done.stdout)
+    assert [row.get("error") for row in found] == [None, "out of memory", None]
+    with table.open() as lines:
+        assert [row["error"] for row in csv.DictReader(lines)] == ["", "out of memory", ""]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import mdm
 import pytest
+import torch
 from mdm import config as configs
 from mdm import run as runs
 from mdm.cli import main
@@ -34,6 +35,7 @@ PLUGINS = """
         def decide(self, *args): ...
 
     class Cache:
+        uses_kv = False
         class Options(Base):
             keep: int = 3
         def plan(self, *args): ...
@@ -94,6 +96,7 @@ PLUGINS = """
 class Tokens:
     """A model that knows letters; id 0 is the mask."""
 
+    device, dtype, body, lm_head = torch.device("cpu"), torch.float32, None, None
     spec = ModelSpec("fake", 256, 0, eos_ids=(1,), prompt_style="compact")
 
     def encode(self, text):
@@ -232,6 +235,35 @@ def test_what_the_engine_is_asked(engine, tmp_path):
     assert (first["allowed_tokens"], first["suppressed_tokens"]) == ([(3, 9), (20, 30)], [4])
     placed = {"device": "auto", "device_map": "auto", "quantization": "bnb-8bit", "attn_implementation": "eager"}
     assert engine.loads == [("tiny", {**placed, "dtype": "auto", "adapter": None, "offline": True})]
+
+
+def test_sizes_that_are_not_given_are_what_fits(engine, tmp_path, monkeypatch):
+    said = []
+    watch = runs.Watch()
+    watch.note = said.append
+    monkeypatch.setattr("mdm.sizes.free_bytes", lambda device: 10**9)
+    runs.run(make(limit=20, batch_size="auto"), tmp_path / "auto", watch)
+    fits = engine.calls[0]["batch_size"], engine.calls[0]["max_rows"]
+    assert fits[0] == 20 and 0 < fits[1] < 10**5 and len(engine.calls[0]["prompts"]) == 20
+    assert f"one: batch size 20, at most {fits[1]:,} rows in a forward (1.0 GB free)" in said
+    runs.run(make(limit=20, batch_size=4, max_rows=3), tmp_path / "given")
+    assert [(c["batch_size"], c["max_rows"]) for c in engine.calls[1:]] == [(4, 3)]
+
+
+def test_out_of_memory_halves_the_batch_and_blames_no_example(engine, tmp_path):
+    decode = engine.decode
+
+    def greedy(model, prompts, *, batch_size, **settings):
+        if batch_size > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(model, prompts, batch_size=batch_size, **settings)
+
+    engine.decode = greedy
+    summary = runs.run(make(limit=20, batch_size=16), tmp_path)
+    assert (summary["examples"], summary["errors"]) == (20, 0)
+    assert sorted(engine.decoded) == list(range(20)) and engine.calls[0]["batch_size"] == 2
+    engine.decode = lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
+    assert runs.run(make(limit=3), tmp_path / "none")["errors"] == 3  # each alone does not fit
 
 
 def test_prompts_become_canvases(engine, tmp_path):
@@ -431,7 +463,8 @@ def test_hooks_that_fail_are_named(engine, site, tmp_path):
         runs.run(make(), tmp_path)
 
 
-def test_run_command(engine, tmp_path, capsys):
+def test_run_command(engine, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mdm.cli.progress.PATIENCE", 1e9)  # a slow machine has more to say
     out = tmp_path / "out"
     args = ["run", "--sampler", "one", "--sampler", "two", "--task", "copy", "--out", str(out)]
     code, text, errors = command(capsys, *args)

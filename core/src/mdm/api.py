@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mdm import compiling, registry
+from mdm import compiling, registry, sizes
 from mdm.canvas import Request, Row
 from mdm.causal import continue_all
 from mdm.checkpoints import refuse_policy
@@ -17,6 +17,7 @@ from mdm.model import Model
 from mdm.protocols import CacheMode, ModelSpec, Sampler
 from mdm.rules import LogitRules, Processor
 from mdm.schedule import SCHEDULES
+from mdm.sizes import Size
 from mdm.trace import Line, StepEvent
 from pydantic import BaseModel, ValidationError
 
@@ -64,8 +65,8 @@ def decode(
     allowed_tokens: Sequence[tuple[int, int]] | None = None,
     suppressed_tokens: Sequence[int] = (),
     logits_processors: Sequence[Processor] = (),
-    batch_size: int | None = None,
-    max_rows: int | None = None,
+    batch_size: Size = None,
+    max_rows: Size = "auto",
     compile: bool = False,
     row_ids: Sequence[int] | None = None,
     seed: int = 0,
@@ -100,8 +101,8 @@ def decode(
         allowed_tokens: ranges of ids ``[start, stop)`` outside of which nothing is drawn.
         suppressed_tokens: ids that are never drawn.
         logits_processors: transformers' LogitsProcessor objects.
-        batch_size: rows decoded together; None: all.
-        max_rows: canvases in one model call; None: no limit.
+        batch_size: rows decoded together; "auto": as many as fit and pay; None: all.
+        max_rows: canvases in one model call; "auto": as many as fit; None: no limit.
         compile: compile what runs at every step with torch.compile: slow to begin, then faster. Changes no decision.
         row_ids: keys of the random draws, default the index in ``prompts``.
         seed: of the random draws.
@@ -148,10 +149,17 @@ def decode(
         tuple(logits_processors),
     )
     _check_rules(rules, spec)
+    mode = None if causal else _cache(spec, spec.default_cache if cache is None else cache, cache_options)
+    longest = max((len(t) + n + len(s) for t, n, s in zip(ids, lengths, tails, strict=True)), default=1)
+    chosen = sizes.fit(
+        model, longest, len(ids), kv=mode is None or mode.uses_kv, guises=2 if guidance else 1,
+        batch_size=batch_size, max_rows=max_rows,
+    )  # fmt: skip
     settings = Settings(
         block_length=block_length, steps=steps, tokens_per_step=tokens_per_step, schedule=schedule,
         temperature=temperature, guidance=guidance, rules=rules, stop_at_eos=stop_at_eos, eos_ids=eos_ids,
-        seed=seed, batch_size=batch_size, max_rows=max_rows, compile=compile, reuse=reuse_scores,
+        seed=seed, batch_size=chosen.batch_size, max_rows=chosen.max_rows, compile=compile,
+        reuse=reuse_scores,
     )  # fmt: skip
     results: dict[int, Result] = {}
 
@@ -182,7 +190,6 @@ def decode(
     else:
         policy = _plugin("sampler", sampler or "info-gain", sampler_options)
         policy.check(spec)
-        mode = _cache(spec, spec.default_cache if cache is None else cache, cache_options)
         Engine(
             model, policy, mode, settings, on_finish=finish, on_step=on_step, full_trace=trace == "full"
         ).run(requests)  # fmt: skip
@@ -226,8 +233,8 @@ def _check(
     steps: int | None,
     tokens_per_step: int | None,
     temperature: float,
-    batch_size: int | None,
-    max_rows: int | None,
+    batch_size: Size,
+    max_rows: Size,
 ) -> None:
     if schedule not in SCHEDULES:
         raise MdmError(f"schedule {schedule!r} is unknown: use one of {', '.join(SCHEDULES)}")
@@ -236,9 +243,12 @@ def _check(
     if temperature < 0:
         raise MdmError(f"temperature {temperature} is below 0")
     counts = {"block_length": block_length, "steps": steps, "tokens_per_step": tokens_per_step}
-    for name, value in {**counts, "batch_size": batch_size, "max_rows": max_rows}.items():
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise MdmError(f"{name} is {value}: it must be at least 1")
+    for name, size in {"batch_size": batch_size, "max_rows": max_rows}.items():
+        if size is not None and size != "auto" and (isinstance(size, str) or size < 1):
+            raise MdmError(f'{name} is {size!r}: it must be at least 1, or "auto"')
 
 
 def _penalties(eos_ids: Sequence[int], eos_penalty: float, pad_id: int | None, pad_penalty: float) -> dict[int, float]:

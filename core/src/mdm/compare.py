@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mdm import config, files, registry
+from mdm import config, pictures, registry
 from mdm.config import RunConfig
 from mdm.errors import MdmError
 from mdm.jobs import Job, jobs
@@ -23,7 +23,6 @@ from mdm.summary import summarise
 Key = tuple[str, str]
 """An example: its id and the digest of what it says."""
 RESAMPLES = 9999
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -239,16 +238,10 @@ def plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     Raises:
         MdmError: matplotlib is missing, or ``path`` is no picture.
     """
-    if path.suffix.lower() not in PICTURES:
-        raise MdmError(f"{path}: a picture is one of {', '.join(PICTURES)}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MdmError("a picture needs matplotlib: pip install matplotlib") from error
+    figure = pictures.figure(path, figsize=(7, 4.5))
     lines: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for record in records:
         lines.setdefault(tuple(record[key] for key in ("model", "sampler", "cache", "run")), []).append(record)
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for number, points in enumerate(lines.values()):
         points = sorted(points, key=lambda record: record["rows_per_example"])
@@ -273,5 +266,4 @@ def plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_title(records[0]["task"], fontsize="medium")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize="small")
-    with files.whole(path) as part:
-        figure.savefig(part, format=path.suffix[1:].lower(), dpi=150)
+    pictures.save(figure, path)

@@ -41,6 +41,9 @@ TokenId = Annotated[int, Field(ge=0)]
 Span = Annotated[tuple[TokenId, TokenId], BeforeValidator(_span)]
 """Ids from the first up to the second, which is not among them; also written ``"A:B"``."""
 
+Size = Annotated[int, Field(ge=1)] | Literal["auto"]
+"""A number of rows, or as many as fit."""
+
 PACES = ("steps", "tokens_per_step")
 """Two ways to say the same: naming one sets the other aside."""
 
@@ -68,7 +71,9 @@ class DecodeConfig(BaseModel):
     allowed_tokens: list[Span] | None = Field(None, min_length=1)
     suppressed_tokens: list[TokenId] = []
     trace: Literal["plain", "full"] = "plain"
-    batch_size: int = Field(16, ge=1)
+    batch_size: Size = 16
+    max_rows: Size = "auto"
+    """Canvases in one model call."""
     compile: bool = False
     device: str = "auto"
     device_map: DeviceMap | dict[str, int | str] | None = None

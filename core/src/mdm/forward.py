@@ -94,18 +94,24 @@ class Scorer:
             query: what to run; None runs the whole canvas without keys and values from before.
         """
         width = max(max(counts), 1)
-        size = min(self.max_rows or len(counts), len(counts))
-        parts = []
-        for lo in range(0, len(counts), size):
+        parts: list[dict[str, Tensor]] = []
+        lo = 0
+        while lo < len(counts):
+            size = min(self.max_rows or len(counts), len(counts) - lo)
             cut = slice(lo, lo + size)
             part_query = query and Query(
                 query.at[cut], query.counts[cut], None if query.write is None else query.write[cut]
             )
-            parts.append(
-                self._part(
+            try:
+                part = self._part(
                     state, rows[cut], tokens[cut], lengths[cut], read[cut], counts[cut], width, draws, cut, part_query
                 )
-            )
+                parts.append(part)
+                lo += size
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                self.max_rows = size // 2  # for the rest of the decode; what was written is written again, the same
         merged: dict[str, Any] = parts[0]
         if len(parts) > 1:
             merged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -147,7 +147,8 @@ def decode_settings(
     """The arguments of ``mdm.decode`` that a configuration fixes for all prompts, at the pace named or its only one."""
     shared = {"suffix": model.spec.suffix} | config.model_dump(
         include={
-            "temperature", "eos_penalty", "pad_penalty", "allowed_tokens", "suppressed_tokens", "batch_size", "seed",
+            "temperature", "eos_penalty", "pad_penalty", "allowed_tokens", "suppressed_tokens", "batch_size",
+            "max_rows", "seed",
         }
     )  # fmt: skip
     if model.spec.attention == "causal":
@@ -210,6 +211,7 @@ def _run_model(run: _Run, jobs: list[Job]) -> None:
 
 
 def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: results.ArmLog) -> None:
+    from mdm import sizes
     from mdm.trace import plain
 
     config, task, done = run.config, run.task, job.arm.outcomes
@@ -231,12 +233,21 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
         right += outcome.metrics.get(task.metric, 0.0)
         run.watch.tick(job.label, len(done), total, right / len(done))
 
+    settings = decode_settings(config, model, job.sampler, job.tokens_per_step)
+    fits = sizes.fit(
+        model, max((len(item.ids) + item.gen_length for item in left), default=1), len(left),
+        kv=model.spec.attention == "causal" or registry.resolve("cache", config.cache).uses_kv,
+        guises=2 if config.guidance else 1, batch_size=config.batch_size, max_rows=config.max_rows,
+    )  # fmt: skip
+    if left and (config.batch_size == "auto" or fits.tight):
+        run.watch.note(f"{job.label}: {fits}")
     grader = Grader(task, record, run.fail_fast)
     hooks = _Hooks()
     seen = hooks.on_step
     if run.watch.sees_steps:
         canvases = {item.row: [*(item.canvas or ()), *[None] * item.gen_length] for item in left}
         run.watch.begin(job.label, canvases, model.pieces)
+        settings["trace"] = "full"
 
         def seen(event: StepEvent) -> None:
             run.watch.step(event)
@@ -244,7 +255,11 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
                 hooks.on_step(event)
 
     def decode(chunk: Sequence[Item]) -> None:
-        """Decode ``chunk``; where that fails, the half that holds the culprit is halved until it stands alone."""
+        """Decode ``chunk``; where that fails, the half that holds the culprit is halved until it stands alone.
+
+        Where memory ran out there is no culprit: the batch is halved.
+        """
+        nonlocal fits
 
         def finish(place: int, result: Result) -> None:
             item = chunk[place]
@@ -256,24 +271,33 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
             hooks.on_finish(result)
 
         try:
-            _decode(config, model, job, chunk, finish, seen, full=run.watch.sees_steps)
+            _decode(model, chunk, finish, seen, settings | {"batch_size": fits.batch_size, "max_rows": fits.max_rows})
+            return
         except MdmError:
             raise  # asked wrongly: no example's own fault
         except Exception as error:
             rest = [item for item in chunk if item.row not in decoded]
             if not rest:
                 raise
-            if len(chunk) == 1:
+            halved = sizes.out_of_memory(error) and fits.batch_size > 1
+            if halved:
+                fits = fits.halved()
+                run.watch.note(f"{job.label}: out of memory; going on with {fits}")
+            elif len(chunk) == 1:
                 grader.fail(chunk[0], error, elapsed())
                 return
-            for half in (rest[: len(rest) // 2], rest[len(rest) // 2 :]):
-                if half:
-                    decode(half)
+            else:
+                for half in (rest[: len(rest) // 2], rest[len(rest) // 2 :]):
+                    if half:
+                        decode(half)
+        if halved:  # out here, where the error no longer holds on to the memory
+            decode(rest)
 
     run.watch.tick(job.label, len(done), total, right / max(1, len(done)))
     try:
-        for first in range(0, len(left), CHUNK * config.batch_size):
-            decode(left[first : first + CHUNK * config.batch_size])
+        chunk = CHUNK * max(1, fits.batch_size)
+        for first in range(0, len(left), chunk):
+            decode(left[first : first + chunk])
     except KeyboardInterrupt:
         grader.collect(to_the_end=True)
         raise
@@ -281,13 +305,11 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
 
 
 def _decode(
-    config: RunConfig,
     model: Model,
-    job: Job,
     items: Sequence[Item],
     finish: Callable[[int, Result], None],
     on_step: Callable[[StepEvent], None] | None,
-    full: bool,
+    settings: Mapping[str, Any],
 ) -> None:
     from mdm import api
 
@@ -298,7 +320,7 @@ def _decode(
         row_ids=[item.row for item in items],
         on_finish=finish,
         on_step=on_step,
-        **decode_settings(config, model, job.sampler, job.tokens_per_step) | ({"trace": "full"} if full else {}),
+        **settings,
     )
 
 

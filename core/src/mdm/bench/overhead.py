@@ -10,45 +10,17 @@ minimal  a plain forward over as many row-tokens, without keys and values from b
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from mdm import api
+from mdm.bench.case import Case, seconds
 from mdm.counters import counting
 from mdm.kv import Slots, Store
 from mdm.model import Model
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Case:
-    """One decode to measure: a prompt of random tokens."""
-
-    cache: str = "none"
-    sampler: str = "info-gain"
-    candidates: int = 8
-    prompt_length: int = 192
-    gen_length: int = 64
-    block_length: int = 32
-    batch: int = 1
-    max_rows: int | None = None
-    compile: bool = False
-
-    def decode(self, model: Model, **more: Any) -> list[api.Result]:
-        random = torch.Generator().manual_seed(0)
-        shape = (self.batch, self.prompt_length)
-        prompts = torch.randint(model.spec.vocab_size - 1, shape, generator=random).tolist()
-        options = {"candidates": self.candidates} if self.sampler in ("info-gain", "lookum") else {}
-        settings: dict[str, Any] = {
-            "cache": self.cache, "gen_length": self.gen_length, "block_length": self.block_length,
-            "max_rows": self.max_rows, "compile": self.compile,
-        }  # fmt: skip
-        return api.decode(model, prompts, self.sampler, options, **settings | more)
 
 
 @dataclass(frozen=True)
@@ -118,7 +90,7 @@ def _measured(model: Model, case: Case, pairs: int) -> dict[str, Any]:
         for work in (replay, minimal):
             work()
         for _ in range(pairs):
-            times.append((_seconds(total, model), _seconds(replay, model), _seconds(minimal, model)))
+            times.append((seconds(total, model.device), seconds(replay, model.device), seconds(minimal, model.device)))
     over_replay = [t / r for t, r, _ in times]
     over_minimal = [t / m for t, _, m in times]
     return {
@@ -171,14 +143,3 @@ def _recorded(model: Model, case: Case) -> list[_Call]:
     ):
         case.decode(model, trace=False)
     return calls
-
-
-def _seconds(work: Callable[[], None], model: Model) -> float:
-    cuda = model.device.type == "cuda"
-    if cuda:
-        torch.cuda.synchronize(model.device)
-    begin = time.perf_counter()
-    work()
-    if cuda:
-        torch.cuda.synchronize(model.device)
-    return time.perf_counter() - begin

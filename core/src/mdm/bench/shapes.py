@@ -39,11 +39,9 @@ SHAPES = {
 
 
 def random_model(shape: Shape, *, device: str = "cpu", dtype: str = "float32", seed: int = 0) -> Model:
-    """A model of ``shape``, its mask token the last of the vocabulary."""
-    module, config = _network(shape)
-    config.is_causal = False
-    with torch.device("meta"):
-        network = module(config)
+    """A model of ``shape``; the last tokens of its vocabulary are an end token and the mask."""
+    network = _on_meta(shape)
+    config = network.config
     network = network.to(getattr(torch, dtype)).to_empty(device=device)
     random = torch.Generator(device).manual_seed(seed)
     for name, weight in network.named_parameters():
@@ -58,13 +56,20 @@ def random_model(shape: Shape, *, device: str = "cpu", dtype: str = "float32", s
         family=shape.family,
         vocab_size=shape.vocab,
         mask_id=shape.vocab - 1,
+        eos_ids=(shape.vocab - 2,),
         shift=shape.family == "dream",
         attention="block-causal" if shape.family == "sdar" else "full",
     )
     return Model(spec, network.model, network.lm_head, name="random weights")
 
 
-def _network(shape: Shape) -> tuple[Any, Any]:
+def weight_bytes(shape: Shape, dtype: str) -> int:
+    """What the weights of ``shape`` take."""
+    return int(sum(weight.numel() for weight in _on_meta(shape).parameters()) * getattr(torch, dtype).itemsize)
+
+
+def _on_meta(shape: Shape) -> Any:
+    """The network without memory for its weights."""
     import transformers
 
     sizes: dict[str, Any] = {
@@ -75,4 +80,7 @@ def _network(shape: Shape) -> tuple[Any, Any]:
     if shape.head_dim:
         sizes["head_dim"] = shape.head_dim
     prefix = {"llada": "Llama", "dream": "Qwen2", "sdar": "Qwen3"}[shape.family]
-    return getattr(transformers, f"{prefix}ForCausalLM"), getattr(transformers, f"{prefix}Config")(**sizes)
+    config = getattr(transformers, f"{prefix}Config")(**sizes)
+    config.is_causal = False
+    with torch.device("meta"):
+        return getattr(transformers, f"{prefix}ForCausalLM")(config)

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from mdm.cli.progress import steps
 
+if TYPE_CHECKING:
+    from mdm.bench.case import Case
+    from mdm.model import Model
+
+F = TypeVar("F", bound=Callable[..., Any])
+COUNT = click.IntRange(1)
+PATH = click.Path(path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="A JSON list on stdout, and nothing else there.")
 
 
@@ -38,7 +48,8 @@ def overhead(
 
     Random weights; Info-Gain; medians of interleaved measurements.
     """
-    from mdm.bench.overhead import Case, measure
+    from mdm.bench.case import Case
+    from mdm.bench.overhead import measure
     from mdm.bench.shapes import Shape, random_model
 
     heads = max(1, hidden // 64)
@@ -73,3 +84,157 @@ def overhead(
         ],
         right=(*columns, *more),
     )
+
+
+SHAPES = ("llada-8b", "dream-7b", "sdar-8b", "tiny")
+"""The names in ``mdm.bench.shapes``, which imports torch."""
+
+MODEL = (
+    click.option("--shape", type=click.Choice(SHAPES), default="tiny", show_default=True, help="Of the random model."),
+    click.option("--sampler", default="info-gain", show_default=True, metavar="NAME", help="Sampler."),
+    click.option("--prompt-length", type=COUNT, default=256, show_default=True, help="Tokens of the prompt."),
+    click.option("--gen-length", type=COUNT, default=256, show_default=True, help="Tokens to generate."),
+    click.option("--tokens-per-step", type=COUNT, help="Tokens that a step commits (default: 1)."),
+    click.option("--compile", is_flag=True, help="Compile what runs at every step."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
+    click.option(
+        "--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True,
+        help="Of the weights.",
+    ),
+    click.option("--bandwidth", type=click.FloatRange(0, min_open=True), help="GB/s of memory (default: measured)."),
+    JSON,
+)  # fmt: skip
+"""What `decode` and `sweep` share."""
+
+
+def _model_flags(command: F) -> F:
+    for flag in reversed(MODEL):
+        command = flag(command)
+    return command
+
+
+@bench.command()
+@click.option("--cache", metavar="NAME", help="Cache (default: dual, or block for sdar-8b).")
+@click.option("--candidates", type=COUNT, default=8, show_default=True, help="Candidates of a lookahead.")
+@click.option("--block-length", type=COUNT, default=32, show_default=True, help="Block length.")
+@click.option("--batch-size", type=COUNT, default=1, show_default=True, help="Prompts decoded together.")
+@_model_flags
+def decode(
+    cache: str | None, candidates: int, block_length: int, batch_size: int, shape: str, as_json: bool, **given: Any
+) -> None:
+    """Tokens a second of a model's shape, its memory, and its share of what the memory's bandwidth allows.
+
+    Random weights, made on the spot. One decode warms up and is counted, a second one is timed.
+    """
+    from mdm.bench.decode import measure
+    from mdm.bench.shapes import SHAPES
+    from mdm.bench.sweep import grid
+
+    cases = grid(_base(given), [cache or SHAPES[shape].cache], [candidates], [block_length], [batch_size])
+    model, speed = _ready(shape, cases, given)
+    click.echo("mdm: decoding, once to warm up and count, once for the time ...", err=True)
+    _report([measure(model, cases[0], speed)], as_json)
+
+
+@bench.command()
+@click.option("--cache", multiple=True, metavar="NAME", help="Cache, again for more (default: none, prefix, dual).")
+@click.option("--candidates", type=COUNT, multiple=True, help="Candidates of a lookahead (default: 1, 8).")
+@click.option("--block-length", type=COUNT, multiple=True, help="Block length (default: 32).")
+@click.option("--batch-size", type=COUNT, multiple=True, help="Prompts decoded together (default: 1, 4, 16).")
+@click.option("--csv", "table", type=PATH, metavar="FILE", help="Write all numbers as CSV, after every case.")
+@click.option("--plot", "picture", type=PATH, metavar="FILE", help="Draw tokens/s: .png, .svg or .pdf.")
+@_model_flags
+def sweep(
+    cache: tuple[str, ...], candidates: tuple[int, ...], block_length: tuple[int, ...], batch_size: tuple[int, ...],
+    table: Path | None, picture: Path | None, shape: str, as_json: bool, **given: Any,
+) -> int:  # fmt: skip
+    """`decode` over every combination of the caches, candidates, block lengths and batch sizes named.
+
+    Ctrl-C ends it early, with what is done; a case that finds no memory is skipped, and says so.
+    """
+    from mdm import files, pictures
+    from mdm.bench import sweep as sweeping
+    from mdm.bench.shapes import SHAPES
+
+    if picture:
+        pictures.figure(picture)  # said now, not after an hour
+    caches = cache or (("none", "block") if SHAPES[shape].cache == "block" else ("none", "prefix", "dual"))
+    cases = sweeping.grid(_base(given), caches, candidates or (1, 8), block_length or (32,), batch_size or (1, 4, 16))
+    model, speed = _ready(shape, cases, given)
+    found: list[dict[str, Any]] = []
+    stopped = False
+    try:
+        with steps("measuring", len(cases)) as tick:
+            for row in sweeping.sweep(model, cases, speed):
+                found.append(row)
+                if table:
+                    files.write_whole(table, sweeping.to_csv(found))
+                tick(len(found))
+    except KeyboardInterrupt:
+        stopped = True
+    if picture and any("error" not in row for row in found):
+        sweeping.plot(found, picture)
+    _report(found, as_json)
+    if stopped:
+        click.echo(f"mdm: interrupted after {len(found)} of {len(cases)} cases", err=True)
+    return 130 if stopped else 0
+
+
+def _base(given: dict[str, Any]) -> Case:
+    """The case that the flags describe; what a sweep varies is still at its defaults."""
+    from mdm.bench.case import Case
+
+    names = ("sampler", "prompt_length", "gen_length", "tokens_per_step", "compile")
+    return Case(max_rows="auto", **{name: given[name] for name in names})
+
+
+def _ready(shape: str, cases: Sequence[Case], given: dict[str, Any]) -> tuple[Model, float]:
+    """The model, and its memory's bandwidth in bytes a second."""
+    from mdm.bench.decode import bandwidth, model_for
+    from mdm.placing import device_of, dtype_of
+
+    device = device_of(given["device"])
+    dtype = dtype_of(given["dtype"], device, {})
+    click.echo(f"mdm: making {shape} with random weights on {device} in {dtype} ...", err=True)
+    model = model_for(shape, cases, device=device, dtype=dtype)
+    return model, given["bandwidth"] * 1e9 if given["bandwidth"] else bandwidth(device)
+
+
+def _report(found: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    from mdm.cli.tables import show
+
+    done = [row for row in found if "error" not in row]
+    options = ("cache", "candidates", "block_length", "batch_size")
+    show(
+        ["cache", "N", "block", "batch", *REACHED],
+        [
+            [*(str(row[name]) for name in options), *(cell(row) if row in done else "" for cell in REACHED.values())]
+            for row in found
+        ],
+        right=["N", "block", "batch", *REACHED],
+    )
+    for row in done[:1]:
+        click.echo(
+            f"{row['device']}, {row['dtype']}: {row['weight_bytes'] / 1e6:,.1f} MB of weights a forward, "
+            f"memory at {row['bandwidth'] / 1e9:.1f} GB/s"
+        )
+    for row in found:
+        if "error" in row:
+            click.echo(f"{row['error']}: {', '.join(f'{name} {row[name]}' for name in options)}")
+
+
+REACHED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "tokens/s": lambda row: f"{row['tokens_per_second']:.1f}",
+    "tokens/forward": lambda row: f"{row['tokens_per_forward']:.2f}",
+    "without EOS": lambda row: f"{row['tokens_per_forward_without_eos']:.2f}",
+    "forwards": lambda row: f"{row['forwards']:,}",
+    "rows": lambda row: f"{row['rows']:,}",
+    "peak MB": lambda row: f"{row['peak_bytes'] / 1e6:,.1f}",
+    "roofline tokens/s": lambda row: f"{row['roofline_tokens_per_second']:,.0f}",
+    "share": lambda row: f"{row['share_of_roofline']:.1%}",
+    "TFLOP/s": lambda row: f"{row['tflops']:.3g}",
+}
+"""Columns of what was measured."""

@@ -11,6 +11,23 @@ from mdm.schedule import SCHEDULES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class _Size(click.ParamType):  # type: ignore[type-arg]
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """A number from 1, or auto."""
+        if value == "auto":
+            return "auto"
+        try:
+            return int(click.IntRange(1).convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither auto nor a number from 1.", param, ctx)
+
+
+SIZE = _Size()
+"""A number of rows, or as many as fit."""
+
 DECODE = (
     click.option("--model", multiple=True, metavar="NAME", help="Model: `tiny`, a local folder or a hub id."),
     click.option("--sampler", multiple=True, metavar="NAME", help="Sampler (default: info-gain)."),
@@ -58,6 +75,9 @@ DECODE = (
         "--compile", is_flag=True, default=None, help="Compile what runs at every step: slow to begin, then faster."
     ),
     click.option("--adapter", metavar="FAMILY", help="The model's family, where its config.json does not tell."),
+    click.option(
+        "--max-rows", type=SIZE, help="Canvases in one forward, candidates included (default: auto, what fits)."
+    ),
     click.option(
         "-o",
         "assignments",

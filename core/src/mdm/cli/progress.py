@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,18 @@ PATIENCE = 2.0
 """Seconds before the first of them: a short run says nothing."""
 
 
+@contextmanager
+def steps(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Progress of some other long work: call what is given with how much is done."""
+    if not sys.stderr.isatty():
+        yield lambda done: click.echo(f"{what}: {done}/{total}", err=True)
+        return
+    bars = Bars()
+    with bars:
+        bars.tick(what, 0, total, 0.0)
+        yield lambda done: bars.advance(what, done)
+
+
 def watch() -> Lines | Bars:
     """What suits this stderr; a context manager."""
     return Bars() if sys.stderr.isatty() else Lines()
@@ -28,13 +42,18 @@ class Lines(Watch):
     """Plain lines, for logs."""
 
     def __init__(self) -> None:
-        self._next = time.monotonic() + PATIENCE
+        self._begun = time.monotonic()
+        self._next = self._begun + PATIENCE
 
     def __enter__(self) -> Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
+
+    def note(self, text: str) -> None:
+        if time.monotonic() >= self._begun + PATIENCE:
+            click.echo(text, err=True)
 
     def tick(self, label: str, done: int, total: int, accuracy: float) -> None:
         if done and time.monotonic() >= self._next:
@@ -75,3 +94,7 @@ class Bars(Watch):
         if label not in self._bars:
             self._bars[label] = self._progress.add_task(label, total=total, note="")
         self._progress.update(self._bars[label], completed=done, note=f"{accuracy:.1%}" if done else "")
+
+    def advance(self, label: str, done: int) -> None:
+        """A bar without an accuracy."""
+        self._progress.update(self._bars[label], completed=done)

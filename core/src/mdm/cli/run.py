@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
-from mdm.cli.flags import decode_flags, given
+from mdm.cli.flags import SIZE, decode_flags, given
 from mdm.errors import MdmError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 @click.option("--data", type=FILE, metavar="FILE", help="The task's examples, instead of its own.")
 @click.option("--limit", type=click.IntRange(1), help="How many examples (default: all of --data, or a few).")
 @click.option("--repeats", type=click.IntRange(1), help="Decode each example so often, with other draws (default: 1).")
-@click.option("--batch-size", type=click.IntRange(1), help="Prompts decoded at once (default: 16).")
+@click.option("--batch-size", type=SIZE, help="Prompts decoded at once, or auto: what fits and pays (default: 16).")
 @click.option(
     "--allow-code-execution", is_flag=True, default=None, help="Let the task run what the model wrote, in a sandbox."
 )

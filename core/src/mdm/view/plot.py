@@ -7,10 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from mdm import files
-from mdm.errors import MdmError
-
-KINDS = (".png", ".svg", ".pdf")
+from mdm import pictures
 
 
 def draw(data: Mapping[str, Any], path: Path, by: str) -> None:
@@ -19,16 +16,11 @@ def draw(data: Mapping[str, Any], path: Path, by: str) -> None:
     Raises:
         MdmError: matplotlib is absent, or the name says no kind of picture.
     """
-    if path.suffix not in KINDS:
-        raise MdmError(f"{path}: the name must end in one of {', '.join(KINDS)}")
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise MdmError("a picture needs matplotlib: pip install matplotlib") from error
     sample = data["samples"][0]
     arms = [(label, arm) for label, arm in zip(data["arms"], sample["arms"], strict=True) if arm]
-    figure = Figure(figsize=(3.2 * (len(arms) + 1), 3.0), layout="constrained")
+    figure = pictures.figure(path, figsize=(3.2 * (len(arms) + 1), 3.0))
+    from matplotlib.ticker import MaxNLocator
+
     # One axis of steps and one scale of colours, so that the panels can be compared.
     *panels, chart = figure.subplots(1, len(arms) + 1, squeeze=False)[0]
     steps = max(len(arm["frames"]) for _, arm in arms)
@@ -54,10 +46,4 @@ def draw(data: Mapping[str, Any], path: Path, by: str) -> None:
     chart.set(title=sample["id"], xlabel="tokens decoded", ylabel="cumulative entropy (nats)")
     chart.xaxis.set_major_locator(MaxNLocator(integer=True))
     chart.legend(fontsize="small")
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    with files.spoken(path, "write"):
-        try:
-            figure.savefig(part, dpi=200)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    pictures.save(figure, path, dpi=200)

@@ -1,0 +1,62 @@
+"""One decode to measure, and its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mdm import api, registry
+from mdm.model import Model
+from mdm.sizes import Size
+
+
+@dataclass(frozen=True)
+class Case:
+    """A decode of prompts of random tokens."""
+
+    cache: str = "none"
+    sampler: str = "info-gain"
+    candidates: int = 8
+    prompt_length: int = 192
+    gen_length: int = 64
+    block_length: int = 32
+    batch: int = 1
+    max_rows: Size = None
+    tokens_per_step: int | None = None
+    compile: bool = False
+
+    @property
+    def length(self) -> int:
+        """Tokens of a canvas."""
+        return self.prompt_length + self.gen_length
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the cache keeps keys and values."""
+        return bool(registry.resolve("cache", self.cache).uses_kv)
+
+    def decode(self, model: Model, **more: Any) -> list[api.Result]:
+        random = torch.Generator().manual_seed(0)
+        shape = (self.batch, self.prompt_length)
+        prompts = torch.randint(model.spec.vocab_size - 1, shape, generator=random).tolist()
+        options = {"candidates": self.candidates} if self.sampler in ("info-gain", "lookum") else {}
+        settings: dict[str, Any] = {
+            "cache": self.cache, "gen_length": self.gen_length, "block_length": self.block_length,
+            "max_rows": self.max_rows, "tokens_per_step": self.tokens_per_step, "compile": self.compile,
+        }  # fmt: skip
+        return api.decode(model, prompts, self.sampler, options, **settings | more)
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """How long ``work`` takes, to its end on the device."""
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(device)
+    begin = time.perf_counter()
+    work()
+    if cuda:
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begin

@@ -1,0 +1,95 @@
+"""What fits is arithmetic, and what is decoded does not depend on it."""
+
+from __future__ import annotations
+
+import mdm
+import pytest
+import torch
+from mdm import sizes
+from mdm.counters import counting
+from mdm.errors import MdmError
+from mdm.testing.probe import decode, essence, looking, prompts
+from mdm.testing.toy import HEADS, KV_HEADS, LAYERS, WIDTH, toy_model
+
+LENGTH = 100
+UNEVEN = [5, 3, 4, 3]
+KEPT = 2 * LAYERS * KV_HEADS * (WIDTH // HEADS) * LENGTH * 4
+
+
+def fit(monkeypatch, free, count=1000, *, kv=True, guises=1, **asked):
+    reserve = 16 * sizes.CHUNK_ELEMENTS
+    monkeypatch.setattr(sizes, "free_bytes", lambda device: int((free + reserve) / sizes.SHARE))
+    asked = {"batch_size": "auto", "max_rows": "auto"} | asked
+    return sizes.fit(toy_model(), LENGTH, count, kv=kv, guises=guises, **asked)
+
+
+def test_what_is_kept_takes_at_most_half(monkeypatch):
+    monkeypatch.setattr(sizes, "PAYS", {"cpu": 10**9})
+    assert sizes.kept_bytes(toy_model(), LENGTH) == KEPT
+    assert fit(monkeypatch, 20 * KEPT + 9).batch_size == 10
+    assert fit(monkeypatch, 20 * KEPT + 9, guises=2).batch_size == 5
+    assert fit(monkeypatch, 20 * KEPT + 9, count=3).batch_size == 3
+    row = sizes.forward_bytes(toy_model(), LENGTH)
+    found = fit(monkeypatch, 8 * KEPT + 50 * row + 9, batch_size=8)
+    assert (found.batch_size, found.max_rows) == (8, 50)
+    assert fit(monkeypatch, 50 * row + 9, kv=False, batch_size=8).max_rows == 50
+    assert fit(monkeypatch, 0).batch_size == fit(monkeypatch, 0).max_rows == 1
+
+
+def test_a_batch_is_no_larger_than_pays_and_what_is_given_stays(monkeypatch):
+    assert fit(monkeypatch, 10**12).batch_size == -(-sizes.PAYS["cpu"] // LENGTH)
+    found = fit(monkeypatch, 10**12, batch_size=7, max_rows=None)
+    assert (found.batch_size, found.max_rows) == (7, None)
+    assert fit(monkeypatch, 10**12, batch_size=None, max_rows=5).batch_size == 1000
+
+
+def plain(cache="none", **asked):
+    return decode(toy_model(), prompts(), looking(), cache, gen_length=UNEVEN, **asked)
+
+
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_little_memory_changes_calls_and_nothing_else(monkeypatch, cache):
+    with counting(toy_model(), operations=False) as counts:
+        ample = plain(cache)
+    monkeypatch.setattr(sizes, "free_bytes", lambda device: 0)
+    with counting(toy_model(), operations=False) as tight:
+        alone = plain(cache)
+        one = plain(cache, batch_size="auto")
+    assert [essence(r) for r in ample] == [essence(r) for r in alone] == [essence(r) for r in one]
+    assert tight.model_calls == tight.rows == 2 * counts.rows > 4 * counts.model_calls
+
+
+@pytest.mark.parametrize("cache", ["none", "dual"])
+def test_a_forward_that_finds_no_memory_goes_in_halves(monkeypatch, cache):
+    whole, hidden, seen = plain(cache), toy_model().hidden, []
+
+    def small(tokens, *args, **kw):
+        if len(tokens) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        seen.append(len(tokens))
+        return hidden(tokens, *args, **kw)
+
+    monkeypatch.setattr(toy_model(), "hidden", small)
+    assert [essence(r) for r in plain(cache)] == [essence(r) for r in whole]
+    assert max(seen) <= 3 and sum(seen) == sum(result.rows for result in whole)
+    monkeypatch.setattr(toy_model(), "hidden", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
+    with pytest.raises(torch.OutOfMemoryError):
+        plain(cache)
+
+
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_rows_of_a_forward_are_split_evenly_and_counted(cache):
+    rows = []
+    for max_rows in (None, 5):
+        with counting(toy_model(), operations=False) as counts:
+            plain(cache, max_rows=max_rows)
+        rows.append(counts.rows)
+    assert rows[0] == rows[1]
+    assert counts.model_calls >= counts.rows / 5
+
+
+@pytest.mark.parametrize("name", ["batch_size", "max_rows"])
+@pytest.mark.parametrize("value", [0, -1, "many"])
+def test_strange_sizes_are_refused(name, value):
+    with pytest.raises(MdmError, match=f'{name} is .*: it must be at least 1, or "auto"'):
+        mdm.decode(toy_model(), prompts(), "confidence", gen_length=4, **{name: value})
