@@ -5,7 +5,7 @@ from __future__ import annotations
 import mdm
 import pytest
 import torch
-from goldens import ABSENT, cases, committed, facts, folder, steps, tensors
+from goldens import ABSENT, cases, committed, facts, folder, forwards, steps, tensors
 from mdm.kv import Slots, Store
 from mdm.schedule import quota
 from mdm.scoring import statistics
@@ -21,9 +21,7 @@ def model():
 
 @pytest.mark.parametrize("name", ["case0", "case1"])
 def test_forward(model, name):
-    golden = tensors("llada", "forward")
-    logits = model.score_logits(golden[f"{name}.input_ids"])
-    torch.testing.assert_close(logits, golden[f"{name}.logits"], atol=1e-4, rtol=0)
+    forwards(model.score_logits, "llada", name)
 
 
 def test_forward_of_a_padded_row(model):

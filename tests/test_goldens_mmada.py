@@ -5,7 +5,7 @@ from __future__ import annotations
 import mdm
 import pytest
 import torch
-from goldens import ABSENT, cases, committed, folder, steps, tensors
+from goldens import ABSENT, cases, committed, folder, forwards, steps, tensors
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +17,7 @@ def model():
 
 @pytest.mark.parametrize("name", ["case0", "case1"])
 def test_forward(model, name):
-    golden = tensors("mmada", "forward")
-    logits = model.score_logits(golden[f"{name}.input_ids"])
-    torch.testing.assert_close(logits, golden[f"{name}.logits"], atol=1e-4, rtol=0)
+    forwards(model.score_logits, "mmada", name)
 
 
 def test_forward_of_a_padded_row(model):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import mdm
 import pytest
 import torch
-from goldens import ABSENT, cases, committed, folder, steps, tensors
+from goldens import ABSENT, cases, committed, folder, forwards, steps, tensors
 from mdm.kv import Slots, Store
 
 
@@ -19,9 +21,7 @@ def model():
 @pytest.mark.parametrize("name", ["case0", "case1"])
 @pytest.mark.parametrize(("mask", "block_length"), [("bc4", 4), ("bc8", 8), ("full", 64)])
 def test_forward(model, name, mask, block_length):
-    golden = tensors("sdar", "forward")
-    logits = model.score_logits(golden[f"{name}.input_ids"], block_length=block_length)
-    torch.testing.assert_close(logits, golden[f"{name}.{mask}.logits"], atol=1e-4, rtol=0)
+    forwards(partial(model.score_logits, block_length=block_length), "sdar", name, f"{mask}.logits")
 
 
 @pytest.mark.parametrize("size", [4, 8])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ def tensors(family: str, file: str) -> dict[str, torch.Tensor]:
     if not path.is_file():
         pytest.skip(ABSENT)
     return load_file(path)
+
+
+def forwards(logits: Callable[[torch.Tensor], torch.Tensor], family: str, case: str, expected: str = "logits") -> None:
+    """What a published forward gave for a batch of canvases, within 1e-4."""
+    golden = tensors(family, "forward")
+    torch.testing.assert_close(
+        logits(golden[f"{case}.input_ids"]), golden[f"{case}.{expected}"], atol=1e-4, rtol=0
+    )  # fmt: skip
 
 
 def steps(case: dict[str, Any], row: int | None = None) -> list[tuple[list[int], list[int]]]:

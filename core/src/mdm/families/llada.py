@@ -84,7 +84,7 @@ def load(family: str, source: str, config: Mapping[str, Any], *, device: str, dt
     from transformers import LlamaConfig, LlamaForCausalLM
 
     llama = LlamaConfig(**as_llama(config, source))
-    if "mask_token_id" not in config:
+    if config.get("mask_token_id") is None:
         raise MdmError(f"{source}: config.json lacks the key 'mask_token_id' of a LLaDA checkpoint")
     spec = ModelSpec(
         family=family,

@@ -27,7 +27,7 @@ class Dream:
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
         qwen = Qwen2Config(**as_qwen(config, source))
-        if "mask_token_id" not in config:
+        if config.get("mask_token_id") is None:
             raise MdmError(f"{source}: config.json lacks the key 'mask_token_id' of a Dream checkpoint")
         spec = ModelSpec(
             family=self.name,

@@ -32,7 +32,8 @@ class Mlm:
         if getattr(ours, "is_decoder", False):
             raise MdmError(f"{source}: config key 'is_decoder' is True: a masked language model looks both ways")
         tokenizer = load_tokenizer(source, auto=True)
-        mask = config.get("mask_token_id", getattr(tokenizer, "mask_token_id", None))
+        mask = config.get("mask_token_id")
+        mask = getattr(tokenizer, "mask_token_id", None) if mask is None else mask
         if mask is None:
             raise MdmError(f"{source}: neither config.json's 'mask_token_id' nor a tokenizer names the mask token")
         check_mask(mask, ours.vocab_size, tokenizer, source)

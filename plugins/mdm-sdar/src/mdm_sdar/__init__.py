@@ -19,7 +19,9 @@ class Sdar:
     name = "sdar"
 
     def claims(self, config: Mapping[str, Any]) -> bool:
-        return config.get("model_type") == "sdar" or "SDARForCausalLM" in (config.get("architectures") or ())
+        # A mixture of experts is claimed too, to be refused by the key that says so.
+        named = {"SDARForCausalLM", "SDARMoeForCausalLM"} & set(config.get("architectures") or ())
+        return config.get("model_type") in ("sdar", "sdar_moe") or bool(named)
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
         from mdm.families.qwen import CHAT_NO_SYSTEM, as_qwen
@@ -35,7 +37,8 @@ class Sdar:
         )
         tokenizer = load_tokenizer(source, bpe="Qwen2Tokenizer")
         known = tokenizer.get_vocab() if tokenizer is not None else {}
-        mask = config.get("mask_token_id", known.get(MASK_TOKEN))
+        mask = config.get("mask_token_id")
+        mask = known.get(MASK_TOKEN) if mask is None else mask
         if mask is None:
             raise MdmError(f"{source}: neither config.json's 'mask_token_id' nor a token {MASK_TOKEN} names the mask")
         check_mask(mask, qwen.vocab_size, tokenizer, source)
