@@ -102,6 +102,15 @@ class WrongScores(BaseSampler):
         return Commit(first, scores.token, scores=ahead.pick(torch.ones_like(state.budget)))
 
 
+class BreaksItsWord(BaseSampler):
+    """Binds itself to candidates of which it commits none."""
+
+    def decide(self, state, scores, memory, draws):
+        where = top_k(-scores.log_odds, scores.valid, state.budget)[:, None]
+        yield Evaluate(Commit(where, scores.token[:, None]), where.any(-1), binding=True)
+        return best(state, scores)
+
+
 class BeyondVocabulary(BaseSampler):
     """Commits ids that are one too large."""
 
@@ -271,6 +280,7 @@ FAULTS = [
     ("sampler", Asks, "waits_for_nothing"),
     ("sampler", Overwrites, "changes_nothing_it_is_given"),
     ("sampler", WrongScores, "scores_it_returns_are_true"),
+    ("sampler", BreaksItsWord, "keeps_binding_promises"),
     ("sampler", BeyondVocabulary, "commits_tokens_of_the_vocabulary"),
     ("sampler", LooseOptions, "options_refuse_unknown_names"),
     ("cache", ForgetsFirst, "the_first_step_is_exact"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from mdm.protocols import ModelSpec
@@ -28,6 +28,32 @@ class Request:
     """Visible tokens behind all masks."""
 
 
+class Facts(NamedTuple):
+    """What the host must know of a row to run its next step. The first six are numbers of positions."""
+
+    open: int
+    """masks of its block"""
+    size: int
+    """of its block"""
+    reads: int
+    """to be scored"""
+    query: int
+    """that a forward runs"""
+    window: int
+    """that an ``Evaluate`` runs"""
+    writes: int
+    """whose keys and values are kept"""
+    entered: int
+    """1: the row has just entered its block"""
+    known: int
+    """1: its scores are known, and need no forward unless something is to be kept"""
+    done: int
+
+
+UNSEEN = Facts(*[-1] * len(Facts._fields))
+"""A row that the host has to look at first."""
+
+
 @dataclass
 class Row:
     """What the host knows of a row: its schedule, what it spent and its trace."""
@@ -39,6 +65,7 @@ class Row:
     prompt_length: int
     slots: list[int]
     starts: list[int]
+    facts: Facts = UNSEEN
     steps: list[int] | None = None
     block: int = -1
     block_step: int = 0
@@ -156,16 +183,15 @@ def open_rows(
 
 def advance(state: State) -> State:
     """Each row's span: the block of its first mask. A row without masks keeps its block."""
-    first = state.masked.to(torch.int8).argmax(1)
-    last_block = state.starts.shape[1] - 2
-    block = (torch.searchsorted(state.starts, first[:, None], right=True) - 1).clamp(0, last_block)
-    span = torch.cat([state.starts.gather(1, block), state.starts.gather(1, block + 1)], 1)
+    first = state.masked.to(torch.int8).argmax(1, keepdim=True)
+    stop = (state.starts <= first).sum(1, keepdim=True).clamp(1, state.starts.shape[1] - 1)
+    span = state.starts.gather(1, torch.cat([stop - 1, stop], 1))
     moves = state.masked.any(1) & (span[:, 0] != state.span[:, 0])
     return replace(
         state,
         span=torch.where(moves[:, None], span, state.span),
         entered=moves,
-        block_step=torch.where(moves, 0, state.block_step + 1),
+        block_step=(state.block_step + 1).masked_fill(moves, 0),
     )
 
 

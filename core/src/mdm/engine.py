@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mdm.canvas import Request, Row, advance, fill_after_eos, join, open_rows, share_costs
+from mdm.canvas import UNSEEN, Facts, Request, Row, advance, fill_after_eos, join, open_rows, share_costs
 from mdm.forward import Query, Scorer, attach_redraw
 from mdm.rng import Draws
 from mdm.rules import LogitRules
-from mdm.state import Commit, Evaluate, Plan, Scores, State
+from mdm.state import Commit, Evaluate, Plan, Scores, State, repeated
 from mdm.trace import Recorder, StepEvent
+from mdm.transfer import Array
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -41,21 +42,6 @@ class Settings:
     """Whether what runs at every step is compiled (``mdm.compiling``)."""
     reuse: bool = True
     """Whether scores that a sampler already knows replace the next step's forward."""
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What the host learns of each row in the one transfer of a step."""
-
-    open: list[int]
-    size: list[int]
-    reads: list[int]
-    query: list[int]
-    window: list[int]
-    writes: list[int]
-    known: list[int]
-    entered: list[int]
-    done: list[int]
 
 
 class Engine:
@@ -92,6 +78,10 @@ class Engine:
         self.memory: Any = None
         self.scores: Scores | None = None
         self.known: Tensor
+        self.index: Tensor
+        self._budgets: list[int] = []
+        self._foreseen: list[Facts] = []
+        self._leaving: list[Row] = []
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> None:
@@ -104,11 +94,12 @@ class Engine:
                 free = size - len(self.rows)
                 self._admit(waiting[:free])
                 waiting = waiting[free:]
-            plan, look = self._look()
-            if any(look.done):
-                self._release(look.done)
-                continue
-            self._step(plan, look)
+            plan = self._look()
+            if any(row.facts.done for row in self.rows):
+                self._release()
+            else:
+                self._step(plan)
+        self._fetch()
 
     def _admit(self, requests: Sequence[Request]) -> None:
         settings = self.settings
@@ -134,20 +125,18 @@ class Engine:
             else:
                 self.scorer.store.grow(len(rows) * self.scorer.guises, length)
         self.rows, self.state, self.memory, self.known = self.rows + rows, state, memory, known
+        self._rows_changed()
 
-    def _release(self, done: Sequence[int]) -> None:
-        """Hand finished rows over and keep the others."""
-        ended = [i for i, d in enumerate(done) if d]
+    def _release(self) -> None:
+        """Take finished rows out; they are handed over when the end of their trace has come to the host."""
+        ended = [i for i, row in enumerate(self.rows) if row.facts.done]
+        left = [i for i, row in enumerate(self.rows) if not row.facts.done]
         if len({self.rows[i].request for i in ended}) < len(ended):
             index = _index(ended, self.state.device)
             memory = None if self.memory is None else self.memory.rows(index)
-            [picked] = self.recorder.take(self.sampler.pick(self.state.rows(index), memory))
+            [picked] = self._fetch(self.sampler.pick(self.state.rows(index), memory))
             ended = [ended[i] for i in picked]
-        else:
-            self.recorder.take()
-        for i in ended:
-            self.on_finish(self.rows[i])
-        left = [i for i, d in enumerate(done) if not d]
+        self._leaving += [self.rows[i] for i in ended]
         self._continue_from(_index(left, self.state.device), left)
 
     def _continue_from(self, index: Tensor, kept: list[int]) -> None:
@@ -165,140 +154,203 @@ class Engine:
         self.scorer.take(index)
         if not kept:
             self.scorer.store = None
+        self._rows_changed()
 
-    def _readable(self) -> Tensor:
+    def _fetch(self, *tensors: Tensor) -> list[Array]:
+        """``tensors`` on the host: the one place where the host waits. All that waits for it comes along."""
+        arrays = self.recorder.take(*tensors)
+        leaving, self._leaving = self._leaving, []
+        for row in leaving:
+            self.on_finish(row)
+        return arrays
+
+    def _rows_changed(self) -> None:
+        self.index, self._budgets = torch.arange(len(self.rows), device=self.state.device), []
+
+    def _readable(self, state: State) -> Tensor:
         """bool ``[B, L]``: what this sampler reads of the row's span."""
-        state = self.state
         return state.open if self.sampler.reads == "masked" else state.slots & state.in_span
 
-    def _look(self) -> tuple[Plan, _Look]:
-        """Plan the step, and learn what the host must know of it in one transfer."""
-        state = self.state
-        plan = self.cache.plan(state, self.model.spec)
+    def _plan(self, state: State) -> Plan:
+        plan: Plan = self.cache.plan(state, self.model.spec)
         if self.model.spec.shift:
             plan = replace(plan, query=_with_left(plan.query), window=_with_left(plan.window))
-        columns = [
-            state.open, state.in_span, self._readable(), plan.query, plan.window, plan.write.any(1), self.known,
-            state.entered, self.sampler.finished(state, self.memory),
-        ]  # fmt: skip
-        [facts] = self.recorder.take(torch.stack([c.sum(1) if c.dim() == 2 else c.long() for c in columns]))
-        return plan, _Look(*facts.tolist())
+        return plan
 
-    def _step(self, plan: Plan, look: _Look) -> None:
-        state, device = self.state, self.state.device
-        for b, row in enumerate(self.rows):
+    def _facts(self, state: State, plan: Plan, known: Tensor, memory: Any) -> Tensor:
+        """int64 ``[F, B]``: the ``Facts`` of the rows of ``state``, whose scores are ``known`` ``[B]``."""
+        sets = [state.open, state.in_span, self._readable(state), plan.query, plan.window, plan.write]
+        flags = [state.entered, known, self.sampler.finished(state, memory)]
+        return torch.cat([torch.stack(sets).sum(-1), torch.stack(flags)])
+
+    def _look(self) -> Plan:
+        """Plan the step. Facts that the host does not know yet are transferred, all in one."""
+        plan = self._plan(self.state)
+        if any(row.facts is UNSEEN for row in self.rows):
+            [facts] = self._fetch(self._facts(self.state, plan, self.known, self.memory))
+            for row, values in zip(self.rows, facts.T.tolist(), strict=True):
+                row.facts = Facts(*values)
+        return plan
+
+    def _step(self, plan: Plan) -> None:
+        budgets = []
+        for row in self.rows:
             row.forwards = row.forwarded_rows = row.candidates = 0
-            if look.entered[b]:
-                row.enter(look.open[b] if self.sampler.budgets == "masks" else look.size[b], self.settings)
-        budget = _index([row.budget(look.open[b]) for b, row in enumerate(self.rows)], device)
-        self.state = state = replace(state, budget=budget)
-        draws = Draws(self.settings.seed, state.row_id, state.step)
-
-        scores = self._fresh_scores(plan, look, draws)
-        scores = replace(scores, valid=scores.valid & self._readable().gather(1, scores.at))
-        scores = attach_redraw(self.scorer, state, scores, draws)
-        commit = self._decide(plan, look, scores, draws)
+            if row.facts.entered:
+                row.enter(row.facts.open if self.sampler.budgets == "masks" else row.facts.size, self.settings)
+            budgets.append(row.budget(row.facts.open))
+        if budgets != self._budgets:
+            self.state, self._budgets = replace(self.state, budget=_index(budgets, self.state.device)), budgets
+        draws = Draws(self.settings.seed, self.state.row_id, self.state.step)
+        self._foreseen = [UNSEEN] * len(self.rows)
+        scores = attach_redraw(self.scorer, self.state, self._scores(plan, draws), draws)
+        commit = self._decide(plan, scores, draws)
         if commit.source is not None:
             share_costs(self.rows)
-            [kept] = self.recorder.take(commit.source)
+            [kept] = self._fetch(commit.source)
             self._continue_from(commit.source, kept.tolist())
+            self._foreseen = [UNSEEN] * len(self.rows)
             scores = scores.rows(commit.source)
         if commit.memory is not None:
             self.memory = commit.memory
         self._apply(commit, scores)
 
-    def _fresh_scores(self, plan: Plan, look: _Look, draws: Draws) -> Scores:
+    def _scores(self, plan: Plan, draws: Draws) -> Scores:
         """This step's scores of every row: known from the last step, or from a forward now."""
-        state, count = self.state, len(self.rows)
-        need = [b for b in range(count) if look.writes[b] or not look.known[b]]
-        refresh = [b for b in need if look.writes[b]]
-        windowed = [b for b in need if not look.writes[b]]
-        if not self.cache.uses_kv:
-            refresh, windowed = [], need
-        scores = self.scores if len(need) < count else None
+        count, readable = len(self.rows), self._readable(self.state)
+        facts = [row.facts for row in self.rows]
+        refresh = [b for b in range(count) if facts[b].writes and self.cache.uses_kv]
+        windowed = [b for b in range(count) if not facts[b].known and b not in refresh]
+        scores = None
+        if len(refresh) + len(windowed) < count:
+            assert self.scores is not None
+            scores = replace(self.scores, valid=self.scores.valid & readable.gather(1, self.scores.at))
         for group in (refresh, windowed):
-            if not group:
-                continue
-            index = _index(group, state.device)
-            query = None
-            if self.cache.uses_kv:
-                write = plan.write[index] if group is refresh else None
-                query = Query(plan.query[index], [look.query[b] for b in group], write)
-            part = self.scorer.scores(
-                state, index, state.tokens[index], [self.rows[b].length for b in group],
-                self._readable()[index], [look.reads[b] for b in group],
-                torch.zeros_like(index), draws.rows(index), query,
-            )  # fmt: skip
-            for b in group:
-                self.rows[b].count(self.scorer.guises)
-            scores = part if len(group) == count else part.placed(index, count, scores)
+            if group:
+                part = self._forward(group, plan, group is refresh, readable, draws)
+                scores = part if len(group) == count else part.placed(_index(group, readable.device), count, scores)
         assert scores is not None
         return scores
 
-    def _decide(self, plan: Plan, look: _Look, scores: Scores, draws: Draws) -> Commit:
+    def _forward(self, group: list[int], plan: Plan, write: bool, readable: Tensor, draws: Draws) -> Scores:
+        """Scores of the rows ``group``, from one forward that keeps what the plan says if it is to ``write``."""
+        state, index, facts = self.state, self.index, [self.rows[b].facts for b in group]
+        tokens, query, kept = state.tokens, plan.query, plan.write
+        if len(group) < len(self.rows):
+            index = _index(group, state.device)
+            tokens, query, kept, readable = (x[index] for x in (tokens, query, kept, readable))
+            draws = draws.rows(index)
+        for b in group:
+            self.rows[b].count(self.scorer.guises)
+        return self.scorer.scores(
+            state, index, tokens, [self.rows[b].length for b in group],
+            readable, [f.reads for f in facts], torch.zeros_like(index), draws,
+            Query(query, [f.query for f in facts], kept if write else None) if self.cache.uses_kv else None,
+        )  # fmt: skip
+
+    def _decide(self, plan: Plan, scores: Scores, draws: Draws) -> Commit:
         decision = self.sampler.decide(self.state, scores, self.memory, draws)
         if isinstance(decision, Commit):
             return decision
         try:
             asked = next(decision)
             while True:
-                asked = decision.send(self._evaluate(asked, scores, plan, look, draws))
+                asked = decision.send(self._evaluate(asked, scores, plan, draws))
         except StopIteration as end:
             commit: Commit = end.value
             return commit
 
-    def _evaluate(self, asked: Evaluate, scores: Scores, plan: Plan, look: _Look, draws: Draws) -> Scores:
-        """Scores ``[B, N, K]`` of the canvases that the candidates would lead to."""
-        state, spec = self.state, self.model.spec
+    def _evaluate(self, asked: Evaluate, scores: Scores, plan: Plan, draws: Draws) -> Scores:
+        """Scores ``[B, N, K]`` of the canvases that the candidates would lead to.
+
+        How many there are and what they read comes to the host in one transfer, together with what the next step has
+        to know of the rows that they lead to.
+        """
         rows, candidates = asked.valid.shape
-        where = asked.candidates.where & asked.valid[..., None]
-        at = scores.at[:, None].expand_as(where)
-        tokens = _put(state.tokens[:, None].expand(-1, candidates, -1), at, where, asked.candidates.tokens)
-        masked = state.masked[:, None] & (tokens == spec.mask_id)
-        reach = masked & state.in_span[:, None] if asked.reach == "span" or self.grid else masked
-        read = reach & plan.window[:, None] & asked.valid[..., None]
-        unseen = (reach & ~plan.window[:, None]).sum(-1)
-        [found] = self.recorder.take(torch.where(asked.valid, read.sum(-1), -1))
-        counts: list[list[int]] = found.tolist()
-        flat = [(b, n) for b in range(rows) for n in range(candidates) if counts[b][n] >= 0]
+        state, valid = self.state.repeated(candidates), asked.valid.flatten()
+        window, at = repeated(plan.window, candidates), repeated(scores.at, candidates)
+        where = (asked.candidates.where & scores.valid[:, None]).flatten(0, 1)
+        tokens = _put(state.tokens, at, where, asked.candidates.tokens.expand(rows, candidates, -1).flatten(0, 1))
+        masked = state.slots & (tokens == state.mask_id)
+        reach = masked
+        if asked.reach == "span" or self.grid:
+            reach = masked & repeated(self.state.in_span, candidates)
+        read = reach & window
+        reached, counts = torch.stack([reach, read]).sum(-1)
+        wanted = [valid, counts]
+        if asked.binding and self.memory is None:
+            wanted.append(self._ahead(state, tokens, masked, valid))
+        tried, reads, *facts = self._fetch(*wanted)
+        tried = tried.reshape(rows, candidates)
+        if facts:
+            each = facts[0].reshape(-1, rows, candidates)
+            self._foreseen = [_agreed(each[:, b], tried[b]) for b in range(rows)]
+        for row, canvases in zip(self.rows, tried.sum(1).tolist(), strict=True):
+            row.candidates = canvases
+            if canvases:
+                row.count(canvases * self.scorer.guises)
+        flat = tried.reshape(-1).nonzero()[0].tolist()
         if not flat:
             return scores.blank(rows * candidates, 1).unflatten(rows, candidates)
-        for b in range(rows):
-            tried = sum(c >= 0 for c in counts[b])
-            self.rows[b].candidates = tried
-            if tried:
-                self.rows[b].count(tried * self.scorer.guises)
-        row = _index([b for b, _ in flat], state.device)
-        pick = _index([b * candidates + n for b, n in flat], state.device)
-        query = None
-        if self.cache.uses_kv:
-            query = Query(plan.window[row], [look.window[b] for b, _ in flat], None)
+        pick, unseen = _index(flat, valid.device), reached - counts
+        every = len(flat) == rows * candidates
+        if not every:
+            tokens, read, unseen, window = (x[pick] for x in (tokens, read, unseen, window))
+        owner = [self.rows[i // candidates] for i in flat]
+        index = pick // candidates
+        query = Query(window, [row.facts.window for row in owner], None) if self.cache.uses_kv else None
         part = self.scorer.scores(
-            state, row, tokens.flatten(0, 1)[pick], [self.rows[b].length for b, _ in flat], read.flatten(0, 1)[pick],
-            [counts[b][n] for b, n in flat], unseen.flatten()[pick], draws.rows(row).later(), query,
+            self.state, index, tokens, [row.length for row in owner], read, reads[flat].tolist(), unseen,
+            draws.rows(index).later(), query,
         )  # fmt: skip
-        return part.placed(pick, rows * candidates).unflatten(rows, candidates)
+        if not every:
+            part = part.placed(pick, rows * candidates)
+        return part.unflatten(rows, candidates)
 
-    def _apply(self, commit: Commit, scores: Scores) -> None:
-        state, spec = self.state, self.model.spec
-        where = commit.where & scores.valid
-        tokens = _put(state.tokens, scores.at, where, commit.tokens)
-        masked = state.slots & (tokens == spec.mask_id)
-        self.recorder.commit(self.rows, scores, where, commit)
-        filled = torch.zeros_like(self.known)
+    def _ahead(self, state: State, tokens: Tensor, masked: Tensor, valid: Tensor) -> Tensor:
+        """The ``Facts`` of the rows that candidates lead to, int64 ``[F, B * N]``."""
+        after, fills = self._after(state, tokens, masked)
+        return self._facts(after, self._plan(after), self._known(after, fills, valid), None)
+
+    def _after(self, state: State, tokens: Tensor, masked: Tensor) -> tuple[State, Tensor | None]:
+        """The state that ``state`` becomes with these canvases ``[B, L]``, and which masks an EOS filled, if it may."""
+        fills = None
         if self.settings.stop_at_eos and self.settings.eos_ids:
             before = masked
             tokens, masked = fill_after_eos(tokens, masked, state, self.settings.eos_ids)
             fills = before & ~masked
-            filled = fills.any(1)
+        return advance(replace(state, tokens=tokens, masked=masked, step=state.step + 1)), fills
+
+    def _known(self, after: State, fills: Tensor | None, scored: Tensor) -> Tensor:
+        """bool ``[B]``: rows of ``after`` that need no forward, of those that the sampler has ``scored``."""
+        known = scored & ~after.entered & self.settings.reuse
+        return known if fills is None else known & ~fills.any(1)
+
+    def _apply(self, commit: Commit, scores: Scores) -> None:
+        where = commit.where & scores.valid
+        tokens = _put(self.state.tokens, scores.at, where, commit.tokens)
+        masked = self.state.slots & (tokens == self.state.mask_id)
+        self.recorder.commit(self.rows, scores, where, commit)
+        self.state, fills = self._after(self.state, tokens, masked)
+        if fills is not None:
             self.recorder.fill(self.rows, fills, self.settings.eos_ids[0])
-        self.state = state = advance(replace(state, tokens=tokens, masked=masked, step=state.step + 1))
-        for row in self.rows:
+        for row, facts in zip(self.rows, self._foreseen, strict=True):
             row.block_step += 1
-        self.scores, self.known = commit.scores, torch.zeros_like(filled)
-        if commit.scores is not None and self.settings.reuse:
-            known = ~filled & ~state.entered
-            self.known = known if commit.known is None else known & commit.known
+            row.facts = facts
+        self.scores, entered = commit.scores, self.state.entered
+        scored = torch.zeros_like(entered)
+        if commit.scores is not None:
+            scored = torch.ones_like(entered) if commit.known is None else commit.known
+        self.known = self._known(self.state, fills, scored)
+
+
+def _agreed(facts: Array, valid: Array) -> Facts:
+    """What the candidates that a row may commit have in common: ``facts`` ``[F, N]`` if they all have the same.
+
+    These are the ``valid`` ``[N]`` ones, or the first where none is.
+    """
+    possible = facts[:, valid] if valid.any() else facts[:, :1]
+    return Facts(*possible[:, 0].tolist()) if (possible == possible[:, :1]).all() else UNSEEN
 
 
 def _index(values: Sequence[int], device: torch.device) -> Tensor:
@@ -311,8 +363,6 @@ def _with_left(query: Tensor) -> Tensor:
 
 
 def _put(canvas: Tensor, at: Tensor, where: Tensor, tokens: Tensor) -> Tensor:
-    """``canvas`` ``[..., L]`` with ``tokens`` at the positions ``at`` where ``where`` ``[..., K]``."""
-    length = canvas.shape[-1]
-    # What is not written goes to a column of its own: padding in ``at`` may name a position that is written.
-    target = at.masked_fill(~where, length)
-    return pad(canvas, (0, 1)).scatter(-1, target, tokens.expand_as(target))[..., :length]
+    """``canvas`` ``[B, L]`` with ``tokens`` at the positions ``at`` where ``where``, all ``[B, K]``."""
+    # Padding in ``at`` may name a position that is written, so what is not written adds nothing.
+    return canvas.scatter_add(1, at, (tokens - canvas.gather(1, at)) * where)

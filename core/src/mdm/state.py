@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Literal, Self, TypeVar
 
 import torch
@@ -53,18 +54,18 @@ class State:
     def device(self) -> torch.device:
         return self.tokens.device
 
-    @property
+    @cached_property
     def positions(self) -> Tensor:
         """int64 ``[L]``"""
         return torch.arange(self.tokens.shape[1], device=self.device)
 
-    @property
+    @cached_property
     def in_span(self) -> Tensor:
         """bool ``[B, L]``: positions of the row's current block"""
         at = self.positions
         return (at >= self.span[:, :1]) & (at < self.span[:, 1:]) & self.real
 
-    @property
+    @cached_property
     def open(self) -> Tensor:
         """bool ``[B, L]``: masked positions of the row's current block"""
         return self.masked & self.in_span
@@ -80,6 +81,18 @@ class State:
     def rows(self, index: Tensor) -> State:
         """Rows ``index`` ``[R]``, in that order."""
         return _rows(self, index)
+
+    def repeated(self, times: int) -> State:
+        """``[B * times, ...]``: each row ``times`` times, one after the other."""
+        changed: dict[str, Any] = {
+            f.name: repeated(v, times) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **changed)
+
+
+def repeated(values: Tensor, times: int) -> Tensor:
+    """``[B * times, ...]``: each row of ``values`` ``[B, ...]`` ``times`` times, one after the other."""
+    return values[:, None].expand(-1, times, *values.shape[1:]).flatten(0, 1)
 
 
 def _rows(item: _T, index: Tensor) -> _T:
@@ -235,12 +248,14 @@ class Evaluate:
     """ "What would I see if I committed each of these?" Leaves no trace in the state or the cache.
 
     ``valid`` ``[B, N]``: candidates worth a forward. ``reach``: the masks to score, of the whole canvas ("open") or of
-    the current block ("span").
+    the current block ("span"). ``binding``: a promise that spares the next step a transfer. Each row then commits one
+    of its valid candidates, and with it the scores seen of it; or, where it has none, its first, without scores.
     """
 
     candidates: Commit
     valid: Tensor
     reach: Literal["open", "span"] = "open"
+    binding: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mdm import registry
 from mdm.counters import Counts, counting
 from mdm.errors import MdmError
 from mdm.model import Model
-from mdm.state import Commit
+from mdm.state import Commit, Evaluate
 from mdm.testing.kit import Subject, check
 from mdm.testing.probe import GEN, Decided, Watched, copied, decode, difference, essence, prompts
 from mdm.testing.toy import EOS, MASK, VOCABULARY, toy_model
@@ -233,6 +233,15 @@ def scores_it_returns_are_true(of: Subject) -> None:
 
 
 @check("sampler")
+def keeps_binding_promises(of: Subject) -> None:
+    """After a binding Evaluate each row commits a valid candidate with its scores, or the first if none is valid."""
+    for settings in PACES:
+        for seen in _decided(of, **settings):
+            if seen.asked and seen.asked[-1].binding:
+                _is_one_of(seen, seen.asked[-1])
+
+
+@check("sampler")
 def a_trace_explains_it(of: Subject) -> None:
     """Replaying the trace's commits gives the tokens."""
     for prompt, result in zip(prompts(), decode(toy_model(), prompts(), of.make()), strict=True):
@@ -298,6 +307,20 @@ def _within(seen: Decided, commit: Commit, valid: Tensor, verb: str) -> None:
     assert where.shape[-1] == valid.shape[-1], f"where is {tuple(where.shape)}, the scores {tuple(valid.shape)}"
     bad = where & ~valid
     assert not bad.any(), _say(f"{verb} a position whose score is not valid", seen, bad)
+
+
+def _is_one_of(seen: Decided, asked: Evaluate) -> None:
+    commit, first = seen.commit, torch.zeros_like(asked.valid)
+    assert commit.source is None, f"step {_step(seen)} binds itself and forks rows"
+    first[:, 0] = ~asked.valid.any(1)
+    where, tokens = asked.candidates.where, asked.candidates.tokens
+    same = (where == commit.where[:, None]) & (~where | (tokens == commit.tokens[:, None]))
+    strays = ~(same.all(-1) & (asked.valid | first)).any(1)
+    assert not strays.any(), f"step {_step(seen)} binds itself to its candidates and commits something else"
+    known = torch.ones_like(strays) if commit.known is None else commit.known
+    assert commit.scores is not None and torch.equal(known, asked.valid.any(1)), (
+        f"step {_step(seen)} binds itself: its scores are known for the rows that have a valid candidate"
+    )
 
 
 def _rows(seen: Decided, values: Tensor) -> Tensor:

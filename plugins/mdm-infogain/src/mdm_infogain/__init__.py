@@ -30,7 +30,7 @@ class InfoGain(Lookahead):
         weighed = actions.valid & (actions.valid.sum(-1, keepdim=True) > 1)
         if weighed.shape[1] == 1:
             return Commit(actions.where[:, 0], actions.tokens[:, 0], bypass=actions.bypass)
-        ahead = yield Evaluate(Commit(actions.where, actions.tokens), weighed, self.options.reach)
+        ahead = yield Evaluate(Commit(actions.where, actions.tokens), weighed, self.options.reach, binding=True)
         uncertainty, cost = ahead.uncertainty(), scores.entropy[:, None].where(actions.where, 0.0).sum(-1)
         value = -uncertainty - cost if self.counts_cost else -uncertainty
         best = value.masked_fill(~weighed, -torch.inf).argmax(-1)

@@ -27,7 +27,7 @@ class Block:
         at, start = state.positions, state.span[:, :1]
         # Blocks without a mask are skipped, so the last one that was entered holds the last mask before this block.
         last = torch.where(state.slots & (at < start), at, -1).amax(1, keepdim=True)
-        entered = torch.searchsorted(state.starts, last, right=True) - 1
+        entered = (state.starts <= last).sum(1, keepdim=True) - 1
         kept = torch.where(last >= 0, state.starts.gather(1, entered.clamp_min(0)), 0)
         new = state.real & (at >= kept) & (at < start) & state.entered[:, None]
         return Plan(query=new | state.in_span, write=new, window=state.in_span)

@@ -1,0 +1,51 @@
+"""What a decode costs beside the model, counted: it may not grow unnoticed."""
+
+from __future__ import annotations
+
+import mdm
+import pytest
+from mdm.counters import counting
+from mdm.testing.probe import prompts
+from mdm.testing.toy import EOS, toy_model
+
+SAMPLERS = {
+    "confidence": {}, "fastdllm-threshold": {}, "eb": {}, "klass": {}, "remdm": {},
+    "info-gain": {}, "lookum": {"threshold": 0.3}, "info-gain-all": {"candidates": "all"},
+}  # fmt: skip
+
+
+def waits(sampler, cache="none", attention="full", **settings):
+    """Waits of a decode, and the steps that it takes."""
+    model, given = toy_model(attention), prompts()[:2]
+    steps = []
+    with counting(model) as counts:
+        mdm.decode(
+            model, given, sampler.removesuffix("-all"), SAMPLERS[sampler], cache=cache, block_length=4,
+            on_step=lambda event: steps.append(event.lines), **({"gen_length": 8} | settings),
+        )  # fmt: skip
+    return counts.syncs, sum(any(line["kind"] != "fill" for line in lines) for lines in steps)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual", "block"])
+def test_a_step_waits_once_whatever_the_rows_and_layers(sampler, cache):
+    """Beside one wait a step, there is one when the rows begin and one when the last trace is fetched."""
+    syncs, steps = waits(sampler, cache, "block-causal" if cache == "block" else "full")
+    assert steps <= syncs <= steps + 2
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.8}, {"guidance": 0.5}, {"tokens_per_step": 3}], ids=str)
+def test_a_step_waits_once_under_every_setting(settings):
+    syncs, steps = waits("info-gain", "dual", **settings)
+    assert syncs <= steps + 2
+
+
+@pytest.mark.parametrize("sampler", ["confidence", "info-gain"])
+def test_only_rows_that_come_cost_a_wait_of_their_own(sampler):
+    syncs, steps = waits(sampler, "dual", gen_length=[8, 3], batch_size=1)
+    assert syncs <= steps + 3
+
+
+def test_a_stop_at_eos_is_foreseen_where_candidates_agree():
+    syncs, steps = waits("info-gain", stop_at_eos=True, eos_token_id=EOS)
+    assert syncs <= steps + 3
