@@ -20,17 +20,18 @@ MIX_2 = -7723592293110705685
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical right shift of int64."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift(x, 30)) * MIX_1
-    x = (x ^ _shift(x, 27)) * MIX_2
-    return x ^ _shift(x, 31)
+    """In place: over a vocabulary it is memory that costs."""
+    x.bitwise_xor_(_shift(x, 30)).mul_(MIX_1)
+    x.bitwise_xor_(_shift(x, 27)).mul_(MIX_2)
+    return x.bitwise_xor_(_shift(x, 31))
 
 
 def _absorb(state: Tensor, key: Tensor | int) -> Tensor:
-    return _mix((state ^ key) + GOLDEN)
+    return _mix((state ^ key).add_(GOLDEN))
 
 
 def mixed(first: Tensor, second: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ def mixed(first: Tensor, second: Tensor) -> Tensor:
 
 def _unit(state: Tensor) -> Tensor:
     """float32 in (0, 1) from the top 32 bits; never 0, and 1 only by rounding."""
-    return (_shift(state, 32).to(torch.float32) + 0.5) * 2.0**-32
+    return _shift(state, 32).to(torch.float32).add_(0.5).mul_(2.0**-32)
 
 
 @dataclass(frozen=True)
@@ -102,4 +103,4 @@ def token_gumbel(keys: Tensor, tokens: Tensor) -> Tensor:
 
 def _gumbel(state: Tensor) -> Tensor:
     # -log of an exponential built from a small uniform keeps full resolution in the upper tail, which decides.
-    return -torch.log(-torch.log1p(-_unit(state)))
+    return _unit(state).neg_().log1p_().neg_().log_().neg_()

@@ -17,8 +17,10 @@ from torch import Tensor
 
 TILE = 2048
 """Tokens of a tile."""
-LANE = 256
+LANE = 64
 """Logits of which the largest is kept on the way to the two largest of a tile."""
+PIECE = 64
+"""Tiles worked on at a time on a CPU: what a pass over them makes stays in its cache."""
 LOWEST = -1e30
 """In place of -inf in a difference: a token at -inf weighs nothing, and 0 * -inf would be nan."""
 
@@ -98,51 +100,62 @@ def joined(parts: Sequence[Tiles]) -> Tiles:
 
 def _summed(logits: Tensor, width: int, first: int, draw: Draw | None, compile: bool) -> Tiles:
     """``logits`` ``[T, S * width]`` in S tiles, which lie below one another as the pass sees them."""
-    count = logits.shape[0]
+    count, tiles = logits.shape[0], logits.shape[1] // width
     x = logits.reshape(-1, width)
-    start = torch.arange(first, first + logits.shape[1], width, device=x.device)
-    top, best, rest, fall = (compiled(_sums_fused) if compile else _sums)(x)
-    shape = (count, len(start))
-    empty = top.new_empty(*shape, 0)
-    value, index, logit = empty, empty.long(), empty
-    if draw is not None:
-        never = -1 if draw.never is None else draw.never
-        drawn = compiled(_drawn) if compile else _drawn
-        keys = draw.keys.repeat_interleave(len(start), 0).unbind(1)
-        tokens = (start[:, None] + torch.arange(width, device=x.device)).repeat(count, 1)
-        draws = [drawn(x, key, tokens, 1 / draw.temperature, never) for key in keys]
-        value, index, logit = (torch.stack(column, -1).view(*shape, -1) for column in zip(*draws, strict=True))
-    return Tiles(
-        top.view(*shape, 2), best.view(*shape, 2) + start[:, None], rest.view(shape), fall.view(shape),
-        value, index + start[:, None], logit,
-    )  # fmt: skip
+    keys = None if draw is None else draw.keys.repeat_interleave(tiles, 0)
+    size = PIECE if x.device.type == "cpu" and not compile else max(1, len(x))
+    start = torch.arange(first, first + logits.shape[1], width, device=x.device).repeat(count)
+    parts = []
+    for lo in range(0, max(1, len(x)), size):
+        cut = slice(lo, lo + size)
+        parts.append(
+            (*_sums(x[cut], compile), *_draws(x[cut], start[cut], keys if keys is None else keys[cut], draw, compile))
+        )
+    top, best, rest, fall, value, drawn, logit = (
+        (column[0] if len(parts) == 1 else torch.cat(column)).view(count, tiles, *column[0].shape[1:])
+        for column in zip(*parts, strict=True)
+    )
+    start = start.view(count, tiles, 1)
+    return Tiles(top, best + start, rest, fall, value, drawn + start, logit)
 
 
-def _sums(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _sums(x: Tensor, compile: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The first four of ``Tiles`` for tiles ``[M, C]``, tokens counted within their tile."""
     x = x.float()
     top, best = top_two(x)
-    z = (x - top[..., :1].clamp(min=LOWEST)).clamp_(min=LOWEST)
-    e = z.exp().scatter_(-1, best[..., :1], 0.0)
-    return top, best, e.sum(-1), e.mul_(z).sum(-1)
+    return top, best, *(compiled(_rest_of_values)(x, top[:, :1]) if compile else _rest(x, top[:, :1], best[:, :1]))
 
 
-def _sums_fused(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``_sums`` as a compiler makes few loops of it."""
-    x = x.float()
-    within = torch.arange(x.shape[-1], device=x.device)
-    largest, at = x.max(-1, keepdim=True)
-    is_largest = within == at
-    second, where = torch.where(is_largest, -torch.inf, x).max(-1, keepdim=True)
+def _rest(x: Tensor, largest: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """``rest`` and ``fall`` ``[M]`` of ``Tiles``, for tiles ``[M, C]`` with the largest of each ``[M, 1]``."""
+    z = (x - largest.clamp(min=LOWEST)).clamp_(min=LOWEST)
+    e = z.exp().scatter_(1, at, 0.0)
+    return e.sum(1), e.mul_(z).sum(1)
+
+
+def _rest_of_values(x: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """The same without an index, which keeps a compiler's loop from being a vector's."""
     z = (x - largest.clamp(min=LOWEST)).clamp(min=LOWEST)
-    e = torch.where(is_largest, 0.0, z.exp())
-    return torch.cat([largest, second], -1), torch.cat([at, where], -1), e.sum(-1), (e * z).sum(-1)
+    equal = x == largest
+    e = torch.where(equal, 0.0, z.exp())
+    return e.sum(1) + (equal.float().sum(1) - 1), (e * z).sum(1)
+
+
+def _draws(x: Tensor, start: Tensor, keys: Tensor | None, draw: Draw | None, compile: bool) -> list[Tensor]:
+    """The last three of ``Tiles`` for tiles ``[M, C]`` from ``start`` ``[M]`` on, with ``keys`` ``[M, N]``."""
+    if draw is None or keys is None:
+        return [x.new_empty(len(x), 0, dtype=d) for d in (torch.float32, torch.long, torch.float32)]
+    never = -1 if draw.never is None else draw.never
+    drawn = compiled(_drawn) if compile else _drawn
+    tokens = start[:, None] + torch.arange(x.shape[1], device=x.device)
+    draws = [drawn(x, key, tokens, 1 / draw.temperature, never) for key in keys.unbind(1)]
+    return [torch.stack(column, -1) for column in zip(*draws, strict=True)]
 
 
 def _drawn(x: Tensor, key: Tensor, tokens: Tensor, scale: float, never: int) -> tuple[Tensor, Tensor, Tensor]:
     """One draw for each of ``key`` ``[M]`` from tiles ``[M, C]``: value, token within the tile and its logit."""
-    noisy = token_gumbel(key[:, None], tokens) + x.float() * scale
-    value, index = noisy.masked_fill(tokens == never, -torch.inf).max(-1)
+    noisy = token_gumbel(key[:, None], tokens).add_(x.float() * scale)
+    value, index = noisy.masked_fill_(tokens == never, -torch.inf).max(-1)
     return value, index, x.gather(-1, index[..., None])[..., 0].float()
 
 
