@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import torch
 from mdm.compiling import compiled
@@ -101,29 +102,44 @@ def joined(parts: Sequence[Tiles]) -> Tiles:
 def _summed(logits: Tensor, width: int, first: int, draw: Draw | None, compile: bool) -> Tiles:
     """``logits`` ``[T, S * width]`` in S tiles, which lie below one another as the pass sees them."""
     count, tiles = logits.shape[0], logits.shape[1] // width
-    x = logits.reshape(-1, width)
-    keys = None if draw is None else draw.keys.repeat_interleave(tiles, 0)
-    size = PIECE if x.device.type == "cpu" and not compile else max(1, len(x))
-    start = torch.arange(first, first + logits.shape[1], width, device=x.device).repeat(count)
-    parts = []
-    for lo in range(0, max(1, len(x)), size):
-        cut = slice(lo, lo + size)
-        parts.append(
-            (*_sums(x[cut], compile), *_draws(x[cut], start[cut], keys if keys is None else keys[cut], draw, compile))
-        )
-    top, best, rest, fall, value, drawn, logit = (
-        (column[0] if len(parts) == 1 else torch.cat(column)).view(count, tiles, *column[0].shape[1:])
-        for column in zip(*parts, strict=True)
+    x = logits.reshape(-1, width).float()
+    start = torch.arange(first, first + logits.shape[1], width, device=x.device)[:, None]
+    top, best, rest, fall = compiled(_sums_of_values)(x) if compile else _sums(x)
+    shape = (count, tiles)
+    value = logit = top.new_empty(*shape, 0)
+    index = best.new_empty(*shape, 0)
+    if draw is not None:
+        tokens = (start + torch.arange(width, device=x.device)).repeat(count, 1)
+        never = -1 if draw.never is None else draw.never
+        draws = []
+        for key in draw.keys.repeat_interleave(tiles, 0).unbind(1):
+            given = (x, key, tokens, 1 / draw.temperature, never)
+            draws.append(compiled(_drawn)(*given) if compile else _in_pieces(_drawn, *given))
+        value, index, logit = (torch.stack(column, -1).view(*shape, -1) for column in zip(*draws, strict=True))
+    return Tiles(
+        top.view(*shape, 2),
+        best.view(*shape, 2) + start,
+        rest.view(shape),
+        fall.view(shape),
+        value,
+        index + start,
+        logit,
     )
-    start = start.view(count, tiles, 1)
-    return Tiles(top, best + start, rest, fall, value, drawn + start, logit)
 
 
-def _sums(x: Tensor, compile: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _in_pieces(function: Callable[..., tuple[Tensor, ...]], x: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    """``function`` of tiles ``[M, C]`` and more of M, a few tiles at a time on a CPU."""
+    if x.device.type != "cpu" or len(x) <= PIECE:
+        return function(x, *given)
+    columns: list[Any] = [torch.split(v, PIECE) if isinstance(v, Tensor) else repeat(v) for v in (x, *given)]
+    parts = [function(*piece) for piece in zip(*columns, strict=False)]
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def _sums(x: Tensor) -> tuple[Tensor, ...]:
     """The first four of ``Tiles`` for tiles ``[M, C]``, tokens counted within their tile."""
-    x = x.float()
     top, best = top_two(x)
-    return top, best, *(compiled(_rest_of_values)(x, top[:, :1]) if compile else _rest(x, top[:, :1], best[:, :1]))
+    return top, best, *_in_pieces(_rest, x, top[:, :1], best[:, :1])
 
 
 def _rest(x: Tensor, largest: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,30 +149,21 @@ def _rest(x: Tensor, largest: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     return e.sum(1), e.mul_(z).sum(1)
 
 
-def _rest_of_values(x: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """The same without an index, which keeps a compiler's loop from being a vector's."""
+def _sums_of_values(x: Tensor) -> tuple[Tensor, ...]:
+    """``_sums`` without an index in its one long loop, which keeps a compiler from making it a vector's."""
+    top, best = top_two(x)
+    largest = top[:, :1]
     z = (x - largest.clamp(min=LOWEST)).clamp(min=LOWEST)
     equal = x == largest
     e = torch.where(equal, 0.0, z.exp())
-    return e.sum(1) + (equal.float().sum(1) - 1), (e * z).sum(1)
-
-
-def _draws(x: Tensor, start: Tensor, keys: Tensor | None, draw: Draw | None, compile: bool) -> list[Tensor]:
-    """The last three of ``Tiles`` for tiles ``[M, C]`` from ``start`` ``[M]`` on, with ``keys`` ``[M, N]``."""
-    if draw is None or keys is None:
-        return [x.new_empty(len(x), 0, dtype=d) for d in (torch.float32, torch.long, torch.float32)]
-    never = -1 if draw.never is None else draw.never
-    drawn = compiled(_drawn) if compile else _drawn
-    tokens = start[:, None] + torch.arange(x.shape[1], device=x.device)
-    draws = [drawn(x, key, tokens, 1 / draw.temperature, never) for key in keys.unbind(1)]
-    return [torch.stack(column, -1) for column in zip(*draws, strict=True)]
+    return top, best, e.sum(1) + (equal.float().sum(1) - 1), (e * z).sum(1)
 
 
 def _drawn(x: Tensor, key: Tensor, tokens: Tensor, scale: float, never: int) -> tuple[Tensor, Tensor, Tensor]:
     """One draw for each of ``key`` ``[M]`` from tiles ``[M, C]``: value, token within the tile and its logit."""
-    noisy = token_gumbel(key[:, None], tokens).add_(x.float() * scale)
+    noisy = token_gumbel(key[:, None], tokens).add_(x * scale)
     value, index = noisy.masked_fill_(tokens == never, -torch.inf).max(-1)
-    return value, index, x.gather(-1, index[..., None])[..., 0].float()
+    return value, index, x.gather(-1, index[..., None])[..., 0]
 
 
 def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
