@@ -88,6 +88,17 @@ def test_rows_of_a_forward_are_split_evenly_and_counted(cache):
     assert counts.model_calls >= counts.rows / 5
 
 
+def test_little_of_a_batch_is_padding():
+    lengths = [5 + 7 * i % 60 for i in range(24)]
+    with counting(toy_model(), operations=False) as counts:
+        results = mdm.decode(
+            toy_model(), [[9] * n for n in lengths], "confidence", gen_length=8, tokens_per_step=4, batch_size=4
+        )
+    needed = sum(result.forwards * len(result.sequence) for result in results)
+    longest_of_four = [max(lengths[i : i + 4]) + 8 for i in range(0, 24, 4)]
+    assert counts.positions < 1.1 * needed < 2 * 4 * sum(longest_of_four)  # at most, sorted; at least, in this order
+
+
 @pytest.mark.parametrize("name", ["batch_size", "max_rows"])
 @pytest.mark.parametrize("value", [0, -1, "many"])
 def test_strange_sizes_are_refused(name, value):

@@ -20,7 +20,7 @@ Size = int | Literal["auto"] | None
 
 SHARE = 0.8
 """Of the free memory, how much may be used: estimates are rough, and allocators leave gaps."""
-PAYS = {"cpu": 2048}
+PAYS = {"cpu": 1024}
 """Row-tokens from which more rows in a forward make no token cheaper, by kind of device."""
 PAYS_ELSEWHERE = 16384
 """The same for accelerators, where the weights moved are shared by all rows of a forward."""
