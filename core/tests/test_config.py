@@ -170,7 +170,7 @@ def test_missing_file(tmp_path):
 
 def test_without_arguments_a_run_is_the_main_job():
     plain = RunConfig()
-    assert (plain.model, plain.sampler, plain.cache, plain.task) == (["tiny"], ["info-gain"], "none", "sudoku")
+    assert (plain.model, plain.sampler, plain.cache, plain.task) == (["tiny"], ["info-gain"], "auto", "sudoku")
     assert set(RunConfig.model_fields) - set(DecodeConfig.model_fields) == {
         "task", "preset", "data", "limit", "repeats", "allow_code_execution",
     }  # fmt: skip

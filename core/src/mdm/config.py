@@ -56,7 +56,8 @@ class DecodeConfig(BaseModel):
     model: Names = Field(["tiny"], min_length=1)
     sampler: Names = ["info-gain"]
     """Empty in the configuration of a run whose models are all autoregressive."""
-    cache: str = "none"
+    cache: str = "auto"
+    """auto: what is natural to each model."""
     seed: int = 0
     gen_length: int | None = Field(None, ge=0)
     steps: int | None = Field(None, ge=1)
@@ -101,7 +102,8 @@ class DecodeConfig(BaseModel):
 
     def plugins(self) -> list[tuple[str, str]]:
         """The plugins that take options, as (kind, name)."""
-        return [*(("sampler", name) for name in self.sampler), ("cache", self.cache)]
+        caches = [] if self.cache == "auto" else [("cache", self.cache)]
+        return [*(("sampler", name) for name in self.sampler), *caches]
 
 
 class RunConfig(DecodeConfig):

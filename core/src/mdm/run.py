@@ -159,7 +159,7 @@ def decode_settings(
             "sampler": sampler,
             "tokens_per_step": tokens_per_step or next(iter(config.tokens_per_step or []), None),
             "sampler_options": config.options.get(sampler, {}),
-            "cache": config.cache,
+            "cache": None if config.cache == "auto" else config.cache,
             "cache_options": config.options.get(config.cache, {}),
             "block_length": config.block_length or model.spec.block_length or 32,
             "trace": "full" if config.trace == "full" else True,

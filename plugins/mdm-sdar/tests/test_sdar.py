@@ -5,6 +5,9 @@ from __future__ import annotations
 import mdm
 import pytest
 import torch
+from mdm.config import DecodeConfig
+from mdm.counters import counting
+from mdm.run import decode_settings
 from mdm_sdar import FAMILY
 from tiny_families import CONFIGS, MASK, save
 
@@ -28,6 +31,18 @@ def test_it_claims_nothing_else():
 def test_the_specification(tmp_path):
     spec = mdm.load_model(save(tmp_path, "sdar", **TRADO), device="cpu").spec
     assert (spec.attention, spec.block_length, spec.default_cache, spec.shift) == ("block-causal", 4, "block", False)
+
+
+def test_its_own_cache_is_the_default(tmp_path):
+    """The block cache, in a run's settings as in ``mdm.decode``: fewer positions are run, and nothing else differs."""
+    model = mdm.load_model(save(tmp_path, "sdar"), device="cpu", dtype="float32")
+    settings = decode_settings(DecodeConfig(sampler=["confidence"]), model, "confidence")
+    with counting(model) as own:
+        [result] = mdm.decode(model, [[3, 1, 4, 1, 5, 9]], gen_length=10, **settings)
+    with counting(model) as none:
+        [plain] = mdm.decode(model, [[3, 1, 4, 1, 5, 9]], gen_length=10, **settings | {"cache": "none"})
+    assert result.tokens == plain.tokens
+    assert own.positions < none.positions
 
 
 @pytest.mark.parametrize("size", [None, 8, 16])

@@ -31,7 +31,7 @@ SIZE = _Size()
 DECODE = (
     click.option("--model", multiple=True, metavar="NAME", help="Model: `tiny`, a local folder or a hub id."),
     click.option("--sampler", multiple=True, metavar="NAME", help="Sampler (default: info-gain)."),
-    click.option("--cache", metavar="NAME", help="Cache (default: none, exact)."),
+    click.option("--cache", metavar="NAME", help="Cache (default: the model's own: block for SDAR, else none)."),
     click.option("--seed", type=int, help="Seed of examples and draws (default: 0)."),
     click.option("--gen-length", type=click.IntRange(0), help="Tokens to generate (default: the task's, or 64)."),
     click.option("--steps", type=click.IntRange(1), help="Steps of a whole generation (default: one a token)."),
