@@ -95,9 +95,9 @@ def test_each_pace_meets_its_own(tmp_path):
 
 
 def test_labels_tell_apart_what_differs(tmp_path):
-    make(tmp_path / "a", [[[1]]])
+    make(tmp_path / "a", [[[1]]], cache="none")
     make(tmp_path / "b", [[[1]]], cache="dual")
-    make(tmp_path / "c", [[[1]]], seed=1)
+    make(tmp_path / "c", [[[1]]], cache="none", seed=1)
     labels = [record["label"] for record in compare([tmp_path / "a", tmp_path / "b"])]
     assert labels == ["one none", "one dual"]
     labels = [record["label"] for record in compare([tmp_path / "a", tmp_path / "c"])]

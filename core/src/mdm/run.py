@@ -159,13 +159,17 @@ def decode_settings(
             "sampler": sampler,
             "tokens_per_step": tokens_per_step or next(iter(config.tokens_per_step or []), None),
             "sampler_options": config.options.get(sampler, {}),
-            "cache": None if config.cache == "auto" else config.cache,
+            "cache": _cache(config, model),
             "cache_options": config.options.get(config.cache, {}),
             "block_length": config.block_length or model.spec.block_length or 32,
             "trace": "full" if config.trace == "full" else True,
         }
         | config.model_dump(include={"steps", "schedule", "guidance", "stop_at_eos", "compile"})
     )
+
+
+def _cache(config: DecodeConfig, model: Model) -> str:
+    return model.spec.default_cache if config.cache == "auto" else config.cache
 
 
 def load_model(config: DecodeConfig, name: str) -> Model:
@@ -236,7 +240,7 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
     settings = decode_settings(config, model, job.sampler, job.tokens_per_step)
     fits = sizes.fit(
         model, max((len(item.ids) + item.gen_length for item in left), default=1), len(left),
-        kv=model.spec.attention == "causal" or registry.resolve("cache", config.cache).uses_kv,
+        kv=model.spec.attention == "causal" or registry.resolve("cache", _cache(config, model)).uses_kv,
         guises=2 if config.guidance else 1, batch_size=config.batch_size, max_rows=config.max_rows,
     )  # fmt: skip
     if left and (config.batch_size == "auto" or fits.tight):
