@@ -245,7 +245,7 @@ class Engine:
         return self.scorer.scores(
             state, index, tokens, [self.rows[b].length for b in group],
             readable, [f.reads for f in facts], torch.zeros_like(index), draws,
-            Query(query, [f.query for f in facts], kept if write else None) if self.cache.uses_kv else None,
+            Query(group, query, [f.query for f in facts], kept if write else None) if self.cache.uses_kv else None,
         )  # fmt: skip
 
     def _decide(self, plan: Plan, scores: Scores, draws: Draws) -> Commit:
@@ -296,9 +296,11 @@ class Engine:
         every = len(flat) == rows * candidates
         if not every:
             tokens, read, unseen, window = (x[pick] for x in (tokens, read, unseen, window))
-        owner = [self.rows[i // candidates] for i in flat]
-        index = pick // candidates
-        query = Query(window, [row.facts.window for row in owner], None) if self.cache.uses_kv else None
+        from_rows = [i // candidates for i in flat]
+        owner, index = [self.rows[b] for b in from_rows], pick // candidates
+        query = None
+        if self.cache.uses_kv:
+            query = Query(from_rows, window, [row.facts.window for row in owner], None)
         part = self.scorer.scores(
             self.state, index, tokens, [row.length for row in owner], read, reads[flat].tolist(), unseen,
             draws.rows(index).later(), query,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mdm.kv import Slots, Store
+from mdm.kv import Store
 from mdm.readout import Readout
 from mdm.rng import Draws
 from mdm.rules import LogitRules
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 class Query:
     """Which positions a forward runs: bool ``at`` ``[R, L]``, of which row r has ``counts[r]``.
 
-    ``write``, if given, marks those whose keys and values are kept.
+    ``rows`` says on the host which row of the state each of the R continues from; rows of the same one run the same
+    positions. ``write``, if given, marks the positions whose keys and values are kept.
     """
 
+    rows: Sequence[int]
     at: Tensor
     counts: Sequence[int]
     write: Tensor | None
+
+    def __getitem__(self, cut: slice) -> Query:
+        return Query(self.rows[cut], self.at[cut], self.counts[cut], None if self.write is None else self.write[cut])
 
 
 class Scorer:
@@ -61,16 +66,13 @@ class Scorer:
 
     def keep(self, rows: int, length: int) -> None:
         """Start keeping keys and values, for ``rows`` rows of ``length``."""
-        self.store = Store(self.model.layers, rows * self.guises, length)
+        self.store = Store(self.model, rows * self.guises, length)
 
     def take(self, index: Tensor) -> None:
         """rows := rows[index], for what is kept."""
         if self.store is not None:
-            self.store.take(self._store_rows(index))
-
-    def _store_rows(self, rows: Tensor) -> Tensor:
-        guise = torch.arange(self.guises, device=rows.device)
-        return (rows[:, None] * self.guises + guise).flatten()
+            guise = torch.arange(self.guises, device=index.device)
+            self.store.take((index[:, None] * self.guises + guise).flatten())
 
     def scores(
         self,
@@ -99,13 +101,11 @@ class Scorer:
         while lo < len(counts):
             size = min(self.max_rows or len(counts), len(counts) - lo)
             cut = slice(lo, lo + size)
-            part_query = query and Query(
-                query.at[cut], query.counts[cut], None if query.write is None else query.write[cut]
-            )
             try:
                 part = self._part(
-                    state, rows[cut], tokens[cut], lengths[cut], read[cut], counts[cut], width, draws, cut, part_query
-                )
+                    state, rows[cut], tokens[cut], lengths[cut], read[cut], counts[cut], width, draws, cut,
+                    query and query[cut],
+                )  # fmt: skip
                 parts.append(part)
                 lo += size
             except torch.OutOfMemoryError:
@@ -171,43 +171,48 @@ class Scorer:
         self, state: State, rows: Tensor, tokens: Tensor, lengths: Sequence[int], query: Query | None
     ) -> tuple[Tensor, Tensor | None]:
         """Hidden states ``[R * guises, Q, D]``; where in Q each position lies ``[R, L]`` (None: at its own index)."""
-        longest = max(lengths)
         if self.guises == 2:
             prompt = (state.positions < state.prompt_length[:, None]) & ~state.slots
             blind = tokens.masked_fill(prompt[rows], self.model.spec.mask_id)
             tokens = torch.stack([tokens, blind], 1).flatten(0, 1)
-        whole = query is None or list(query.counts) == list(lengths)
-        if whole:
-            at = state.positions[:longest].expand(tokens.shape[0], -1)
-            place, valid, keys = None, None, longest
-        else:
-            assert query is not None
-            count = max(query.counts)
-            order = query.at.to(torch.int8).sort(dim=1, descending=True, stable=True).indices
-            at = order[:, :count]
-            place = torch.empty_like(order).scatter_(1, order, state.positions.expand_as(order))
-            valid = None
-            if min(query.counts) < count:
-                valid = self._guised(torch.arange(count, device=at.device) < query.at.sum(1, keepdim=True))
-            at, keys = self._guised(at), tokens.shape[1]
-        cache = None
+        if query is None or list(query.counts) == list(lengths):
+            return self._whole(state, rows, tokens, lengths, query), None
+        store, length = self.store, tokens.shape[1]
+        assert store is not None
+        count = max(query.counts)
+        order = query.at.to(torch.int8).sort(dim=1, descending=True, stable=True).indices
+        at = self._guised(order[:, :count])
+        place = torch.empty_like(order).scatter_(1, order, state.positions.expand_as(order))
+        valid = write = None
+        if min(query.counts) < count:
+            valid = self._guised(torch.arange(count, device=at.device) < query.at.sum(1, keepdim=True))
+        if query.write is not None:
+            write = self._guised(query.write).gather(1, at)
+            write = write if valid is None else write & valid
+        real = self._guised(state.real[rows]) if min(lengths) < length else None
+        store.window(self._store_rows(query), at, valid=valid, write=write, real=real, grid=self.grid)
+        return self.model.hidden(tokens.gather(1, at), at, cache=store), place
+
+    def _whole(self, state: State, rows: Tensor, tokens: Tensor, lengths: Sequence[int], query: Query | None) -> Tensor:
+        """Hidden states of whole canvases, as long as the longest."""
+        longest = max(lengths)
+        at = state.positions[:longest].expand(tokens.shape[0], -1)
+        cache = mask = None
         if query is not None:
             cache = self.store
             assert cache is not None
-            write = None
-            if query.write is not None:
-                write = self._guised(query.write).gather(1, at)
-                write = write if valid is None else write & valid
-            cache.slots = Slots(self._store_rows(rows), None if whole else at, valid, write)
-        mask = None
-        if self.grid is not None or min(lengths) < keys:
-            visible = self._guised(state.real[rows, :keys])[:, None]
+            cache.whole(self._store_rows(query), query.write is not None)
+        if self.grid is not None or min(lengths) < longest:
+            visible = self._guised(state.real[rows, :longest])[:, None]
             if self.grid is not None:
-                block = torch.arange(keys, device=at.device) // self.grid
-                visible = visible & (block <= (at // self.grid)[..., None])
+                block = state.positions[:longest] // self.grid
+                visible = visible & (block <= block[:, None])
             mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=at.device)
-            mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min).expand(-1, at.shape[1], -1)[:, None]
-        return self.model.hidden(tokens.gather(1, at), at, mask=mask, cache=cache), place
+            mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min).expand(-1, longest, -1)[:, None]
+        return self.model.hidden(tokens[:, :longest], at, mask=mask, cache=cache)
+
+    def _store_rows(self, query: Query) -> list[int]:
+        return [row * self.guises + guise for row in query.rows for guise in range(self.guises)]
 
     def _guised(self, x: Tensor) -> Tensor:
         return x.repeat_interleave(self.guises, 0) if self.guises == 2 else x

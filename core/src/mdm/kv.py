@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+from mdm.attention import NAME, Met
+from mdm.errors import MdmError
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+if TYPE_CHECKING:
+    from mdm.model import Model
 
 
 @dataclass(frozen=True)
 class Slots:
-    """One forward's place in the store.
+    """One forward's place in the store. R rows continue from G store rows, at most N of them from the same one.
 
-    ``rows`` ``[R]`` are store rows; ``at`` ``[R, Q]`` the positions run, ``valid`` which of them count (None: all);
-    ``write`` ``[R, Q]`` those to be kept (None: none). ``at`` None means the whole canvas, position by position.
+    ``rows`` gives the store row of each of the R, ``kept`` the G store rows in ascending order. ``at`` ``[R, Q]`` are
+    the positions run; None means the whole canvas, position by position. ``write`` ``[R, Q]`` are those to be kept
+    (for a whole canvas: all or none).
     """
 
-    rows: Tensor
-    at: Tensor | None
-    valid: Tensor | None
-    write: Tensor | None
+    rows: slice | Tensor
+    write: Tensor | bool
+    at: Tensor | None = None
+    kept: slice | Tensor | None = None
+    gather: Tensor | None = None
+    """``[G * N]`` which of the R rows stand in each group; None where they stand so already"""
+    scatter: Tensor | None = None
+    """``[R]`` where each row stands among them"""
+    size: int = 1
+    """N"""
+    kept_mask: Tensor | None = None
+    """additive, ``[G, 1, 1, L]`` or ``[G, 1, share * N * Q, L]`` for share query heads a kept head"""
+    own_mask: Tensor | None = None
+    """additive, ``[R, 1, 1, Q]`` or ``[R, 1, share * Q, Q]``"""
+
+    @property
+    def writes(self) -> bool:
+        return self.write is not False
+
+    def grouped(self, query: Tensor) -> Tensor:
+        """``[G, N, ...]`` of ``[R, ...]``: the rows that continue from one store row side by side, the last again."""
+        query = query if self.gather is None else query[self.gather]
+        return query.view(-1, self.size, *query.shape[1:])
+
+    def ungrouped(self, found: Tensor) -> Tensor:
+        """``[R, ...]`` of ``[G, N, ...]``"""
+        found = found.flatten(0, 1)
+        return found if self.scatter is None else found[self.scatter]
 
 
 class _StoreLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -42,31 +74,27 @@ class _StoreLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor | Met, Tensor | Met]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
         return self._meet(self.keys, key_states), self._meet(self.values, value_states)
 
-    def _meet(self, kept: Tensor, new: Tensor) -> Tensor:
+    def _meet(self, kept: Tensor, new: Tensor) -> Tensor | Met:
         slots = self.store.slots
         if slots.at is None:
-            if slots.write is not None:
+            if slots.write is True:
                 kept[slots.rows, :, : new.shape[2]] = new
             return new
-        index = slots.at[:, None, :, None].expand_as(new)
-        full = kept.index_select(0, slots.rows)
-        if slots.valid is not None:
-            # A padded query must leave its slot as it was.
-            new = torch.where(slots.valid[:, None, :, None], new, full.gather(2, index))
-        full.scatter_(2, index, new)
-        if slots.write is not None:
-            written = torch.where(slots.write[:, None, :, None], new, kept[slots.rows].gather(2, index))
-            kept[slots.rows] = kept[slots.rows].scatter(2, index, written)
-        return full
+        if isinstance(slots.write, Tensor):
+            assert isinstance(slots.rows, Tensor)
+            place = (slots.rows[:, None], slice(None), slots.at)
+            kept[place] = torch.where(slots.write[..., None, None], new.transpose(1, 2), kept[place])
+        assert slots.kept is not None
+        return Met(kept[slots.kept], new, slots)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.store.shape[1] if self.store.slots.at is not None else query_length, 0
+        return query_length, 0
 
     def get_seq_length(self) -> int:
         return 0
@@ -78,17 +106,87 @@ class _StoreLayer(CacheLayerMixin):  # type: ignore[misc]
 class Store(Cache):  # type: ignore[misc]
     """A K/V cache of fixed slots for B rows of length L, read-only unless a forward is told to write.
 
-    Set ``slots`` before each forward.
+    Say ``whole`` or ``window`` before each forward.
+
+    Raises:
+        MdmError: the model attends by something that cannot meet kept keys.
     """
 
-    def __init__(self, layers: int, rows: int, length: int) -> None:
+    def __init__(self, model: Model, rows: int, length: int) -> None:
+        config = model.body.config
+        if getattr(config, "_attn_implementation", None) != NAME:
+            raise MdmError(
+                f"{model.name or 'the model'} keeps keys and values with sdpa attention only: load it without "
+                "attn_implementation, or decode with --cache none"
+            )
+        self.model = model
         self.shape = (rows, length)
-        self.slots = Slots(torch.arange(rows), None, None, None)
-        super().__init__(layers=[_StoreLayer(self) for _ in range(layers)])
+        self.share = int(config.num_attention_heads // config.num_key_value_heads)  # type: ignore[union-attr, operator]
+        self.slots = Slots(slice(None), False)
+        super().__init__(layers=[_StoreLayer(self) for _ in range(model.layers)])
+
+    def whole(self, rows: Sequence[int], write: bool) -> None:
+        """The next forward runs whole canvases, which belong to ``rows``; it looks at nothing that is kept."""
+        self.slots = Slots(_index(rows, self.model.device), write)
+
+    def window(
+        self,
+        rows: Sequence[int],
+        at: Tensor,
+        *,
+        valid: Tensor | None = None,
+        write: Tensor | None = None,
+        real: Tensor | None = None,
+        grid: int | None = None,
+    ) -> None:
+        """The next forward runs positions ``at`` ``[R, Q]``, over what is kept of ``rows`` at all others.
+
+        Rows that continue from the same store row run the same positions.
+
+        Args:
+            valid: bool ``[R, Q]``, which of ``at`` count (default: all).
+            write: bool ``[R, Q]``, which are kept (default: none); these are valid, and no two rows the same.
+            real: bool ``[R, L]``, the positions that are not padding (default: all).
+            grid: a position sees its own block of this size and those before (default: everything).
+        """
+        device, length = at.device, self.shape[1]
+        groups: dict[int, list[int]] = {row: [] for row in sorted(rows)}
+        for i, row in enumerate(rows):
+            groups[row].append(i)
+        size = max(len(group) for group in groups.values())
+        order = [group[min(n, len(group) - 1)] for group in groups.values() for n in range(size)]
+        gather = scatter = None
+        first: slice | Tensor = slice(None, None, size)
+        if order != list(range(len(rows))):
+            where = {i: n for n, i in reversed(list(enumerate(order)))}
+            gather, scatter = _tensor(order, device), _tensor([where[i] for i in range(len(rows))], device)
+            first = gather[::size]
+        theirs = at[first]
+        window = torch.zeros(len(groups), length, dtype=torch.bool, device=device)
+        window = window.scatter(1, theirs, True if valid is None else valid[first])
+        kept = ~window if real is None else real[first, :length] & ~window
+        kept, own = kept[:, None], None if valid is None else valid[:, None]
+        if grid is not None:
+            mine = at // grid
+            slot = torch.arange(length, device=device) // grid
+            kept = kept & (slot <= mine[first][..., None])
+            seen = mine[:, None] <= mine[..., None]
+            own = seen if own is None else own & seen
+        self.slots = Slots(
+            slice(None) if write is None else _tensor(rows, device), False if write is None else write, at,
+            _index(list(groups), device), gather, scatter, size, self._additive(kept, self.share * size),
+            None if own is None else self._additive(own, self.share),
+        )  # fmt: skip
+
+    def _additive(self, visible: Tensor, times: int) -> Tensor:
+        """``[G, 1, Q, T]`` of bool ``[G, Q, T]``, repeated for the queries that are folded together."""
+        mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=visible.device)
+        mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min)[:, None]
+        return mask if mask.shape[2] == 1 or times == 1 else mask.repeat(1, 1, times, 1)
 
     def clone(self) -> Store:
         """The same keys and values in tensors of their own."""
-        twin = Store(len(self.layers), *self.shape)
+        twin = Store(self.model, *self.shape)
         for layer, other in zip(self.layers, twin.layers, strict=True):
             if layer.is_initialized:
                 other.keys, other.values, other.is_initialized = layer.keys.clone(), layer.values.clone(), True
@@ -110,3 +208,14 @@ class Store(Cache):  # type: ignore[misc]
             if layer.is_initialized:
                 layer.keys = torch.nn.functional.pad(layer.keys, pad)
                 layer.values = torch.nn.functional.pad(layer.values, pad)
+
+
+def _index(rows: Sequence[int], device: torch.device) -> slice | Tensor:
+    """Rows as a slice, which copies nothing, where they follow each other."""
+    if list(rows) == list(range(rows[0], rows[0] + len(rows))):
+        return slice(rows[0], rows[0] + len(rows))
+    return _tensor(rows, device)
+
+
+def _tensor(values: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mdm import attention
 from mdm.errors import MdmError
 from mdm.protocols import MASK, Message, ModelSpec
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ class Model:
     ) -> None:
         self.spec = spec
         self.body = body
+        if spec.has_kv:
+            attention.use_in(body)
         self.lm_head = lm_head
         self.tokenizer = tokenizer
         self.name = name

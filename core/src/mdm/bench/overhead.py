@@ -124,7 +124,7 @@ def _recorded(model: Model, case: Case) -> list[_Call]:
             clones.append(cache.clone())
         calls.append(_Call(tokens, positions, mask, clones[0] if cache else None, cache and cache.slots))
         out = hidden(tokens, positions, mask=mask, cache=cache)
-        if cache is not None and cache.slots.write is not None:
+        if cache is not None and cache.slots.writes:
             clones.clear()
         return out
 

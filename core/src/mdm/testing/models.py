@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from mdm import registry
 from mdm.errors import MdmError
-from mdm.kv import Slots, Store
+from mdm.kv import Store
 from mdm.model import Model
 from mdm.testing.kit import NotApplicable, Subject, check
 from mdm.testing.probe import Watched, decode, essence, plain, prompts
@@ -146,12 +146,12 @@ def kept_keys_and_values_are_its_own(of: Subject) -> None:
         raise NotApplicable("it has no keys and values to keep")
     canvas = _canvas(model)
     length = canvas.shape[1]
-    rows, at = torch.tensor([0]), torch.arange(4, 9)[None]
-    store = Store(model.layers, 1, length)
+    at = torch.arange(4, 9)[None]
+    store = Store(model, 1, length)
     with torch.inference_mode():
-        store.slots = Slots(rows, None, None, torch.ones(1, length, dtype=torch.bool))
+        store.whole([0], write=True)
         whole = model.hidden(canvas, torch.arange(length)[None], cache=store)
-        store.slots = Slots(rows, at, None, None)
+        store.window([0], at)
         part = model.hidden(canvas[:, 4:9], at, cache=store)
     assert _far(whole, _hidden(model, canvas)) < CLOSE, "a forward that keeps keys and values gives other states"
     assert _far(part, whole[:, 4:9]) < CLOSE, "a part over kept keys and values differs from the whole"

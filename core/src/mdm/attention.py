@@ -1,0 +1,101 @@
+"""Attention of new positions over keys and values that are kept and over their own, with no copy of what is kept.
+
+The softmax over both sets is put together from the softmax over each and their log-sum-exps, as flash attention
+(arXiv:2205.14135) does with its tiles. All rows of a forward that continue from one kept row (candidates) are folded
+into one long query over it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from mdm.kv import Slots
+
+NAME = "mdm"
+"""What transformers knows this attention by."""
+
+
+class Met(NamedTuple):
+    """Keys (or values) that a query meets: ``kept`` ``[G, H, L, D]`` of G store rows, ``own`` ``[R, H, Q, D]``."""
+
+    kept: Tensor
+    own: Tensor
+    slots: Slots
+
+
+def use_in(body: nn.Module) -> None:
+    """Make a transformers body attend by ``attend`` where it would by sdpa, which is the same without kept keys."""
+    config = getattr(body, "config", None)
+    if getattr(body, "_supports_attention_backend", False) and getattr(config, "_attn_implementation", "") == "sdpa":
+        AttentionInterface.register(NAME, attend)
+        AttentionMaskInterface.register(NAME, sdpa_mask)
+        body.set_attn_implementation(NAME)  # type: ignore[operator]
+
+
+def attend(
+    module: nn.Module, query: Tensor, key: Any, value: Any, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: ``query`` ``[R, H, Q, D]`` to ``[R, Q, H, D]``.
+
+    ``key`` and ``value`` are what the cache's update gave: tensors, or ``Met``, which bring masks of their own.
+    """
+    if not isinstance(key, Met):
+        whole: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        return whole
+    slots, scale = key.slots, kwargs["scaling"]
+    own, own_weight = _grouped(query[:, None], key.own, value.own, slots.own_mask, scale)
+    kept, kept_weight = _grouped(slots.grouped(query), key.kept, value.kept, slots.kept_mask, scale)
+    share = (slots.ungrouped(kept_weight) - own_weight[:, 0]).sigmoid()
+    out = own[:, 0].lerp(slots.ungrouped(kept), share[..., None].to(own.dtype))
+    return out.transpose(1, 2), None
+
+
+def _grouped(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention ``[G, N, H, Q, D]`` of as many queries over ``[G, H / share, T, D]``, and its ``[G, N, H, Q]`` weights.
+
+    ``mask``: additive ``[G, 1, 1, T]`` or ``[G, 1, share * N * Q, T]``.
+    """
+    groups, count, heads, length, width = query.shape
+    kept_heads = keys.shape[1]
+    split = (groups, count, kept_heads, heads // kept_heads, length)
+    folded = query.reshape(*split, width).permute(0, 2, 3, 1, 4, 5).reshape(groups, kept_heads, -1, width)
+    out, weight = part(folded, keys, values, mask, scale)
+    lines = (groups, kept_heads, heads // kept_heads, count, length)
+    out = out.reshape(*lines, width).permute(0, 3, 1, 2, 4, 5).reshape(query.shape)
+    return out, weight.reshape(lines).permute(0, 3, 1, 2, 4).reshape(query.shape[:-1])
+
+
+def part(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention ``[G, H, Q, D]`` over ``keys`` ``[G, H, T, D]``, and the log-sum-exp ``[G, H, Q]`` of its scores.
+
+    torch's public attention keeps the log-sum-exp to itself; its kernels for CPU and CUDA give it.
+    """
+    if query.device.type == "cpu":
+        found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, keys, values, attn_mask=mask, scale=scale
+        )
+        return found[0], found[1]
+    if query.device.type == "cuda" and query.shape[-1] % 8 == 0:
+        if mask is not None:
+            # The kernel loads the mask in aligned pieces: its lines are laid out in a multiple of 8.
+            room = torch.nn.functional.pad(mask, (0, -mask.shape[-1] % 8))
+            mask = room[..., : mask.shape[-1]].expand(-1, query.shape[1], query.shape[2], -1)
+        found = torch.ops.aten._scaled_dot_product_efficient_attention(query, keys, values, mask, True, scale=scale)
+        return found[0], found[1][..., : query.shape[2]]
+    return plain_part(query, keys, values, mask, scale)
+
+
+def plain_part(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """``part`` in plain operations, for devices whose kernels do not give log-sum-exps."""
+    scores = torch.matmul(query * scale, keys.transpose(-1, -2)).float()
+    if mask is not None:
+        scores = scores + mask
+    weight = scores.logsumexp(-1)
+    return torch.matmul((scores - weight[..., None]).exp().to(values.dtype), values), weight
