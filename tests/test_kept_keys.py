@@ -1,0 +1,199 @@
+"""Kept keys and values are met without copies: what comes out is the same, and candidates cost no memory of theirs."""
+
+from __future__ import annotations
+
+import weakref
+
+import mdm
+import pytest
+import tiny_families
+import torch
+from mdm import attention
+from mdm.bench.shapes import Shape, random_model
+from mdm.counters import counting
+from mdm.errors import MdmError
+from mdm.kv import Store
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._python_dispatch import TorchDispatchMode
+
+FAMILIES = ["llada", "dream", "sdar"]
+CACHES = {"llada": ["prefix", "dual"], "dream": ["prefix", "dual"], "sdar": ["prefix", "dual", "block"]}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("families")
+    return {f: mdm.load_model(tiny_families.save(folder / f, f), device="cpu", dtype="float32") for f in FAMILIES}
+
+
+def canvas(rows: int, length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(250, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("masked", ["all", "some", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_part_and_its_weight_are_those_of_plain_operations(masked, dtype):
+    random = torch.Generator().manual_seed(0)
+    query, keys, values = (torch.randn(3, 2, n, 16, generator=random).to(dtype) for n in (5, 7, 7))
+    mask = None
+    if masked != "none":
+        hidden = torch.rand(3, 1, 1, 7, generator=random) < (1 if masked == "all" else 0.5)
+        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
+    out, weight = attention.part(query, keys, values, mask, 0.3)
+    plain, plain_weight = attention.plain_part(query, keys, values, mask, 0.3)
+    far = 1e-5 if dtype is torch.float32 else 2e-2
+    torch.testing.assert_close(weight, plain_weight, atol=far, rtol=far)
+    if masked != "all":  # where no key is seen, nobody reads what comes out
+        torch.testing.assert_close(out, plain, atol=far, rtol=far)
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("rows", [[0, 1, 2], [1, 1, 1, 1], [2, 0, 2, 1, 0, 2], [0, 2]], ids=str)
+@pytest.mark.parametrize("padded", [False, True])
+@torch.inference_mode()
+def test_a_window_of_unchanged_tokens_is_that_of_the_whole_canvas(models, family, rows, padded):
+    """Scattered positions, some rows with fewer than others, store rows met in any order and number."""
+    model, length = models[family], 16
+    tokens, everywhere = canvas(3, length), torch.arange(length)
+    grid = 4 if family == "sdar" else None
+    real = torch.ones(3, length, dtype=torch.bool)
+    if padded:
+        real[1, 13:] = False
+    mask = real[:, None, None].expand(-1, 1, length, -1)
+    if grid:
+        mask = mask & (everywhere // grid <= (everywhere // grid)[:, None])
+    store = Store(model, 3, length)
+    store.whole([0, 1, 2], write=True)
+    hide = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+    whole = model.hidden(tokens, everywhere.expand(3, -1), mask=hide, cache=store)
+    at = torch.tensor([[2, 5, 9, 12], [1, 5, 12, 15], [4, 5, 6, 7]])[rows]
+    valid = (torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]]) == 1)[rows]
+    before = [layer.keys.clone() for layer in store.layers]
+    store.window(rows, at, valid=valid, real=real[rows] if padded else None, grid=grid)
+    found = model.hidden(tokens[rows].gather(1, at), at, cache=store)
+    torch.testing.assert_close(found[valid], whole[torch.tensor(rows)[:, None], at][valid], atol=2e-5, rtol=1e-4)
+    assert all(torch.equal(layer.keys, kept) for layer, kept in zip(store.layers, before, strict=True))
+
+
+@torch.inference_mode()
+def test_a_window_keeps_what_it_is_told_to_and_nothing_else(models):
+    model = models["dream"]
+    store, tokens = Store(model, 3, 8), canvas(3, 8)
+    store.whole([0, 1, 2], write=True)
+    model.hidden(tokens, torch.arange(8).expand(3, -1), cache=store)
+    before = [layer.values.clone() for layer in store.layers]
+    at = torch.tensor([[1, 3, 5], [2, 4, 6]])
+    write = torch.tensor([[True, False, True], [False, True, False]])
+    store.window([2, 0], at, write=write)
+    model.hidden(canvas(2, 8, seed=1).gather(1, at), at, cache=store)
+    for layer, kept in zip(store.layers, before, strict=True):
+        changed = (layer.values != kept).any(-1).any(1)
+        assert changed.nonzero().tolist() == [[0, 4], [2, 1], [2, 5]]
+
+
+def copied(module, query, key, value, attention_mask, **kwargs):
+    """Attention over a copy of what is kept for each row, in one softmax."""
+    if not isinstance(key, attention.Met):
+        return attention.attend(module, query, key, value, attention_mask, **kwargs)
+    slots, (rows, heads, length, _) = key.slots, query.shape
+    group = torch.arange(key.kept.shape[0]).repeat_interleave(slots.size)
+    group = group if slots.scatter is None else group[slots.scatter]
+    both = [torch.cat([met.kept[group], met.own], 2) for met in (key, value)]
+    own = torch.zeros(rows, 1, 1, length) if slots.own_mask is None else slots.own_mask
+    masks = [
+        slots.kept_mask[group, :, :length].expand(-1, -1, length, -1),
+        own[:, :, :length].expand(-1, -1, length, -1),
+    ]
+    both = [x.repeat_interleave(heads // x.shape[1], 1) for x in both]
+    out = scaled_dot_product_attention(query, *both, attn_mask=torch.cat(masks, -1), scale=kwargs["scaling"])
+    return out.transpose(1, 2), None
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.7])
+@pytest.mark.parametrize(("family", "cache"), [(f, c) for f in FAMILIES for c in CACHES[f]])
+def test_tokens_and_order_are_those_of_copied_keys_and_values(models, monkeypatch, family, cache, guidance):
+    model = models[family]
+    prompts = [canvas(1, n, seed=n)[0].tolist() for n in (5, 11)]
+
+    def decoded():
+        shape = {"gen_length": 8, "block_length": 4, "tokens_per_step": 2}
+        results = mdm.decode(model, prompts, "info-gain", cache=cache, guidance=guidance, **shape)
+        return [[(line["step"], line["positions"], line["tokens"]) for line in r.trace] for r in results]
+
+    ours = decoded()
+    monkeypatch.setitem(attention.AttentionInterface._global_mapping, attention.NAME, copied)
+    assert decoded() == ours
+
+
+class KeptBytes(TorchDispatchMode):
+    """Largest sum of bytes alive at one time in tensors shaped like keys and values ``[*, H, *, D]``."""
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+        self.heads, self.width, self.seen, self.live, self.peak = heads, width, {}, 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for made in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(made, torch.Tensor) and made.dim() == 4 and made.shape[1::2] == (self.heads, self.width):
+                self.follow(made.untyped_storage())
+        return out
+
+    def follow(self, storage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self.seen:
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            self.seen[key] = weakref.finalize(storage, self.gone, key, size)
+
+    def gone(self, key: int, size: int) -> None:
+        del self.seen[key]
+        self.live -= size
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+def test_candidates_share_what_is_kept(models, monkeypatch, cache):
+    model, hidden = models["dream"], models["dream"].hidden
+    prompt = canvas(1, 1000)[0].tolist()
+
+    def looking_ahead(candidates: int) -> tuple[int, int]:
+        """Most rows of a windowed forward, and bytes of keys and values alive in one."""
+        rows, peaks = [], []
+        mode = KeptBytes(tiny_families.KV_HEADS, tiny_families.WIDTH // tiny_families.HEADS)
+
+        def watched(tokens, at, *, mask=None, cache=None):
+            mode.peak = mode.live
+            out = hidden(tokens, at, mask=mask, cache=cache)
+            if cache.slots.at is not None:
+                rows.append(tokens.shape[0])
+                peaks.append(mode.peak)
+            return out
+
+        monkeypatch.setattr(model, "hidden", watched)
+        with mode:
+            shape = {"gen_length": 4, "block_length": 4, "tokens_per_step": 2, "temperature": 2.0}
+            mdm.decode(model, [prompt], "info-gain", {"candidates": candidates}, cache=cache, **shape)
+        return max(rows), max(peaks)
+
+    (one, alone), (many, together) = looking_ahead(1), looking_ahead(8)
+    assert (one, many) == (1, 8)
+    assert together <= 1.1 * alone
+
+
+def test_nothing_in_a_dual_lookahead_is_larger_than_what_is_read():
+    model, rows = random_model(Shape("llada", 8192, 32, 2, 2, 2, 64)), []
+    head = model.head
+    model.head = lambda states: rows.append(states.shape[0]) or head(states)
+    with counting() as counts:
+        mdm.decode(model, [canvas(1, 64)[0].tolist()], "info-gain", cache="dual", gen_length=8, block_length=8)
+    assert counts.largest <= 1.2 * max(rows) * 8192
+
+
+def test_attention_that_cannot_meet_kept_keys_is_refused(tmp_path):
+    folder = tiny_families.save(tmp_path / "m", "llada")
+    model = mdm.load_model(folder, device="cpu", dtype="float32", attn_implementation="eager")
+    prompt = canvas(1, 5)[0].tolist()
+    mdm.decode(model, [prompt], gen_length=4, block_length=4)
+    with pytest.raises(MdmError, match="--cache none"):
+        mdm.decode(model, [prompt], cache="dual", gen_length=4, block_length=4)
