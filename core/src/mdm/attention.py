@@ -64,6 +64,9 @@ def _grouped(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, s
     """
     groups, count, heads, length, width = query.shape
     kept_heads = keys.shape[1]
+    if count == 1 and heads == kept_heads:
+        out, weight = part(query[:, 0], keys, values, mask, scale)
+        return out[:, None], weight[:, None]
     split = (groups, count, kept_heads, heads // kept_heads, length)
     folded = query.reshape(*split, width).permute(0, 2, 3, 1, 4, 5).reshape(groups, kept_heads, -1, width)
     out, weight = part(folded, keys, values, mask, scale)
