@@ -40,6 +40,14 @@ def test_work_is_not_a_wait(work):
     assert counts.syncs == 0
 
 
+def test_what_was_there_before_is_not_made():
+    weight = torch.ones(4, 3)
+    with counting() as counts:
+        weight[1:].t()
+        weight[:2].add_(1)
+    assert counts.largest == counts.peak_bytes == 0
+
+
 def test_operations_and_memory_are_those_of_the_block():
     with counting() as counts:
         a = X + 1

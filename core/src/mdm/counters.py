@@ -110,9 +110,11 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 self.counts.operations += 1
         self.counts.syncs += waits
-        for made in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(made, Tensor):
-                self._made(made)
+        # A view, or what was written into, is memory that was there before: a weight, if nothing else.
+        if not func.is_view and not func._schema.is_mutable:
+            for made in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(made, Tensor):
+                    self._made(made)
         return out
 
     def _made(self, tensor: Tensor) -> None:

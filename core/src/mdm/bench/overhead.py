@@ -33,15 +33,10 @@ class _Call:
     cache: Store | None = None
     slots: Slots | None = None
     states: Tensor | None = None
-    part: tuple[int, int] | None = None
-    """the tokens that a part of the head made logits of"""
 
     def again(self, model: Model) -> None:
         if self.states is not None:
-            if self.part is None:
-                model.head(self.states)
-            else:
-                model.head_part(self.states, *self.part)
+            model.head(self.states)
         else:
             assert self.tokens is not None and self.positions is not None
             if self.cache is not None and self.slots is not None:
@@ -70,7 +65,7 @@ def _measured(model: Model, case: Case, pairs: int) -> dict[str, Any]:
     with counting(model) as counts:
         case.decode(model, trace=False)
     calls = _recorded(model, case)
-    heads = [call.states for call in calls if call.states is not None and not (call.part and call.part[0])]
+    heads = [call.states for call in calls if call.states is not None]
     times: list[tuple[float, float, float]] = []
 
     def total() -> None:
@@ -133,7 +128,8 @@ def _recorded(model: Model, case: Case) -> list[_Call]:
         return head(states)
 
     def recorded_part(states: Tensor, first: int, end: int) -> Tensor:
-        calls.append(_Call(states=states, part=(first, end)))
+        if first == 0:  # replayed as the model has its head, whole
+            calls.append(_Call(states=states))
         return head_part(states, first, end)
 
     with (
