@@ -49,3 +49,12 @@ def test_only_rows_that_come_cost_a_wait_of_their_own(sampler):
 def test_a_stop_at_eos_is_foreseen_where_candidates_agree():
     syncs, steps = waits("info-gain", stop_at_eos=True, eos_token_id=EOS)
     assert syncs <= steps + 3
+
+
+@pytest.mark.parametrize(("cache", "most"), [("none", 290), ("prefix", 310), ("dual", 310)])
+def test_operations_beside_the_model(cache, most):
+    """A token of Info-Gain, one row of eight candidates: composite operations as what they are made of."""
+    model, given = toy_model(), prompts()[:1]
+    with counting(model) as counts:
+        mdm.decode(model, given, "info-gain", cache=cache, gen_length=16, block_length=16)
+    assert counts.operations / 16 <= most

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mdm.rng import Draws
+from mdm.rng import Draws, host_keys
 from mdm.scoring import statistics, top_k
 from mdm.tiles import top_two
 
@@ -84,6 +84,16 @@ def test_draws_are_uniform_and_keyed():
     for other in (draws.uniform("b", at), draws.uniform("a", at, 1), draws.later().uniform("a", at)):
         assert abs(torch.corrcoef(torch.stack([u.flatten(), other.flatten()]))[0, 1]) < 0.05
     assert not torch.equal(u, Draws(1, row, step).uniform("a", at))
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=4), st.integers(0, 2**40), st.integers(0, 999))
+def test_keys_hashed_on_the_host_are_those_of_the_device(rows, seed, step):
+    row, steps = torch.tensor(rows), torch.full((len(rows),), step)
+    device = Draws(seed, row, steps)
+    host = Draws(seed, row, steps, host_keys(seed, rows, [step] * len(rows)))
+    at = torch.arange(3).expand(len(rows), 3)
+    for where, candidate in ((at[:, 0], 0), (at, 0), (at, 7), (at[:, None], 2), (at[:, None], range(1, 5))):
+        assert torch.equal(device.uniform("a", where, candidate), host.uniform("a", where, candidate))
 
 
 def test_a_token_draw_follows_its_distribution():

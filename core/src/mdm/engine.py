@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mdm.canvas import UNSEEN, Facts, Request, Row, advance, fill_after_eos, join, open_rows, share_costs
 from mdm.forward import Query, Scorer, attach_redraw
-from mdm.rng import Draws
+from mdm.rng import Draws, host_keys
 from mdm.rules import LogitRules
 from mdm.state import Commit, Evaluate, Plan, Scores, State, repeated
 from mdm.trace import Recorder, StepEvent
@@ -82,6 +82,7 @@ class Engine:
         self._budgets: list[int] = []
         self._foreseen: list[Facts] = []
         self._leaving: list[Row] = []
+        self._forked = False
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> None:
@@ -147,6 +148,7 @@ class Engine:
         self.rows = [copy.copy(self.rows[row]) if t else self.rows[row] for row, t in zip(kept, turn, strict=True)]
         self.state, self.known = self.state.rows(index), self.known[index]
         if any(turn):
+            self._forked = True
             draws = Draws(self.settings.seed, self.state.row_id, self.state.step)
             self.state = replace(self.state, row_id=draws.forked(_index(turn, index.device)))
         self.memory = None if self.memory is None else self.memory.rows(index)
@@ -201,7 +203,7 @@ class Engine:
             budgets.append(row.budget(row.facts.open))
         if budgets != self._budgets:
             self.state, self._budgets = replace(self.state, budget=_index(budgets, self.state.device)), budgets
-        draws = Draws(self.settings.seed, self.state.row_id, self.state.step)
+        draws = self._draws()
         self._foreseen = [UNSEEN] * len(self.rows)
         scores = attach_redraw(self.scorer, self.state, self._scores(plan, draws), draws)
         commit = self._decide(plan, scores, draws)
@@ -214,6 +216,12 @@ class Engine:
         if commit.memory is not None:
             self.memory = commit.memory
         self._apply(commit, scores)
+
+    def _draws(self) -> Draws:
+        host, seed = None, self.settings.seed
+        if not self._forked:  # the ids of forks are made on the device
+            host = host_keys(seed, [row.row_id for row in self.rows], [row.step for row in self.rows])
+        return Draws(seed, self.state.row_id, self.state.step, host)
 
     def _scores(self, plan: Plan, draws: Draws) -> Scores:
         """This step's scores of every row: known from the last step, or from a forward now."""
@@ -306,7 +314,9 @@ class Engine:
             draws.rows(index).later(), query,
         )  # fmt: skip
         if not every:
-            part = part.placed(pick, rows * candidates)
+            place = _index((tried.reshape(-1).cumsum() - 1).clip(0).tolist(), valid.device)
+            part = part.rows(place)
+            part = replace(part, valid=part.valid & valid[:, None], unseen=part.unseen * valid)
         return part.unflatten(rows, candidates)
 
     def _ahead(self, state: State, tokens: Tensor, masked: Tensor, valid: Tensor) -> Tensor:
@@ -325,7 +335,9 @@ class Engine:
 
     def _known(self, after: State, fills: Tensor | None, scored: Tensor) -> Tensor:
         """bool ``[B]``: rows of ``after`` that need no forward, of those that the sampler has ``scored``."""
-        known = scored & ~after.entered & self.settings.reuse
+        if not self.settings.reuse:
+            return torch.zeros_like(scored)
+        known = scored & ~after.entered
         return known if fills is None else known & ~fills.any(1)
 
     def _apply(self, commit: Commit, scores: Scores) -> None:

@@ -103,9 +103,8 @@ class Lookahead(BaseSampler):
             "margin": scores.margin[:, None],
             "neg_entropy": -scores.entropy[:, None],
         }[self.options.heuristic]
-        number = torch.arange(1, others + 1, device=scores.at.device)[:, None]
-        at = scores.at[:, None].expand(-1, others, -1)
-        key = key / self.options.position_temperature + draws.gumbel("candidate", at, number)
+        noise = draws.gumbel("candidate", scores.at[:, None], range(1, others + 1))
+        key = key / self.options.position_temperature + noise
         return top_k(key, scores.valid[:, None].expand_as(key), k[:, None].expand(-1, others))
 
     def _bypass(self, scores: Scores, plain: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,11 @@ order and on any device.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from torch import Tensor
 GOLDEN = -7046029254386353131
 MIX_1 = -4658895280553007687
 MIX_2 = -7723592293110705685
+ALL_BITS = (1 << 64) - 1
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
@@ -34,6 +37,22 @@ def _absorb(state: Tensor, key: Tensor | int) -> Tensor:
     return _mix((state ^ key).add_(GOLDEN))
 
 
+def _host_absorb(state: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """What ``_absorb`` does, on the host."""
+    x = (state ^ key) + np.uint64(GOLDEN & ALL_BITS)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(MIX_1 & ALL_BITS)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(MIX_2 & ALL_BITS)
+    return x ^ (x >> np.uint64(31))
+
+
+def host_keys(seed: int, row_id: Sequence[int], step: Sequence[int]) -> np.ndarray:
+    """uint64 ``[B]``: what ``Draws`` makes of seed, rows and steps before it knows what the draws are for."""
+    state = np.zeros(len(row_id), np.uint64)
+    for key in (row_id, [seed] * len(row_id), step):
+        state = _host_absorb(state, np.array([k & ALL_BITS for k in key], np.uint64))
+    return state
+
+
 def mixed(first: Tensor, second: Tensor) -> Tensor:
     """A hash of pairs, int64, shaped as the two broadcast."""
     return _absorb(_mix(first + GOLDEN), second)
@@ -48,12 +67,14 @@ def _unit(state: Tensor) -> Tensor:
 class Draws:
     """The random numbers of one step.
 
-    ``row_id`` and ``step`` are int64 ``[B]``.
+    ``row_id`` and ``step`` are int64 ``[B]``. ``host``, if given, is their ``host_keys``: a few numbers are then hashed
+    on the host, and only what positions enter on the device.
     """
 
     seed: int
     row_id: Tensor
     step: Tensor
+    host: np.ndarray | None = None
 
     def later(self, steps: int = 1) -> Draws:
         """The draws of a later step of the same rows."""
@@ -68,30 +89,40 @@ class Draws:
         fresh = self._keys("fork", turn[:, None], 0)[:, 0]
         return torch.where(turn == 0, self.row_id, fresh)
 
-    def _keys(self, purpose: str, at: Tensor, candidate: Tensor | int) -> Tensor:
+    def _keys(self, purpose: str, at: Tensor, candidate: Tensor | int | range) -> Tensor:
+        name = crc32(purpose.encode())
+        if self.host is not None and not isinstance(candidate, Tensor):
+            # [B, N]: with one candidate for all it broadcasts over the axes of ``at`` between row and position.
+            numbers = np.array(candidate, np.uint64, ndmin=1)
+            keys = _host_absorb(_host_absorb(self.host, np.uint64(name))[:, None], numbers)
+            state = torch.from_numpy(keys.view(np.int64)).to(at.device, non_blocking=True)
+            shape = (-1, *[1] * (at.dim() - 3), len(numbers), 1) if at.dim() > 2 else (-1, *[1] * (at.dim() - 1))
+            return _absorb(state.view(shape), at)
+        if isinstance(candidate, range):
+            candidate = torch.arange(candidate.start, candidate.stop, device=at.device)[:, None]
         state = _absorb(_mix(self.row_id + GOLDEN), self.seed)
-        state = _absorb(_absorb(state, self.step), crc32(purpose.encode()))
+        state = _absorb(_absorb(state, self.step), name)
         state = state.view(-1, *([1] * (at.dim() - 1)))
         return _absorb(_absorb(state, candidate), at)
 
-    def uniform(self, purpose: str, at: Tensor, candidate: Tensor | int = 0) -> Tensor:
+    def uniform(self, purpose: str, at: Tensor, candidate: Tensor | int | range = 0) -> Tensor:
         """Uniforms in (0, 1), one for each position.
 
         Args:
             purpose: what the numbers are for; different purposes are independent.
             at: positions ``[B, ..., K]``.
-            candidate: broadcastable to ``at``.
+            candidate: broadcastable to ``at``; a range of N means ``[N, 1]``, for ``at`` ``[B, ..., 1 or N, K]``.
 
         Returns:
             float32, shaped as ``at`` and ``candidate`` broadcast.
         """
         return _unit(self._keys(purpose, at, candidate))
 
-    def gumbel(self, purpose: str, at: Tensor, candidate: Tensor | int = 0) -> Tensor:
+    def gumbel(self, purpose: str, at: Tensor, candidate: Tensor | int | range = 0) -> Tensor:
         """Standard Gumbel noise, one for each position; shapes as ``uniform``."""
         return _gumbel(self._keys(purpose, at, candidate))
 
-    def token_keys(self, at: Tensor, candidate: Tensor | int = 0) -> Tensor:
+    def token_keys(self, at: Tensor, candidate: Tensor | int | range = 0) -> Tensor:
         """int64, shaped as ``at``: what ``token_gumbel`` makes the noise of each position from."""
         return self._keys("token", at, candidate)
 
