@@ -104,3 +104,8 @@ def test_a_token_draw_follows_its_distribution():
     got = statistics(logits.expand(count, -1), temperature=temperature, keys=keys).token
     share = torch.bincount(got, minlength=4) / count
     torch.testing.assert_close(share, (logits / temperature).softmax(-1), atol=0.02, rtol=0)
+
+
+def test_nothing_read_is_nothing_scored():
+    keys = torch.zeros(0, 1, dtype=torch.long)
+    assert statistics(torch.empty(0, 300), temperature=1.0, keys=keys).token.shape == (0,)

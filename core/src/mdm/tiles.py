@@ -115,7 +115,7 @@ def _summed(logits: Tensor, width: int, first: int, draw: Draw | None, compile: 
         for key in draw.keys.repeat_interleave(tiles, 0).unbind(1):
             given = (x, key, tokens, 1 / draw.temperature, never)
             draws.append(compiled(_drawn)(*given) if compile else _in_pieces(_drawn, *given))
-        value, index, logit = (torch.stack(column, -1).view(*shape, -1) for column in zip(*draws, strict=True))
+        value, index, logit = (torch.stack(column, -1).view(*shape, len(column)) for column in zip(*draws, strict=True))
     return Tiles(
         top.view(*shape, 2),
         best.view(*shape, 2) + start,
