@@ -138,16 +138,20 @@ class Scorer:
         if place is not None:
             source = place[row, source]
         picked = hidden[row[:, None] * self.guises + torch.arange(self.guises, device=row.device), source[:, None]]
-        keyed = Draws(draws.seed, draws.row_id[cut][row], draws.step[cut][row])
+        keyed = draws
+        if self.readout.temperature > 0:
+            keyed = Draws(draws.seed, draws.row_id[cut][row], draws.step[cut][row])
         stats = self.readout(picked, tokens, row, at, keyed)
-        # From the flat list of positions that are read back to one line a row.
-        column = (read.cumsum(1) - 1)[row, at]
-        grid = row * width + column
+        # From the flat list of positions that are read back to one line a row; where all rows read as many, it is that.
+        even = total == len(counts) * width
+        grid = None if even else row * width + (read.cumsum(1) - 1)[row, at]
 
         def line(values: Tensor) -> Tensor:
-            out = values.new_zeros(len(counts) * width, *values.shape[1:])
-            out[grid] = values
-            return out.view(len(counts), width, *values.shape[1:])
+            if grid is not None:
+                out = values.new_zeros(len(counts) * width, *values.shape[1:])
+                out[grid] = values
+                values = out
+            return values.view(len(counts), width, *values.shape[1:])
 
         found = {f.name: line(v) for f in fields(stats) if (v := getattr(stats, f.name)) is not None}
         if self.readout.temperature > 0:

@@ -166,10 +166,9 @@ def ranks(key: Tensor, eligible: Tensor) -> Tensor:
     Returns:
         int64 ``[..., K]``.
     """
-    order = key.masked_fill(~eligible, -torch.inf).sort(dim=-1, descending=True, stable=True).indices
     # An eligible entry whose key is -inf itself still goes before the others.
-    front = eligible.gather(-1, order).to(torch.int8).sort(dim=-1, descending=True, stable=True).indices
-    order = order.gather(-1, front)
+    finite = key.clamp_min(torch.finfo(key.dtype).min)
+    order = finite.masked_fill(~eligible, -torch.inf).sort(dim=-1, descending=True, stable=True).indices
     places = torch.arange(key.shape[-1], device=key.device).expand_as(order)
     return torch.empty_like(order).scatter_(-1, order, places)
 
