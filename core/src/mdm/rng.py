@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,6 +20,8 @@ GOLDEN = -7046029254386353131
 MIX_1 = -4658895280553007687
 MIX_2 = -7723592293110705685
 ALL_BITS = (1 << 64) - 1
+
+Words = npt.NDArray[np.uint64]
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
@@ -37,15 +40,16 @@ def _absorb(state: Tensor, key: Tensor | int) -> Tensor:
     return _mix((state ^ key).add_(GOLDEN))
 
 
-def _host_absorb(state: np.ndarray, key: np.ndarray) -> np.ndarray:
+def _host_absorb(state: Words, key: Words | np.uint64) -> Words:
     """What ``_absorb`` does, on the host."""
     x = (state ^ key) + np.uint64(GOLDEN & ALL_BITS)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(MIX_1 & ALL_BITS)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(MIX_2 & ALL_BITS)
-    return x ^ (x >> np.uint64(31))
+    out: Words = x ^ (x >> np.uint64(31))
+    return out
 
 
-def host_keys(seed: int, row_id: Sequence[int], step: Sequence[int]) -> np.ndarray:
+def host_keys(seed: int, row_id: Sequence[int], step: Sequence[int]) -> Words:
     """uint64 ``[B]``: what ``Draws`` makes of seed, rows and steps before it knows what the draws are for."""
     state = np.zeros(len(row_id), np.uint64)
     for key in (row_id, [seed] * len(row_id), step):
@@ -74,7 +78,7 @@ class Draws:
     seed: int
     row_id: Tensor
     step: Tensor
-    host: np.ndarray | None = None
+    host: Words | None = None
 
     def later(self, steps: int = 1) -> Draws:
         """The draws of a later step of the same rows."""
