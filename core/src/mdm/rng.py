@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,8 +18,6 @@ GOLDEN = -7046029254386353131
 MIX_1 = -4658895280553007687
 MIX_2 = -7723592293110705685
 ALL_BITS = (1 << 64) - 1
-
-Words = npt.NDArray[np.uint64]
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
@@ -40,21 +36,24 @@ def _absorb(state: Tensor, key: Tensor | int) -> Tensor:
     return _mix((state ^ key).add_(GOLDEN))
 
 
-def _host_absorb(state: Words, key: Words | np.uint64) -> Words:
-    """What ``_absorb`` does, on the host."""
-    x = (state ^ key) + np.uint64(GOLDEN & ALL_BITS)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(MIX_1 & ALL_BITS)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(MIX_2 & ALL_BITS)
-    out: Words = x ^ (x >> np.uint64(31))
-    return out
+def _host_absorb(state: int, key: int) -> int:
+    """What ``_absorb`` does to one number, on the host."""
+    x = ((state ^ key) + GOLDEN) & ALL_BITS
+    x = ((x ^ (x >> 30)) * MIX_1) & ALL_BITS
+    x = ((x ^ (x >> 27)) * MIX_2) & ALL_BITS
+    return x ^ (x >> 31)
 
 
-def host_keys(seed: int, row_id: Sequence[int], step: Sequence[int]) -> Words:
-    """uint64 ``[B]``: what ``Draws`` makes of seed, rows and steps before it knows what the draws are for."""
-    state = np.zeros(len(row_id), np.uint64)
-    for key in (row_id, [seed] * len(row_id), step):
-        state = _host_absorb(state, np.array([k & ALL_BITS for k in key], np.uint64))
-    return state
+def _signed(key: int) -> int:
+    return key - (1 << 64) if key >> 63 else key
+
+
+def host_keys(seed: int, row_id: Sequence[int], step: Sequence[int]) -> tuple[int, ...]:
+    """For each row what ``Draws`` makes of seed, row and step before it knows what the draws are for."""
+    return tuple(
+        _host_absorb(_host_absorb(_host_absorb(0, row & ALL_BITS), seed & ALL_BITS), at)
+        for row, at in zip(row_id, step, strict=True)
+    )
 
 
 def mixed(first: Tensor, second: Tensor) -> Tensor:
@@ -78,7 +77,7 @@ class Draws:
     seed: int
     row_id: Tensor
     step: Tensor
-    host: Words | None = None
+    host: tuple[int, ...] | None = None
 
     def later(self, steps: int = 1) -> Draws:
         """The draws of a later step of the same rows."""
@@ -96,10 +95,11 @@ class Draws:
     def _keys(self, purpose: str, at: Tensor, candidate: Tensor | int | range) -> Tensor:
         name = crc32(purpose.encode())
         if self.host is not None and not isinstance(candidate, Tensor):
-            # [B, N]: with one candidate for all it broadcasts over the axes of ``at`` between row and position.
-            numbers = np.array(candidate, np.uint64, ndmin=1)
-            keys = _host_absorb(_host_absorb(self.host, np.uint64(name))[:, None], numbers)
-            state = torch.from_numpy(keys.view(np.int64)).to(at.device, non_blocking=True)
+            numbers = candidate if isinstance(candidate, range) else (candidate,)
+            purposes = [_host_absorb(key, name) for key in self.host]
+            keys = [[_host_absorb(key, number) for number in numbers] for key in purposes]
+            state = torch.tensor([[_signed(key) for key in row] for row in keys]).to(at.device, non_blocking=True)
+            # [B, N]: one candidate for all broadcasts over the axes of ``at`` between row and position.
             shape = (-1, *[1] * (at.dim() - 3), len(numbers), 1) if at.dim() > 2 else (-1, *[1] * (at.dim() - 1))
             return _absorb(state.view(shape), at)
         if isinstance(candidate, range):
