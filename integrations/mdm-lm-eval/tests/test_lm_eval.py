@@ -118,7 +118,7 @@ class TestModel:
     def test_options_reach_the_plugins_and_the_unknown_are_named(self):
         lm = self.lm(sampler="info-gain", cache="prefix", candidates=4, batch_size="auto", seed=3)
         assert lm.config.options["info-gain"]["candidates"] == 4
-        assert (lm.config.cache, lm.config.seed, lm.config.batch_size) == ("prefix", 3, 16)
+        assert (lm.config.cache, lm.config.seed, lm.config.batch_size) == ("prefix", 3, "auto")
         with pytest.raises(mdm.MdmError, match="candidate"):
             self.lm(candidate=4)
         assert self.lm(device="cuda:0").model.device.type in ("cpu", "cuda", "mps")
@@ -142,6 +142,8 @@ class TestModel:
         (right, yes), (wrong, no), (alone, _), (spaced, _) = lm.loglikelihood(pairs, disable_tqdm=True)
         assert right > -0.01 and wrong < -10 and yes and not no
         assert alone < 0
+        [(fitting, _)] = self.lm(draws=16, batch_size="auto").loglikelihood(pairs[1:2], disable_tqdm=True)
+        assert fitting == pytest.approx(wrong, abs=1e-4)
         [(moved, _)] = lm.loglikelihood(self.requests(("12", " 3")), disable_tqdm=True)
         assert spaced == moved  # the blank belongs to the answer
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
-from mdm import api, config, run
+from mdm import api, config, run, sizes
 from mdm.errors import MdmError
 from tqdm import tqdm
 
@@ -26,7 +26,7 @@ class MdmLM(LM):
         draws: masks drawn for a log-likelihood.
         max_length: tokens of prompt and answer together, as far as rolling log-likelihoods cut a text.
         greedy: say of each log-likelihood whether the sampler itself would write that answer, which takes a decode.
-        batch_size, device: as lm-eval gives them. A batch size of ``auto`` is mdm's own; ``cuda:0``, which lm-eval says
+        batch_size, device: as lm-eval gives them. A batch size of ``auto`` is what fits; ``cuda:0``, which lm-eval says
             where nobody says anything, is ``auto`` on a machine without.
         settings: whatever `mdm run` takes (sampler, cache, gen_length, steps, block_length, temperature, seed, dtype)
             and options of the sampler and the cache as after `-o`: ``candidates=4``, ``info-gain.candidates=4``.
@@ -51,6 +51,8 @@ class MdmLM(LM):
             raise MdmError(f"draws={draws}, max_length={max_length}: at least 1 and 2")
         if str(batch_size).isdigit():
             settings["batch_size"] = int(str(batch_size))
+        elif str(batch_size).startswith("auto"):
+            settings["batch_size"] = "auto"
         if device is not None and (torch.cuda.is_available() or not device.startswith("cuda")):
             settings["device"] = device
         known = config.DecodeConfig.model_fields
@@ -123,9 +125,15 @@ class MdmLM(LM):
         return results
 
     def _bounds(self, answers: Sequence[Answer], disable_tqdm: bool) -> list[float]:
+        batch_size = self.config.batch_size
+        if batch_size == "auto":
+            longest = max((len(answer.prefix) + len(answer.target) for answer in answers), default=1)
+            batch_size = sizes.fit(
+                self.model, longest, len(answers) * self.draws, kv=False, guises=1, batch_size="auto", max_rows=None
+            ).batch_size
         with tqdm(total=len(answers), desc="log-likelihoods", disable=disable_tqdm) as bar:
             return log_likelihoods(
-                self.model, answers, draws=self.draws, seed=self.config.seed, batch_size=self.config.batch_size,
+                self.model, answers, draws=self.draws, seed=self.config.seed, batch_size=batch_size,
                 block_length=self.config.block_length, done=lambda _: bar.update(),
             )  # fmt: skip
 
