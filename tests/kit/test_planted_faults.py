@@ -29,7 +29,9 @@ def test_a_candidate_that_leaks_into_the_cache_is_caught(monkeypatch):
     run_check, of = outcomes("cache", WholeSpan, "is_read_only_while_a_sampler_looks_ahead")
     run_check(of)
     monkeypatch.setattr(
-        mdm.engine, "Query", lambda at, counts, write: Query(at, counts, at if write is None else write)
+        mdm.engine,
+        "Query",
+        lambda rows, at, counts, write: Query(rows, at, counts, at if write is None else write),
     )
     with pytest.raises(AssertionError, match="leaked"):
         run_check(of)
