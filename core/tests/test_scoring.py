@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,6 +107,8 @@ def test_a_token_draw_follows_its_distribution():
     torch.testing.assert_close(share, (logits / temperature).softmax(-1), atol=0.02, rtol=0)
 
 
-def test_nothing_read_is_nothing_scored():
-    keys = torch.zeros(0, 1, dtype=torch.long)
-    assert statistics(torch.empty(0, 300), temperature=1.0, keys=keys).token.shape == (0,)
+@pytest.mark.parametrize("vocabulary", [7, 300, 1024, 5000])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nothing_read_is_nothing_scored(vocabulary, temperature):
+    keys = torch.zeros(0, dtype=torch.long)
+    assert statistics(torch.empty(0, vocabulary), temperature=temperature, keys=keys).token.shape == (0,)

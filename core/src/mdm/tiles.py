@@ -177,7 +177,7 @@ def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
         largest, at = x.max(-1, keepdim=True)
         second, where = x.scatter(-1, at, -torch.inf).max(-1, keepdim=True)
         return torch.cat([largest, second], -1), torch.cat([at, where], -1)
-    lanes = x.view(x.shape[0], -1, LANE)
+    lanes = x.view(x.shape[0], width // LANE, LANE)
     maxima = lanes.amax(-1)
     largest, lane = maxima.max(-1, keepdim=True)
     near = _lane(lanes, lane)
