@@ -83,10 +83,12 @@ def site_packages() -> list[str]:
 
 def test_the_tutorial_can_be_typed(stranger):
     home, types = stranger
-    first, beside, publish = re.findall(r"^```console\n(.*?)^```", (DOCS / "tutorial.md").read_text(), re.M | re.S)
+    page = (DOCS / "tutorial.md").read_text()
+    first, beside, publish = re.findall(r"^```console\n(.*?)^```", page, re.M | re.S)
+    [verdict] = re.findall(r"^sampler right-to-left: .*", page, re.M)
     for line in first.splitlines():
         said = types(line)
-    assert "right-to-left: 22 of 22 checks pass" in said
+    assert verdict in said
 
     made = home / TUTORIAL.name
     for page in ("README.md", "pyproject.toml", "src/mdm_right_to_left/__init__.py", "tests/test_right_to_left.py"):
@@ -94,7 +96,7 @@ def test_the_tutorial_can_be_typed(stranger):
         shutil.copy(TUTORIAL / page, made / page)
     types(f"pytest -q -p no:cacheprovider {made}")
     check, compare, live = [types(line) for line in beside.splitlines()]
-    assert "right-to-left: 22 of 22 checks pass" in check
+    assert verdict in check
     assert [row.split()[0] for row in compare.splitlines() if "%" in row and row.startswith(" ")][-2:] == [
         "right-to-left",
         "info-gain",
