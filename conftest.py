@@ -1,11 +1,16 @@
 """Property tests are judged by what they find, not by how long the first example takes; kernels run without a GPU."""
 
 import os
+import signal
 
 from hypothesis import settings
 
 # Triton reads it as it is imported, which torch may do at any time.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# A suite started in the background ignores Ctrl-C, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("mdm", deadline=None)
 settings.load_profile("mdm")
