@@ -61,6 +61,13 @@ def test_head_and_pass_together_give_what_they_give_apart(model, head, rules, gu
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_no_rows_are_read_too(model, fused):
+    stats, drawn = read(model, fused, count=0, temperature=0.8, rules=RULES)
+    assert stats.token.shape == stats.entropy.shape == (0,)
+    assert drawn[0].shape == drawn[1].shape == (0, 2)
+
+
 def test_a_head_that_is_no_plain_matrix_runs_whole(model):
     class Scaled(torch.nn.Linear):
         def forward(self, x):

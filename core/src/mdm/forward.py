@@ -168,7 +168,7 @@ class Scorer:
             scores.features.flatten(0, 1), state.tokens, row, scores.at.flatten(), draws.rows(row),
             torch.arange(1, candidates, device=row.device),
         )  # fmt: skip
-        tokens, confidences = (d.view(rows, width, -1).transpose(1, 2) for d in drawn)
+        tokens, confidences = (d.view(rows, width, candidates - 1).transpose(1, 2) for d in drawn)
         return torch.cat([scores.token[:, None], tokens], 1), torch.cat([scores.confidence[:, None], confidences], 1)
 
     def _hidden(
