@@ -14,7 +14,7 @@ from mdm.rng import Draws, host_keys
 from mdm.rules import LogitRules
 from mdm.state import Commit, Evaluate, Plan, Scores, State, repeated
 from mdm.trace import Recorder, StepEvent
-from mdm.transfer import Array
+from mdm.transfer import Array, to_device
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -133,12 +133,12 @@ class Engine:
         ended = [i for i, row in enumerate(self.rows) if row.facts.done]
         left = [i for i, row in enumerate(self.rows) if not row.facts.done]
         if len({self.rows[i].request for i in ended}) < len(ended):
-            index = _index(ended, self.state.device)
+            index = to_device(ended, self.state.device)
             memory = None if self.memory is None else self.memory.rows(index)
             [picked] = self._fetch(self.sampler.pick(self.state.rows(index), memory))
             ended = [ended[i] for i in picked]
         self._leaving += [self.rows[i] for i in ended]
-        self._continue_from(_index(left, self.state.device), left)
+        self._continue_from(to_device(left, self.state.device), left)
 
     def _continue_from(self, index: Tensor, kept: list[int]) -> None:
         """rows := rows[index], everywhere. A row that is taken again is a fork, with draws of its own."""
@@ -150,7 +150,7 @@ class Engine:
         if any(turn):
             self._forked = True
             draws = Draws(self.settings.seed, self.state.row_id, self.state.step)
-            self.state = replace(self.state, row_id=draws.forked(_index(turn, index.device)))
+            self.state = replace(self.state, row_id=draws.forked(to_device(turn, index.device)))
         self.memory = None if self.memory is None else self.memory.rows(index)
         self.scores = None if self.scores is None or not kept else self.scores.rows(index)
         self.scorer.take(index)
@@ -202,7 +202,7 @@ class Engine:
                 row.enter(row.facts.open if self.sampler.budgets == "masks" else row.facts.size, self.settings)
             budgets.append(row.budget(row.facts.open))
         if budgets != self._budgets:
-            self.state, self._budgets = replace(self.state, budget=_index(budgets, self.state.device)), budgets
+            self.state, self._budgets = replace(self.state, budget=to_device(budgets, self.state.device)), budgets
         draws = self._draws()
         self._foreseen = [UNSEEN] * len(self.rows)
         scores = attach_redraw(self.scorer, self.state, self._scores(plan, draws), draws)
@@ -236,7 +236,7 @@ class Engine:
         for group in (refresh, windowed):
             if group:
                 part = self._forward(group, plan, group is refresh, readable, draws)
-                scores = part if len(group) == count else part.placed(_index(group, readable.device), count, scores)
+                scores = part if len(group) == count else part.placed(to_device(group, readable.device), count, scores)
         assert scores is not None
         return scores
 
@@ -245,7 +245,7 @@ class Engine:
         state, index, facts = self.state, self.index, [self.rows[b].facts for b in group]
         tokens, query, kept = state.tokens, plan.query, plan.write
         if len(group) < len(self.rows):
-            index = _index(group, state.device)
+            index = to_device(group, state.device)
             tokens, query, kept, readable = (x[index] for x in (tokens, query, kept, readable))
             draws = draws.rows(index)
         for b in group:
@@ -300,7 +300,7 @@ class Engine:
         flat = tried.reshape(-1).nonzero()[0].tolist()
         if not flat:
             return scores.blank(rows * candidates, 1).unflatten(rows, candidates)
-        pick, unseen = _index(flat, valid.device), reached - counts
+        pick, unseen = to_device(flat, valid.device), reached - counts
         every = len(flat) == rows * candidates
         if not every:
             tokens, read, unseen, window = (x[pick] for x in (tokens, read, unseen, window))
@@ -314,7 +314,7 @@ class Engine:
             draws.rows(index).later(), query,
         )  # fmt: skip
         if not every:
-            place = _index((tried.reshape(-1).cumsum() - 1).clip(0).tolist(), valid.device)
+            place = to_device((tried.reshape(-1).cumsum() - 1).clip(0).tolist(), valid.device)
             part = part.rows(place)
             part = replace(part, valid=part.valid & valid[:, None], unseen=part.unseen * valid)
         return part.unflatten(rows, candidates)
@@ -365,10 +365,6 @@ def _agreed(facts: Array, valid: Array) -> Facts:
     """
     possible = facts[:, valid] if valid.any() else facts[:, :1]
     return Facts(*possible[:, 0].tolist()) if (possible == possible[:, :1]).all() else UNSEEN
-
-
-def _index(values: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)
 
 
 def _with_left(query: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from mdm.attention import NAME, Met
 from mdm.errors import MdmError
+from mdm.transfer import to_device
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -159,7 +160,7 @@ class Store(Cache):  # type: ignore[misc]
         first: slice | Tensor = slice(None, None, size)
         if order != list(range(len(rows))):
             where = {i: n for n, i in reversed(list(enumerate(order)))}
-            gather, scatter = _tensor(order, device), _tensor([where[i] for i in range(len(rows))], device)
+            gather, scatter = to_device(order, device), to_device([where[i] for i in range(len(rows))], device)
             first = gather[::size]
         theirs = at[first]
         window = torch.zeros(len(groups), length, dtype=torch.bool, device=device)
@@ -173,7 +174,7 @@ class Store(Cache):  # type: ignore[misc]
             seen = mine[:, None] <= mine[..., None]
             own = seen if own is None else own & seen
         self.slots = Slots(
-            slice(None) if write is None else _tensor(rows, device), False if write is None else write, at,
+            slice(None) if write is None else to_device(rows, device), False if write is None else write, at,
             _index(list(groups), device), gather, scatter, size, self._additive(kept, self.share * size),
             None if own is None else self._additive(own, self.share),
         )  # fmt: skip
@@ -214,8 +215,4 @@ def _index(rows: Sequence[int], device: torch.device) -> slice | Tensor:
     """Rows as a slice, which copies nothing, where they follow each other."""
     if list(rows) == list(range(rows[0], rows[0] + len(rows))):
         return slice(rows[0], rows[0] + len(rows))
-    return _tensor(rows, device)
-
-
-def _tensor(values: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)
+    return to_device(rows, device)

@@ -117,8 +117,7 @@ def load_network(
                 **options,
             )
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise MdmError(f"{source} cannot be loaded: {lines[0]}") from None
+        raise MdmError(f"{source} cannot be loaded: {_first_line(error)}") from None
     for kind in ("mismatched_keys", "missing_keys", "unexpected_keys"):
         keys = sorted(str(k[0] if isinstance(k, tuple) else k) for k in info.get(kind) or ())
         if kind == "unexpected_keys" and surplus is not None:
@@ -175,8 +174,7 @@ def load_tokenizer(source: str, bpe: str | None = None, *, auto: bool = False) -
             folder, local_files_only=True, trust_remote_code=False, clean_up_tokenization_spaces=False
         )
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise MdmError(f"{folder}: the tokenizer cannot be read: {lines[0]}") from None
+        raise MdmError(f"{folder}: the tokenizer cannot be read: {_first_line(error)}") from None
 
 
 def tokenizer_of(name: str, *, offline: bool = False) -> Any:
@@ -190,6 +188,10 @@ def tokenizer_of(name: str, *, offline: bool = False) -> Any:
     if tokenizer is None:
         raise MdmError(f"{folder} has no tokenizer")
     return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def check_mask(mask_id: int, vocabulary: int, tokenizer: Any, source: str) -> None:

@@ -1,4 +1,4 @@
-"""From the device to the host: everything that waits goes in one transfer."""
+"""Between host and device. To the host, where a transfer waits, everything goes in one."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def to_host(tensors: Sequence[Tensor]) -> list[Array]:
         arrays.append(data[begin:end].view(dtype).reshape(tensor.shape))
         begin = end
     return arrays
+
+
+def to_device(values: Sequence[int], device: torch.device) -> Tensor:
+    """int64 ``[n]`` of numbers that the host knows, without waiting for the device."""
+    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -13,7 +14,7 @@ from mdm.protocols import Example
 from pydantic import BaseModel
 
 
-class Puzzles:
+class Puzzles(ABC):
     """Base of the tasks: a puzzle and one right answer, as text."""
 
     Options: ClassVar[type[BaseModel]]
@@ -32,9 +33,9 @@ class Puzzles:
         """The options that decide which puzzles are made, as the seed names them."""
         return ""
 
+    @abstractmethod
     def make(self, draw: random.Random) -> tuple[str, str]:
         """A puzzle and its answer."""
-        raise NotImplementedError
 
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
         if data is not None:
