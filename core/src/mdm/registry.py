@@ -8,9 +8,12 @@ does not ask for it by name.
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distributions, version
 from typing import Any
 
@@ -104,15 +107,7 @@ class Entry:
 
 def entries(kind: str | None = None) -> list[Entry]:
     """All installed plugins of a kind (of every kind by default), sorted. Imports none of them."""
-    kinds = {KINDS[kind]: kind} if kind else {group: name for name, group in KINDS.items()}
-    core = _core()
-    found = {
-        Entry(kinds[point.group], point.name, point.value, dist.name, dist.version, _unmet(dist, core))
-        for dist, point in _entry_points()
-        if point.group in kinds
-    }
-    order = {name: rank for rank, name in enumerate(KINDS)}
-    return sorted(found, key=lambda entry: (order[entry.kind], entry))
+    return [entry for entry in _installed(_path()) if kind in (None, entry.kind)]
 
 
 def names(kind: str) -> list[str]:
@@ -199,22 +194,48 @@ def _fault(entry: Entry) -> str | None:
     return None
 
 
-def _entry_points() -> Iterator[tuple[Distribution, EntryPoint]]:
-    """Every entry point of every distribution, the first of a name on the path winning.
+def _path() -> tuple[tuple[str, int], ...]:
+    """Where packages are looked for, and when something was last installed there."""
+    found = []
+    for folder in sys.path:
+        try:
+            found.append((folder, os.stat(folder or ".").st_mtime_ns))
+        except OSError:
+            continue
+    return tuple(found)
 
-    ``importlib.metadata.entry_points`` does the same, but one unreadable metadata file anywhere makes it raise.
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[tuple[str, int], ...]) -> tuple[Entry, ...]:
+    """All plugins, sorted; read once for as long as ``path`` is what ``_path`` says."""
+    kinds = {group: (rank, name) for rank, (name, group) in enumerate(KINDS.items())}
+    core = _core()
+    found = {
+        (kinds[point.group], Entry(kinds[point.group][1], point.name, point.value, dist.name, dist.version, unmet))
+        for dist, points in _announced()
+        for unmet in [_unmet(dist, core)]
+        for point in points
+        if point.group in kinds
+    }
+    return tuple(entry for _, entry in sorted(found))
+
+
+def _announced() -> Iterator[tuple[Distribution, list[EntryPoint]]]:
+    """The entry points of every distribution that has some of ours, the first of a name on the path winning.
+
+    ``importlib.metadata.entry_points`` reads the metadata of all, and one unreadable file anywhere makes it raise.
     """
     seen: set[str] = set()
     for dist in distributions():
         try:
-            name = dist.name.lower().replace("_", "-").replace(".", "-")
-            if name in seen:
+            if "mdm." not in (dist.read_text("entry_points.txt") or ""):
                 continue
-            seen.add(name)
-            points = [point for point in dist.entry_points if point.group.startswith("mdm.")]
+            name, points = dist.name.lower().replace("_", "-").replace(".", "-"), list(dist.entry_points)
         except Exception:
             continue  # a package with broken metadata announces nothing
-        yield from ((dist, point) for point in points)
+        if name not in seen:
+            seen.add(name)
+            yield dist, points
 
 
 def _core() -> str:
