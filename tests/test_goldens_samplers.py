@@ -159,7 +159,7 @@ class Recorded:
 
     golden: tuple[torch.Tensor, list[int]]
 
-    def drawn(self, scores, confidence, k, draws, look):
+    def drawn(self, scores, confidence, draws, look):
         if look[0]:
             values, lengths = self.golden
             calls = lengths[: confidence.shape[1]]
@@ -169,7 +169,7 @@ class Recorded:
                 uniform[0, n, :length] = values[sum(calls[:n]) :][:length]
             self.golden = (values[sum(calls) :], lengths[len(calls) :])
             draws = Given(uniform)
-        return super().drawn(scores, confidence, k, draws, look)
+        return super().drawn(scores, confidence, draws, look)
 
 
 class Given(Draws):

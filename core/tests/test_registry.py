@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import distributions
 
 import pytest
 from mdm import registry
@@ -24,6 +25,16 @@ def test_listing_imports_nothing(site):
     assert (entry.dist, entry.version, entry.value) == ("fake-a", "1.0", "fake_a:Good")
     assert "fake" in registry.names("sampler")
     assert "fake_a" not in sys.modules
+
+
+def test_metadata_is_read_again_only_when_something_was_installed(site, monkeypatch):
+    reads = []
+    monkeypatch.setattr(registry, "distributions", lambda: reads.append(1) or distributions())
+    site.package("fake-first", {"mdm.samplers": {"first": "fake_first:Good"}}, SAMPLER)
+    assert "first" in registry.names("sampler") and len(reads) == 1
+    assert registry.find("sampler", "first").dist == "fake-first" and registry.names("cache") and len(reads) == 1
+    site.package("fake-second", {"mdm.samplers": {"second": "fake_second:Good"}}, SAMPLER)
+    assert "second" in registry.names("sampler") and len(reads) == 2
 
 
 def test_resolve(site):

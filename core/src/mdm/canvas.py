@@ -168,10 +168,11 @@ def open_rows(
         real=torch.arange(length) < lengths[:, None],
         slots=slots_mask,
         starts=starts_grid,
+        blocks=block_numbers(starts_grid, length),
         prompt_length=torch.tensor([row.prompt_length for row in rows]),
         row_id=torch.tensor([row.row_id for row in rows]),
         request=torch.tensor([row.request for row in rows]),
-        span=torch.full((count, 2), -1),
+        block=zero - 1,
         entered=zero.bool(),
         step=zero,
         block_step=zero,
@@ -181,18 +182,18 @@ def open_rows(
     return rows, advance(state.to(device))
 
 
+def block_numbers(starts: Tensor, length: int) -> Tensor:
+    """int64 ``[B, L]``: ``State.blocks`` of rows with these ``starts`` ``[B, M]``."""
+    return (starts[:, None] <= torch.arange(length, device=starts.device)[:, None]).sum(-1) - 1
+
+
 def advance(state: State) -> State:
-    """Each row's span: the block of its first mask. A row without masks keeps its block."""
-    first = state.masked.to(torch.int8).argmax(1, keepdim=True)
-    stop = (state.starts <= first).sum(1, keepdim=True).clamp(1, state.starts.shape[1] - 1)
-    span = state.starts.gather(1, torch.cat([stop - 1, stop], 1))
-    moves = state.masked.any(1) & (span[:, 0] != state.span[:, 0])
-    return replace(
-        state,
-        span=torch.where(moves[:, None], span, state.span),
-        entered=moves,
-        block_step=(state.block_step + 1).masked_fill(moves, 0),
-    )
+    """Each row's block: that of its first mask. A row without masks keeps its block."""
+    none = state.starts.shape[1]  # more than the number of any block
+    first = torch.where(state.masked, state.blocks, none).amin(1)
+    block = torch.where(first == none, state.block, first)
+    entered = block != state.block
+    return replace(state, block=block, entered=entered, block_step=(state.block_step + 1).masked_fill(entered, 0))
 
 
 def fill_after_eos(tokens: Tensor, masked: Tensor, state: State, eos_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -214,6 +215,8 @@ def join(old: State, new: State) -> State:
         parts = [getattr(old, name), getattr(new, name)]
         if name in ("tokens", "masked", "real", "slots"):
             parts = [torch.nn.functional.pad(p, (0, length - p.shape[1])) for p in parts]
+        elif name == "blocks":
+            parts = [torch.nn.functional.pad(p, (0, length - p.shape[1]), value=width) for p in parts]
         elif name == "starts":
             parts = [torch.nn.functional.pad(p, (0, width - p.shape[1]), value=length) for p in parts]
         return torch.cat(parts)

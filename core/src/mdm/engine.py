@@ -247,7 +247,6 @@ class Engine:
         if len(group) < len(self.rows):
             index = to_device(group, state.device)
             tokens, query, kept, readable = (x[index] for x in (tokens, query, kept, readable))
-            draws = draws.rows(index)
         for b in group:
             self.rows[b].count(self.scorer.guises)
         return self.scorer.scores(
@@ -311,7 +310,7 @@ class Engine:
             query = Query(from_rows, window, [row.facts.window for row in owner], None)
         part = self.scorer.scores(
             self.state, index, tokens, [row.length for row in owner], read, reads[flat].tolist(), unseen,
-            draws.rows(index).later(), query,
+            draws.later(), query,
         )  # fmt: skip
         if not every:
             place = to_device((tried.reshape(-1).cumsum() - 1).clip(0).tolist(), valid.device)
@@ -351,10 +350,9 @@ class Engine:
         for row, facts in zip(self.rows, self._foreseen, strict=True):
             row.block_step += 1
             row.facts = facts
-        self.scores, entered = commit.scores, self.state.entered
-        scored = torch.zeros_like(entered)
-        if commit.scores is not None:
-            scored = torch.ones_like(entered) if commit.known is None else commit.known
+        self.scores, scored = commit.scores, commit.known
+        if commit.scores is None or scored is None:
+            scored = torch.full_like(self.state.entered, commit.scores is not None)
         self.known = self._known(self.state, fills, scored)
 
 

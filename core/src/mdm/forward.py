@@ -93,6 +93,7 @@ class Scorer:
             tokens: the canvases ``[R, L]``, of which ``lengths`` positions are real.
             read: bool ``[R, L]``, the positions to score, ``counts`` of them in each row.
             unseen: carried into the result ``[R]``.
+            draws: of the rows of ``state``.
             query: what to run; None runs the whole canvas without keys and values from before.
         """
         width = max(max(counts), 1)
@@ -103,7 +104,7 @@ class Scorer:
             cut = slice(lo, lo + size)
             try:
                 part = self._part(
-                    state, rows[cut], tokens[cut], lengths[cut], read[cut], counts[cut], width, draws, cut,
+                    state, rows[cut], tokens[cut], lengths[cut], read[cut], counts[cut], width, draws,
                     query and query[cut],
                 )  # fmt: skip
                 parts.append(part)
@@ -127,20 +128,18 @@ class Scorer:
         counts: Sequence[int],
         width: int,
         draws: Draws,
-        cut: slice,
         query: Query | None,
     ) -> dict[str, Tensor]:
         hidden, place = self._hidden(state, rows, tokens, lengths, query)
-        total, length = sum(counts), tokens.shape[1]
-        flat = torch.nonzero_static(read.flatten(), size=total)[:, 0]
-        row, at = flat // length, flat % length
+        total = sum(counts)
+        row, at = torch.nonzero_static(read, size=total).unbind(1)
         source = at - 1 if self.model.spec.shift else at
         if place is not None:
             source = place[row, source]
-        picked = hidden[row[:, None] * self.guises + torch.arange(self.guises, device=row.device), source[:, None]]
+        picked = hidden.view(-1, self.guises, *hidden.shape[1:])[row, :, source]
         keyed = draws
         if self.readout.temperature > 0:
-            keyed = Draws(draws.seed, draws.row_id[cut][row], draws.step[cut][row])
+            keyed = draws.rows(rows[row])
         stats = self.readout(picked, tokens, row, at, keyed)
         # From the flat list of positions that are read back to one line a row; where all rows read as many, it is that.
         even = total == len(counts) * width
@@ -151,12 +150,13 @@ class Scorer:
                 out = values.new_zeros(len(counts) * width, *values.shape[1:])
                 out[grid] = values
                 values = out
-            return values.view(len(counts), width, *values.shape[1:])
+            return values.reshape(len(counts), width, *values.shape[1:])
 
         found = {f.name: line(v) for f in fields(stats) if (v := getattr(stats, f.name)) is not None}
         if self.readout.temperature > 0:
             found["features"] = line(picked)
-        filled = torch.arange(width, device=row.device) < read.sum(1, keepdim=True)
+        every = torch.ones(len(counts), width, dtype=torch.bool, device=row.device)
+        filled = every if even else torch.arange(width, device=row.device) < read.sum(1, keepdim=True)
         return {"at": line(at), "valid": filled, **found}
 
     def redrawn(self, state: State, scores: Scores, draws: Draws, candidates: int) -> tuple[Tensor, Tensor]:
@@ -183,12 +183,13 @@ class Scorer:
             return self._whole(state, rows, tokens, lengths, query), None
         store, length = self.store, tokens.shape[1]
         assert store is not None
-        count = max(query.counts)
-        order = query.at.to(torch.int8).sort(dim=1, descending=True, stable=True).indices
-        at = self._guised(order[:, :count])
-        place = torch.empty_like(order).scatter_(1, order, state.positions.expand_as(order))
-        valid = write = None
-        if min(query.counts) < count:
+        count, valid, write = max(query.counts), None, None
+        place = query.at.cumsum(1) - 1
+        if min(query.counts) == count:
+            at = self._guised(torch.nonzero_static(query.at, size=count * len(query.at))[:, 1].view(-1, count))
+        else:
+            order = query.at.to(torch.int8).sort(dim=1, descending=True, stable=True).indices
+            at = self._guised(order[:, :count])
             valid = self._guised(torch.arange(count, device=at.device) < query.at.sum(1, keepdim=True))
         if query.write is not None:
             write = self._guised(query.write).gather(1, at)

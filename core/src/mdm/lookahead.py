@@ -68,58 +68,53 @@ class Lookahead(BaseSampler):
         It is alone where there is no choice: k masks or fewer left, a bypass, one candidate or no temperature.
         """
         options = self.options
-        k = state.budget.clamp(max=1) if options.candidates == "all" else state.budget
-        masks = scores.valid.sum(-1)
-        plain = top_k(scores.log_odds, scores.valid, k)
-        bypass = torch.zeros_like(masks, dtype=torch.bool)
+        every = options.candidates == "all"
+        k = state.budget.clamp(max=1) if every else state.budget
+        look = (scores.valid.sum(-1) > k) & (k > 0)
+        bypass, sure = torch.zeros_like(look), None
         if options.threshold is not None:
-            plain, bypass = self._bypass(scores, plain, k)
-        first = torch.ones_like(bypass)
-        look = (masks > k) & (k > 0) & ~bypass
-        if options.candidates == "all":
-            where = torch.eye(scores.at.shape[1], dtype=torch.bool, device=scores.at.device) & scores.valid[:, None]
-            valid, first = where.any(-1), ~look
-            tokens = scores.token[:, None].expand(-1, where.shape[1] + 1, -1)
-        elif options.candidates == 1 or options.position_temperature == 0:
-            return Actions(plain[:, None], scores.token[:, None], first[:, None], bypass)
-        else:
+            bypass, sure = self._bypass(scores, k)
+            look = look & ~bypass
+        key, tokens = scores.log_odds[:, None], scores.token[:, None]
+        if not every and options.candidates > 1 and options.position_temperature > 0:
             tokens, confidence = scores.draws(options.candidates)
-            where = self.drawn(scores, confidence[:, 1:], k, draws, look)
-            valid = torch.ones_like(where[..., 0])
-        where = torch.cat([plain[:, None], where], 1)
-        valid = torch.cat([first[:, None], valid & look[:, None]], 1)
-        if options.candidates != "all":
-            valid = valid & ~_repeats(where, tokens)
-        return Actions(where, tokens, valid, bypass)
+            key = torch.cat([key, self.drawn(scores, confidence[:, 1:], draws, look)], 1)
+        where = top_k(key, scores.valid[:, None], k[:, None])
+        if sure is not None:
+            where[:, 0] = torch.where(bypass[:, None], sure, where[:, 0])
+        if every:
+            single = torch.eye(scores.at.shape[1], dtype=torch.bool, device=where.device) & scores.valid[:, None]
+            valid = torch.cat([~look[:, None], single.any(-1) & look[:, None]], 1)
+            return Actions(torch.cat([where, single], 1), tokens.expand(-1, valid.shape[1], -1), valid, bypass)
+        valid = look[:, None].repeat(1, where.shape[1])
+        valid[:, 0] = True
+        return Actions(where, tokens, valid & ~_repeats(where, tokens), bypass)
 
-    def drawn(self, scores: Scores, confidence: Tensor, k: Tensor, draws: Draws, look: Tensor) -> Tensor:
-        """Gumbel top-k draws of positions, bool ``[B, N - 1, K]``; they count for the rows that ``look`` ``[B]``.
+    def drawn(self, scores: Scores, confidence: Tensor, draws: Draws, look: Tensor) -> Tensor:
+        """Keys ``[B, N - 1, K]`` whose top k are Gumbel draws of positions, for the rows that ``look`` ``[B]``.
 
         ``confidence`` ``[B, N - 1, K]`` is that of each candidate's own tokens.
         """
-        others = confidence.shape[1]
-        key = {
-            "confidence": confidence,
-            "margin": scores.margin[:, None],
-            "neg_entropy": -scores.entropy[:, None],
-        }[self.options.heuristic]
-        noise = draws.gumbel("candidate", scores.at[:, None], range(1, others + 1))
-        key = key / self.options.position_temperature + noise
-        return top_k(key, scores.valid[:, None].expand_as(key), k[:, None].expand(-1, others))
+        match self.options.heuristic:
+            case "confidence":
+                key = confidence
+            case "margin":
+                key = scores.margin[:, None]
+            case "neg_entropy":
+                key = -scores.entropy[:, None]
+        noise = draws.gumbel("candidate", scores.at[:, None], range(1, confidence.shape[1] + 1))
+        return key / self.options.position_temperature + noise
 
-    def _bypass(self, scores: Scores, plain: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Commits without lookahead: where ``[B, K]`` (``plain`` for the other rows), and which rows bypass ``[B]``."""
+    def _bypass(self, scores: Scores, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Which rows commit without lookahead ``[B]``, and where they do ``[B, K]``."""
         sure = scores.valid & (scores.confidence >= self.options.threshold)
         if self.options.bypass == "block":
-            rows = (sure == scores.valid).all(-1) & scores.valid.any(-1)
-            return torch.where(rows[:, None], sure, plain), rows
+            return (sure == scores.valid).all(-1) & scores.valid.any(-1), sure
         rows = sure.any(-1) & (k > 0)
-        chosen = sure if self.options.bypass == "all" else top_k(scores.log_odds, sure, k)
-        return torch.where(rows[:, None], chosen, plain), rows
+        return rows, sure if self.options.bypass == "all" else top_k(scores.log_odds, sure, k)
 
 
 def _repeats(where: Tensor, tokens: Tensor) -> Tensor:
     """bool ``[B, N]``: actions that commit the same tokens to the same positions as an earlier one of the row."""
-    same = (where[:, :, None] == where[:, None]) & (~where[:, :, None] | (tokens[:, :, None] == tokens[:, None]))
-    earlier = torch.ones(where.shape[1], where.shape[1], dtype=torch.bool, device=where.device).tril(-1)
-    return (same.all(-1) & earlier).any(-1)
+    put = torch.where(where, tokens, -1)
+    return (put[:, :, None] == put[:, None]).all(-1).tril(-1).any(-1)

@@ -194,19 +194,24 @@ def _fault(entry: Entry) -> str | None:
     return None
 
 
-def _path() -> tuple[tuple[str, int], ...]:
-    """Where packages are looked for, and when something was last installed there."""
+_Path = tuple[tuple[str, int, int], ...]
+
+
+def _path() -> _Path:
+    """Where packages are looked for, when something was last installed there, and how many folders that left."""
     found = []
     for folder in sys.path:
         try:
-            found.append((folder, os.stat(folder or ".").st_mtime_ns))
+            there = os.stat(folder or ".")
         except OSError:
             continue
+        # Many a file system's clock is too coarse to tell two installations in a row apart; a new folder is one more.
+        found.append((folder, there.st_mtime_ns, there.st_nlink))
     return tuple(found)
 
 
 @lru_cache(maxsize=1)
-def _installed(path: tuple[tuple[str, int], ...]) -> tuple[Entry, ...]:
+def _installed(path: _Path) -> tuple[Entry, ...]:
     """All plugins, sorted; read once for as long as ``path`` is what ``_path`` says."""
     kinds = {group: (rank, name) for rank, (name, group) in enumerate(KINDS.items())}
     core = _core()

@@ -161,7 +161,7 @@ def ranks(key: Tensor, eligible: Tensor) -> Tensor:
 
     Args:
         key: ``[..., K]``, larger is better.
-        eligible: bool ``[..., K]``; the others rank behind all eligible.
+        eligible: bool, broadcast to ``key``; the others rank behind all eligible.
 
     Returns:
         int64 ``[..., K]``.
@@ -178,8 +178,8 @@ def top_k(key: Tensor, eligible: Tensor, k: Tensor) -> Tensor:
 
     Args:
         key: ``[..., K]``, larger is better; ties go to the lower index.
-        eligible: bool ``[..., K]``.
-        k: int64 ``[...]``, a number for each row.
+        eligible: bool, broadcast to ``key``.
+        k: int64, broadcast to ``[...]``, a number for each row.
 
     Returns:
         bool ``[..., K]``.

@@ -30,15 +30,17 @@ class State:
     slots: Tensor
     """bool ``[B, L]``: masked when the row began"""
     starts: Tensor
-    """int64 ``[B, M]``: where each block starts, ascending, padded with L"""
+    """int64 ``[B, M]``: where each block starts and the last one ends, ascending, padded with L"""
+    blocks: Tensor
+    """int64 ``[B, L]``: the number of each position's block: -1 before the first, and behind the last one more"""
     prompt_length: Tensor
     """int64 ``[B]``"""
     row_id: Tensor
     """int64 ``[B]``: keys the row's random draws"""
     request: Tensor
     """int64 ``[B]``: the prompt a row serves; beams share one"""
-    span: Tensor
-    """int64 ``[B, 2]``: the block the row works on, ``[start, stop)``"""
+    block: Tensor
+    """int64 ``[B]``: the number of the block that the row works on"""
     entered: Tensor
     """bool ``[B]``: the row has just entered its block"""
     step: Tensor
@@ -62,8 +64,12 @@ class State:
     @cached_property
     def in_span(self) -> Tensor:
         """bool ``[B, L]``: positions of the row's current block"""
-        at = self.positions
-        return (at >= self.span[:, :1]) & (at < self.span[:, 1:]) & self.real
+        return self.blocks == self.block[:, None]
+
+    @cached_property
+    def span(self) -> Tensor:
+        """int64 ``[B, 2]``: where the row's current block starts and stops"""
+        return self.starts.gather(1, torch.stack([self.block, self.block + 1], 1))
 
     @cached_property
     def open(self) -> Tensor:
@@ -91,7 +97,12 @@ class State:
 
 
 def repeated(values: Tensor, times: int) -> Tensor:
-    """``[B * times, ...]``: each row of ``values`` ``[B, ...]`` ``times`` times, one after the other."""
+    """``[B * times, ...]``: each row of ``values`` ``[B, ...]`` ``times`` times, one after the other.
+
+    Not to be written into: a single row is not copied.
+    """
+    if values.shape[0] == 1:
+        return values.expand(times, *values.shape[1:])
     return values[:, None].expand(-1, times, *values.shape[1:]).flatten(0, 1)
 
 

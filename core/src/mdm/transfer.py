@@ -14,7 +14,7 @@ Array = Any
 
 def to_host(tensors: Sequence[Tensor]) -> list[Array]:
     """``tensors`` of any shapes and dtypes that numpy has, bit by bit as they are, in one transfer."""
-    flat = [t.reshape(-1).view(torch.uint8) for t in tensors]
+    flat = [_bytes(t) for t in tensors]
     data = (torch.cat(flat) if len(flat) > 1 else flat[0]).numpy(force=True)
     arrays, begin = [], 0
     for tensor, part in zip(tensors, flat, strict=True):
@@ -23,6 +23,13 @@ def to_host(tensors: Sequence[Tensor]) -> list[Array]:
         arrays.append(data[begin:end].view(dtype).reshape(tensor.shape))
         begin = end
     return arrays
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    flat = tensor.reshape(-1)
+    if flat.stride(0) != 1:  # a column of another tensor; a single number of one passes for contiguous
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8)
 
 
 def to_device(values: Sequence[int], device: torch.device) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mdm.canvas import block_numbers
 from mdm.counters import counting
 from mdm.protocols import ModelSpec
 from mdm.state import State
@@ -26,10 +27,11 @@ def states(draw):
     at = torch.arange(length)
     real = at < torch.tensor(lengths)[:, None]
     zero = torch.zeros(rows, dtype=torch.long)
+    bounds = torch.tensor([starts, stops]).T
     return State(
         tokens=torch.zeros(rows, length, dtype=torch.long), masked=real, real=real, slots=real,
-        starts=torch.tensor(starts)[:, None], prompt_length=zero, row_id=zero, request=zero,
-        span=torch.tensor([starts, stops]).T, entered=torch.tensor([draw(st.booleans()) for _ in range(rows)]),
+        starts=bounds, blocks=block_numbers(bounds, length), prompt_length=zero, row_id=zero, request=zero,
+        block=zero, entered=torch.tensor([draw(st.booleans()) for _ in range(rows)]),
         step=zero, block_step=torch.tensor([draw(st.integers(0, 5)) for _ in range(rows)]), budget=zero + 1,
         mask_id=0,
     )  # fmt: skip
@@ -54,11 +56,11 @@ def test_a_row_refreshes_whole_or_runs_its_window(mode, state, refresh):
 def test_never_runs_the_block_that_was_left_beside_the_one_that_begins(mode, stop):
     at = torch.arange(11)
     slots = (at >= 2) & (at < 10) & ~((at >= 4) & (at < 6))  # the second block is visible from the start
-    zero = torch.zeros(3, dtype=torch.long)
+    starts, zero = torch.tensor([[2, 4, 6, 8, 10]] * 3), torch.zeros(3, dtype=torch.long)
     state = State(
         tokens=torch.zeros(3, 11, dtype=torch.long), masked=slots.expand(3, -1), real=(at < 10).expand(3, -1),
-        slots=slots.expand(3, -1), starts=torch.tensor([[2, 4, 6, 8, 10]] * 3), prompt_length=zero + 2, row_id=zero,
-        request=zero, span=torch.tensor([[2, 4], [6, 8], [6, 8]]), entered=torch.tensor([True, True, False]),
+        slots=slots.expand(3, -1), starts=starts, blocks=block_numbers(starts, 11), prompt_length=zero + 2, row_id=zero,
+        request=zero, block=torch.tensor([0, 2, 2]), entered=torch.tensor([True, True, False]),
         step=torch.tensor([0, 2, 3]), block_step=torch.tensor([0, 0, 1]), budget=zero + 1, mask_id=0,
     )  # fmt: skip
     plan = mode(KVOptions(refresh="never")).plan(state, SPEC)

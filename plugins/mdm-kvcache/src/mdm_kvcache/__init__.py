@@ -50,19 +50,16 @@ class _BlockCache:
 
 def _left(state: State) -> Tensor:
     """bool ``[B, L]``: the block that holds the last position decoded before the row's current block."""
-    before = state.slots & (state.positions < state.span[:, :1])
-    last = torch.where(before, state.positions, -1).amax(1, keepdim=True)
-    block = (torch.searchsorted(state.starts, last, right=True) - 1).clamp(0, state.starts.shape[1] - 2)
-    at = state.positions
-    inside = (at >= state.starts.gather(1, block)) & (at < state.starts.gather(1, block + 1))
-    return inside & state.real & (last >= 0)
+    before = state.slots & (state.blocks < state.block[:, None])
+    left = torch.where(before, state.blocks, -1).amax(1, keepdim=True)
+    return (state.blocks == left) & (left >= 0)
 
 
 class Prefix(_BlockCache):
     """Keeps the keys and values before the block; recomputes from the block's start to the canvas's end."""
 
     def window(self, state: State) -> Tensor:
-        return state.real & (state.positions >= state.span[:, :1])
+        return state.real & (state.blocks >= state.block[:, None])
 
 
 class Dual(_BlockCache):

@@ -24,10 +24,8 @@ class Block:
         self.options = options
 
     def plan(self, state: State, spec: Any) -> Plan:
-        at, start = state.positions, state.span[:, :1]
-        # Blocks without a mask are skipped, so the last one that was entered holds the last mask before this block.
-        last = torch.where(state.slots & (at < start), at, -1).amax(1, keepdim=True)
-        entered = (state.starts <= last).sum(1, keepdim=True) - 1
-        kept = torch.where(last >= 0, state.starts.gather(1, entered.clamp_min(0)), 0)
-        new = state.real & (at >= kept) & (at < start) & state.entered[:, None]
+        before = state.blocks < state.block[:, None]
+        # Blocks without a mask are skipped: the last one that was entered is the last with a mask, or the prompt.
+        left = torch.where(state.slots & before, state.blocks, -1).amax(1, keepdim=True)
+        new = before & (state.blocks >= left) & state.entered[:, None]
         return Plan(query=new | state.in_span, write=new, window=state.in_span)
