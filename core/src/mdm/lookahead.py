@@ -95,15 +95,13 @@ class Lookahead(BaseSampler):
 
         ``confidence`` ``[B, N - 1, K]`` is that of each candidate's own tokens.
         """
-        match self.options.heuristic:
-            case "confidence":
-                key = confidence
-            case "margin":
-                key = scores.margin[:, None]
-            case "neg_entropy":
-                key = -scores.entropy[:, None]
         noise = draws.gumbel("candidate", scores.at[:, None], range(1, confidence.shape[1] + 1))
-        return key / self.options.position_temperature + noise
+        key = confidence
+        if self.options.heuristic == "margin":
+            key = scores.margin[:, None]
+        elif self.options.heuristic == "neg_entropy":
+            key = -scores.entropy[:, None]
+        return noise.add_(key / self.options.position_temperature)
 
     def _bypass(self, scores: Scores, k: Tensor) -> tuple[Tensor, Tensor]:
         """Which rows commit without lookahead ``[B]``, and where they do ``[B, K]``."""
