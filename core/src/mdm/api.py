@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mdm import compiling, registry, sizes
+from mdm import graphs, registry, sizes
 from mdm.canvas import Request, Row
 from mdm.causal import continue_all
 from mdm.checkpoints import refuse_policy
@@ -103,7 +104,7 @@ def decode(
         logits_processors: transformers' LogitsProcessor objects.
         batch_size: rows decoded together; "auto": as many as fit and pay; None: all.
         max_rows: canvases in one model call; "auto": as many as fit; None: no limit.
-        compile: compile what runs at every step with torch.compile: slow to begin, then faster. Changes no decision.
+        compile: compile forwards and scoring with torch.compile: slow to begin, then faster. Changes no decision.
         row_ids: keys of the random draws, default the index in ``prompts``.
         seed: of the random draws.
         trace: whether results carry their trace; "full" adds confidences and the candidates weighed to its lines.
@@ -129,12 +130,13 @@ def decode(
             {
                 "sampler": sampler, "sampler_options": sampler_options, "cache": cache, "cache_options": cache_options,
                 "steps": steps, "tokens_per_step": tokens_per_step, "block_length": block_length, "guidance": guidance,
+                "compile": compile,
             },
         )  # fmt: skip
     block_length = spec.block_length or 32 if block_length is None else block_length
     _check(schedule, block_length, steps, tokens_per_step, temperature, batch_size, max_rows)
     if compile:
-        compiling.require(model.device.type)
+        graphs.require(model)
     ids = [[*spec.prefix, *model.encode(p)] if isinstance(p, str) else [int(t) for t in p] for p in prompts]
     tails = [tuple(suffix) if suffix is not None else spec.suffix if isinstance(p, str) else () for p in prompts]
     lengths = [gen_length] * len(ids) if isinstance(gen_length, int) else [int(n) for n in gen_length]
@@ -190,9 +192,9 @@ def decode(
     else:
         policy = _plugin("sampler", sampler or "info-gain", sampler_options)
         policy.check(spec)
-        Engine(
-            model, policy, mode, settings, on_finish=finish, on_step=on_step, full_trace=trace == "full"
-        ).run(requests)  # fmt: skip
+        engine = Engine(model, policy, mode, settings, on_finish=finish, on_step=on_step, full_trace=trace == "full")
+        with graphs.forwards(model) if compile else nullcontext():
+            engine.run(requests)
     return [results[i] for i in range(len(ids))]
 
 

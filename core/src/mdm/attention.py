@@ -7,6 +7,10 @@ into one long query over it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -30,6 +34,19 @@ class Met(NamedTuple):
     slots: Slots
 
 
+_unseen: ContextVar[tuple[Any, Tensor | None]] = ContextVar("mdm.attention")
+
+
+@contextmanager
+def unseen(cache: Any, mask: Tensor | None) -> Iterator[None]:
+    """Within the block a compiled forward attends with this cache and mask, and its graph knows neither."""
+    token = _unseen.set((cache, mask))
+    try:
+        yield
+    finally:
+        _unseen.reset(token)
+
+
 def use_in(body: nn.Module) -> None:
     """Make a transformers body attend by ``attend`` where it would by sdpa, which is the same without kept keys."""
     config = getattr(body, "config", None)
@@ -46,6 +63,11 @@ def attend(
 
     ``key`` and ``value`` are what the cache's update gave: tensors, or ``Met``, which bring masks of their own.
     """
+    if torch.compiler.is_compiling():
+        if attention_mask is not None or kwargs.get("is_causal", module.is_causal):
+            raise NotImplementedError("its layers mask by themselves")
+        seen: Tensor = torch.ops.mdm.attend(query, key, value, module.layer_idx, kwargs["scaling"])
+        return seen, None
     if not isinstance(key, Met):
         whole: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return whole
@@ -55,6 +77,25 @@ def attend(
     share = (slots.ungrouped(kept_weight) - own_weight[:, 0]).sigmoid()
     out = own[:, 0].lerp(slots.ungrouped(kept), share[..., None].to(own.dtype))
     return out.transpose(1, 2), None
+
+
+def _attend_unseen(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
+    """``attend`` as one operation of a compiled forward, with what ``unseen`` says."""
+    cache, mask = _unseen.get()
+    module: Any = SimpleNamespace(num_key_value_groups=query.shape[1] // key.shape[1])
+    if cache is not None:
+        key, value = cache.update(key, value, layer)
+    return attend(module, query, key, value, mask, scaling=scale, is_causal=False)[0].contiguous()
+
+
+def _attend_shape(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
+    return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
+
+
+_library: Any = torch.library.Library("mdm", "DEF")  # type: ignore[no-untyped-call]
+_library.define("attend(Tensor query, Tensor key, Tensor value, int layer, float scale) -> Tensor")
+_library.impl("attend", _attend_unseen, "CompositeExplicitAutograd")
+torch.library.register_fake("mdm::attend", _attend_shape, lib=_library)
 
 
 def _grouped(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:

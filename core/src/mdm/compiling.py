@@ -25,12 +25,14 @@ def require(device: str) -> None:
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if device == "cpu" and which(compiler) is None:
         raise MdmError(f"compile needs a C++ compiler and {compiler} is not there: install it, or leave compile out")
-    if device != "cpu" and find_spec("triton") is None:
+    if device not in ("cpu", "cuda"):
+        raise MdmError(f"compile runs on cpu and cuda, and the device is {device}: leave compile out")
+    if device == "cuda" and find_spec("triton") is None:
         raise MdmError("compile needs Triton on this device: pip install triton, or leave compile out")
 
 
 @cache
-def compiled(function: F) -> F:
-    """``function`` for tensors of any shape, compiled when it is first called."""
-    made: F = torch.compile(function, dynamic=True)  # type: ignore[assignment]
+def compiled(function: F, *, whole: bool = False) -> F:
+    """``function`` for tensors of any shape, compiled when it is first called; ``whole`` lets no part stay out."""
+    made: F = torch.compile(function, dynamic=True, fullgraph=whole)  # type: ignore[assignment]
     return made

@@ -39,7 +39,7 @@ class Settings:
     batch_size: int | None = None
     max_rows: int | None = None
     compile: bool = False
-    """Whether what runs at every step is compiled (``mdm.compiling``)."""
+    """Whether scoring is compiled (``mdm.compiling``); forwards are where the engine runs (``mdm.graphs``)."""
     reuse: bool = True
     """Whether scores that a sampler already knows replace the next step's forward."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,19 @@ from mdm import attention
 from mdm.errors import MdmError
 from mdm.protocols import MASK, Message, ModelSpec
 from torch import Tensor, nn
+
+
+def run(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
+    """Final hidden states of a transformers body; the arguments are those of ``Model.hidden``."""
+    out = body(
+        input_ids=tokens,
+        position_ids=positions,
+        attention_mask=mask,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
+    hidden: Tensor = out.last_hidden_state
+    return hidden
 
 
 class Model:
@@ -38,6 +51,8 @@ class Model:
         self.body = body
         if spec.has_kv:
             attention.use_in(body)
+        self.run: Callable[..., Tensor] = run
+        """how ``hidden`` runs the body: ``mdm.graphs.forwards`` puts another in its place"""
         self.lm_head = lm_head
         self.tokenizer = tokenizer
         self.name = name
@@ -62,14 +77,7 @@ class Model:
 
         ``mask``: additive float ``[R, 1, Q, T]`` over the keys, or None where every key is visible.
         """
-        out = self.body(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        hidden: Tensor = out.last_hidden_state
+        hidden = self.run(self.body, tokens, positions, mask, cache)
         return hidden.to(tokens.device)  # a model on several devices ends on another than it began
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -72,6 +72,8 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
         results = case.decode(model, **settings)
     weights = _weights(model)
     peak = torch.cuda.max_memory_allocated(device) if on_gpu else weights["all"] + counts.peak_bytes
+    if case.compile:  # where operations are counted nothing is compiled
+        case.decode(model, trace=False, **settings)
     took = seconds(lambda: case.decode(model, trace=False, **settings), device)
     tokens = sum(len(result.tokens) for result in results)
     words = sum(token not in model.spec.eos_ids for result in results for token in result.tokens)

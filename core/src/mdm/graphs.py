@@ -1,0 +1,72 @@
+"""A model's forward as one compiled graph.
+
+Attention is one operation of it, which meets kept keys, candidates and masks outside of the graph
+(``mdm.attention.unseen``): so there is one graph for one canvas and one for more, whatever the cache and the lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mdm import attention, compiling
+from mdm.errors import MdmError
+from mdm.model import Model, run
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+KINDS = 64
+"""Graphs that are made at most, for all models of a process together."""
+
+
+def require(model: Model) -> None:
+    """Say so where ``model`` cannot be compiled.
+
+    Raises:
+        MdmError: there is no compiler for its device; its forward is not that of a transformers body with our
+            attention; its weights are quantized or do not lie on one device.
+    """
+    compiling.require(model.device.type)
+    why = None
+    if type(model).hidden is not Model.hidden:
+        why = "has a forward of its own"
+    elif getattr(model.body.config, "_attn_implementation", None) != attention.NAME:
+        why = "attends by something else than sdpa"
+    elif getattr(model.body.config, "quantization_config", None) is not None:
+        why = "has quantized weights"
+    elif any(hasattr(module, "_hf_hook") for module in model.body.modules()):
+        why = "has weights that do not lie on one device"
+    if why is not None:
+        raise MdmError(f"{model.name or 'the model'} {why}, and that cannot be compiled: leave compile out")
+
+
+@contextmanager
+def forwards(model: Model) -> Iterator[None]:
+    """Within the block ``model``'s forwards are compiled, each kind when it is first met.
+
+    Raises:
+        MdmError: its body cannot be traced whole, or there are more kinds than ``KINDS``.
+    """
+    before, model.run = model.run, _run
+    try:
+        yield
+    finally:
+        model.run = before
+
+
+def _run(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
+    from torch._dynamo import config, exc
+
+    if _get_current_dispatch_mode() is not None:  # somebody counts operations, and is to see them
+        return run(body, tokens, positions, mask, cache)
+    try:
+        with attention.unseen(cache, mask), config.patch(recompile_limit=KINDS):
+            compiled = compiling.compiled(run, whole=True)
+            hidden: Tensor = compiled(body, tokens.contiguous(), positions.contiguous(), None, None)
+            return hidden
+    except exc.FailOnRecompileLimitHit:
+        raise MdmError(f"more than {KINDS} kinds of forward are too many to compile: leave compile out") from None
+    except exc.TorchDynamoException as error:
+        said = str(error).strip().partition("\n")[0]
+        raise MdmError(f"the model's forward cannot be compiled ({said}): leave compile out") from error

@@ -1,0 +1,114 @@
+"""A compiled forward decides as one that is not, in few graphs, and says where it cannot be had."""
+
+from __future__ import annotations
+
+import mdm
+import pytest
+import tiny_families
+import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
+from mdm import compiling, graphs
+from mdm.counters import counting
+from mdm.errors import MdmError
+from mdm.testing.probe import essence
+from torch._dynamo.utils import counters
+
+CACHES = {"llada": ["none", "prefix", "dual"], "dream": ["none", "prefix", "dual"], "sdar": ["none", "dual", "block"]}
+PROMPTS = [[[1, 2, 3, 4, 5]], [[1, 2, 3, 4, 5], [7, 8], [9] * 8]]
+
+
+@pytest.fixture(autouse=True)
+def _compiler():
+    try:
+        compiling.require("cpu")
+    except MdmError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def model(tmp_path, request):
+    family = getattr(request, "param", "llada")
+    return mdm.load_model(tiny_families.save(tmp_path, family), device="cpu", dtype="float32")
+
+
+def decoded(model, prompts, **settings):
+    results = mdm.decode(model, prompts, "info-gain", {"candidates": 3}, **({"block_length": 4} | settings))
+    return [essence(result) for result in results]
+
+
+@pytest.mark.parametrize("model", CACHES, indirect=True)
+def test_a_compiled_decode_is_the_same_decode_in_two_graphs(model):
+    """One graph for a forward of one canvas and one for more, whatever the cache, the lengths and the rows."""
+    caches = CACHES[model.spec.family]
+    for prompts in PROMPTS:
+        expected = decoded(model, prompts, gen_length=8, cache=caches[0])
+        assert decoded(model, prompts, gen_length=8, cache=caches[0], compile=True) == expected
+    before = counters["stats"]["unique_graphs"]
+    for cache in caches:
+        for prompts in PROMPTS:
+            for settings in ({"gen_length": 12}, {"gen_length": [8] * len(prompts), "guidance": 0.7, "max_rows": 2}):
+                expected = decoded(model, prompts, cache=cache, **settings)
+                assert decoded(model, prompts, cache=cache, compile=True, **settings) == expected, (cache, settings)
+    assert counters["stats"]["unique_graphs"] == before
+
+
+def test_hidden_states_are_the_same_and_of_their_own(model):
+    tokens, at = torch.arange(24).view(3, 8), torch.arange(8).expand(3, -1)
+    mask = torch.zeros(3, 1, 8, 8)
+    mask[1, ..., 6:] = torch.finfo(torch.float32).min
+    with torch.inference_mode():
+        plain = [model.hidden(tokens, at, mask=m) for m in (None, mask)]
+        with graphs.forwards(model):
+            first, second = (model.hidden(tokens, at, mask=m) for m in (None, mask))
+    assert not torch.allclose(plain[0], plain[1])
+    torch.testing.assert_close([first, second], plain)
+
+
+def test_who_counts_operations_sees_them(model):
+    seen = []
+    for compile in (False, True):
+        with counting(model) as counts:
+            decoded(model, PROMPTS[0], gen_length=4, cache="dual", compile=compile)
+        seen.append((counts.model_operations, counts.model_calls, counts.rows))
+    assert seen[0] == seen[1]
+
+
+def test_a_body_that_cannot_be_traced_whole_says_so(model):
+    layer = model.body.layers[0]
+    forward = layer.forward
+    layer.forward = lambda x, **more: forward(x if x.sum() > 0 else -x, **more)
+    with pytest.raises(MdmError, match="cannot be compiled .*: leave compile out"):
+        decoded(model, PROMPTS[0], gen_length=4, cache="none", compile=True)
+    assert decoded(model, PROMPTS[0], gen_length=4, cache="none")
+
+
+def test_too_many_kinds_of_forward_are_not_hidden(model, monkeypatch):
+    monkeypatch.setattr(graphs, "KINDS", 1)
+    with pytest.raises(MdmError, match="more than 1 kinds of forward"):
+        decoded(model, PROMPTS[0], gen_length=8, cache="dual", compile=True)
+
+
+def _hooked(model):
+    add_hook_to_module(model.body.layers[0], ModelHook())
+
+
+def _quantized(model):
+    model.body.config.quantization_config = {"quant_method": "torchao"}
+
+
+def _another_attention(model):
+    model.body.set_attn_implementation("eager")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (_hooked, "has weights that do not lie on one device"),
+        (_quantized, "has quantized weights"),
+        (_another_attention, "attends by something else than sdpa"),
+    ],
+)
+def test_what_cannot_be_compiled_is_named(model, change, why):
+    change(model)
+    with pytest.raises(MdmError, match=why + ".*leave compile out"):
+        decoded(model, PROMPTS[0], gen_length=4, cache="none", compile=True)
