@@ -27,7 +27,7 @@ def summed(logits: Tensor, first: int = 0, draw: Draw | None = None) -> Tiles:
     rows, width = logits.shape
     logits = logits if logits.stride(1) == 1 else logits.contiguous()
     splits = triton.cdiv(width, SPLIT)
-    draws = 0 if draw is None else draw.keys.shape[1]
+    draws = 1 if draw is None else draw.keys.shape[1]  # without one the kernel leaves the room for it as it is
 
     def made(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(rows, splits, *shape, dtype=dtype, device=logits.device)
@@ -41,10 +41,10 @@ def summed(logits: Tensor, first: int = 0, draw: Draw | None = None) -> Tiles:
         keys, scale = draw.keys.contiguous(), 1 / draw.temperature
         never = -1 if draw.never is None else draw.never
     if rows:
-        _pass[rows, splits, max(draws, 1)](
-            logits, logits.stride(0), width, first, keys, scale, never, *tiles, draws > 0, SPLIT, TILE
+        _pass[rows, splits, draws](
+            logits, logits.stride(0), width, first, keys, scale, never, *tiles, draw is not None, SPLIT, TILE
         )
-    return tiles
+    return tiles if draw is not None else Tiles(*tiles[:4])
 
 
 @triton.jit

@@ -9,26 +9,46 @@ import torch
 from mdm.tiles import Draw, Tiles, joined, summed
 from torch import Tensor
 
+TINY = torch.finfo(torch.float32).tiny
+
 CACHE_ELEMENTS = 1 << 19
 """Logits worked on at a time on a CPU, so that what a pass leaves behind is still in its cache for the next."""
 
 
+class Margins:
+    """The margin of whatever has ``rest`` and ``ratio``."""
+
+    rest: Tensor
+    """probability of all tokens but the likeliest, over that of the likeliest"""
+    ratio: Tensor
+    """probability of the second likeliest token, over that of the likeliest"""
+
+    @property
+    def margin(self) -> Tensor:
+        """probability of the likeliest token minus that of the second likeliest"""
+        return (1 - self.ratio) / (1 + self.rest)
+
+    @property
+    def margin_rank(self) -> Tensor:
+        """orders as ``margin`` does, and keeps its resolution where float32 rounds that to 1"""
+        return torch.log1p(self.rest) - (self.rest + self.ratio).clamp_min(TINY).log()
+
+
 @dataclass(frozen=True)
-class Stats:
+class Stats(Margins):
     """Statistics of rows of logits, each ``[T]``; entropies in nats.
 
     ``confidence`` is the probability of ``token``; ``log_odds`` orders rows as confidence does and keeps its
-    resolution where float32 rounds confidence to 1; ``margin`` is top-1 minus top-2 probability and
-    ``margin_rank`` orders rows as it does. On request, ``held`` is the probability of a given token and ``logits``
-    ``[T, V]`` are what all this was computed from.
+    resolution where float32 rounds confidence to 1; ``rest`` and ``ratio`` are those of ``Margins``. On request,
+    ``held`` is the probability of a given token and ``logits`` ``[T, V]`` are what all this was computed from.
     """
 
     token: Tensor
     confidence: Tensor
     log_odds: Tensor
     entropy: Tensor
-    margin: Tensor
-    margin_rank: Tensor
+    rest: Tensor
+    ratio: Tensor
     held: Tensor | None = None
     logits: Tensor | None = None
 
@@ -79,6 +99,7 @@ class Reading:
     def draws(self) -> tuple[Tensor, Tensor]:
         """Tokens and their confidences, ``[T, N]``."""
         tiles = joined(self.tiles)
+        assert tiles.drawn is not None and tiles.logit is not None
         token = tiles.drawn[:, 0]
         weight = torch.where(token == tiles.best[:, 0, :1], 1.0, (tiles.logit[:, 0] - tiles.top[:, 0, :1]).exp())
         return token, weight / (1 + tiles.rest)
@@ -93,27 +114,27 @@ class Reading:
         tiles = joined(self.tiles)
         (largest, second), best = tiles.top[:, 0].unbind(-1), tiles.best[:, 0]
         rest, fall = tiles.rest[:, 0], tiles.fall[:, 0]
-        total = 1 + rest
-        token, logit = best[:, 0], largest
-        if self.draw is not None:
-            token, logit = tiles.drawn[:, 0, 0], tiles.logit[:, 0, 0]
+        total, ratio = 1 + rest, (second - largest).exp()
+        token, weight, others = best[:, 0], torch.ones_like(rest), rest
+        if tiles.drawn is not None and tiles.logit is not None:
+            token = tiles.drawn[:, 0, 0]
+            likeliest = token == best[:, 0]
+            weight = torch.where(likeliest, 1.0, (tiles.logit[:, 0, 0] - largest).exp())
+            others = torch.where(likeliest, rest, total - weight)
         elif self.never is not None:
-            taken = token == self.never
-            token, logit = torch.where(taken, best[:, 1], token), torch.where(taken, second, logit)
-        is_best = token == best[:, 0]
-        weight = torch.where(is_best, 1.0, (logit - largest).exp())
-        ratio = (second - largest).exp()
-        tiny = torch.finfo(torch.float32).tiny
+            likeliest = token != self.never
+            token, weight = torch.where(likeliest, token, best[:, 1]), torch.where(likeliest, 1.0, ratio)
+            others = torch.where(likeliest, rest, total - weight)
         held = None
         if self.held is not None:
             held = (torch.stack(self.held_logits).amax(0) - largest).exp() / total
         return Stats(
             token=token,
             confidence=weight / total,
-            log_odds=weight.clamp_min(tiny).log() - torch.where(is_best, rest, total - weight).clamp_min(tiny).log(),
+            log_odds=weight.clamp_min(TINY).log() - others.clamp_min(TINY).log(),
             entropy=(torch.log1p(rest) - fall / total).clamp_min(0.0),
-            margin=(1 - ratio) / total,
-            margin_rank=torch.log1p(rest) - (rest + ratio).clamp_min(tiny).log(),
+            rest=rest,
+            ratio=ratio,
             held=held,
             logits=self.logits,
         )

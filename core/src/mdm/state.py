@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal, Self, TypeVar
 
 import torch
+from mdm.scoring import Margins
 from torch import Tensor
 
 _T = TypeVar("_T")
@@ -114,7 +115,7 @@ def _rows(item: _T, index: Tensor) -> _T:
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Margins):
     """What the model says at the positions that were read.
 
     All ``[B, K]``, or ``[B, N, K]`` as the answer to an ``Evaluate``. Where ``valid`` is False the rest means nothing.
@@ -128,8 +129,8 @@ class Scores:
     confidence: Tensor
     log_odds: Tensor
     entropy: Tensor
-    margin: Tensor
-    margin_rank: Tensor
+    rest: Tensor
+    ratio: Tensor
     unseen: Tensor
     """int64 ``[B]`` or ``[B, N]``: masked positions within reach that this forward did not compute"""
     log_vocabulary: float

@@ -18,10 +18,10 @@ from torch import Tensor
 
 TILE = 2048
 """Tokens of a tile."""
-LANE = 64
+LANE = 32
 """Logits of which the largest is kept on the way to the two largest of a tile."""
-PIECE = 64
-"""Tiles worked on at a time on a CPU: what a pass over them makes stays in its cache."""
+PIECE = 1 << 17
+"""Logits worked on at a time on a CPU: what a pass over them makes stays in its cache."""
 LOWEST = -1e30
 """In place of -inf in a difference: a token at -inf weighs nothing, and 0 * -inf would be nan."""
 
@@ -33,16 +33,16 @@ class Tiles(NamedTuple):
     z = logits - the largest and e = exp(z), ``rest`` ``[T, S]`` is the sum of e and ``fall`` ``[T, S]`` that of e z
     (nats), both without the largest's own term: near certainty they keep the resolution that a sum of almost 1 has
     lost. ``value``, ``drawn`` and ``logit`` ``[T, S, N]``: the largest of logits / temperature + Gumbel noise of N
-    draws, its token and that token's logit; N is 0 without a temperature.
+    draws, its token and that token's logit; None without a temperature.
     """
 
     top: Tensor
     best: Tensor
     rest: Tensor
     fall: Tensor
-    value: Tensor
-    drawn: Tensor
-    logit: Tensor
+    value: Tensor | None = None
+    drawn: Tensor | None = None
+    logit: Tensor | None = None
 
 
 class Draw(NamedTuple):
@@ -75,7 +75,9 @@ def summed(logits: Tensor, first: int = 0, draw: Draw | None = None, *, compile:
 
 def joined(parts: Sequence[Tiles]) -> Tiles:
     """All tiles of a row, in the order of their tokens, as one: S becomes 1."""
-    tiles = parts[0] if len(parts) == 1 else Tiles(*(torch.cat(column, 1) for column in zip(*parts, strict=True)))
+    tiles = parts[0]
+    if len(parts) > 1:
+        tiles = Tiles(*(torch.cat(column, 1) for column in zip(*parts, strict=True) if column[0] is not None))
     if tiles.rest.shape[1] == 1:
         return tiles
     largest, at = tiles.top[..., 0].max(1, keepdim=True)
@@ -87,51 +89,47 @@ def joined(parts: Sequence[Tiles]) -> Tiles:
     others = tiles.top[..., 0].scatter(1, at, tiles.top[..., 1].gather(1, at))
     tokens = tiles.best[..., 0].scatter(1, at, tiles.best[..., 1].gather(1, at))
     second, where = others.max(1, keepdim=True)
-    value, winner = tiles.value.max(1, keepdim=True)
-    return Tiles(
+    whole = Tiles(
         top=torch.stack([largest, second], -1),
         best=torch.stack([tiles.best[..., 0].gather(1, at), tokens.gather(1, where)], -1),
         rest=(weight * terms).sum(1, keepdim=True),
         fall=(weight * (tiles.fall + fall_to * terms)).sum(1, keepdim=True),
-        value=value,
-        drawn=tiles.drawn.gather(1, winner),
-        logit=tiles.logit.gather(1, winner),
     )
+    if tiles.value is None or tiles.drawn is None or tiles.logit is None:
+        return whole
+    value, winner = tiles.value.max(1, keepdim=True)
+    return whole._replace(value=value, drawn=tiles.drawn.gather(1, winner), logit=tiles.logit.gather(1, winner))
 
 
 def _summed(logits: Tensor, width: int, first: int, draw: Draw | None, compile: bool) -> Tiles:
     """``logits`` ``[T, S * width]`` in S tiles, which lie below one another as the pass sees them."""
     count, tiles = logits.shape[0], logits.shape[1] // width
     x = logits.reshape(-1, width).float()
-    start = torch.arange(first, first + logits.shape[1], width, device=x.device)[:, None]
     top, best, rest, fall = compiled(_sums_of_values)(x) if compile else _sums(x)
     shape = (count, tiles)
-    value = logit = top.new_empty(*shape, 0)
-    index = best.new_empty(*shape, 0)
-    if draw is not None:
-        tokens = (start + torch.arange(width, device=x.device)).repeat(count, 1)
-        never = -1 if draw.never is None else draw.never
-        draws = []
-        for key in draw.keys.repeat_interleave(tiles, 0).unbind(1):
-            given = (x, key, tokens, 1 / draw.temperature, never)
-            draws.append(compiled(_drawn)(*given) if compile else _in_pieces(_drawn, *given))
-        value, index, logit = (torch.stack(column, -1).view(*shape, len(column)) for column in zip(*draws, strict=True))
-    return Tiles(
-        top.view(*shape, 2),
-        best.view(*shape, 2) + start,
-        rest.view(shape),
-        fall.view(shape),
-        value,
-        index + start,
-        logit,
-    )
+    start: int | Tensor = first
+    if tiles > 1:
+        start = torch.arange(first, first + logits.shape[1], width, device=x.device)[:, None]
+    best = best.view(*shape, 2)
+    sums = Tiles(top.view(*shape, 2), best + start if tiles > 1 or first else best, rest.view(shape), fall.view(shape))
+    if draw is None:
+        return sums
+    tokens = (start + torch.arange(width, device=x.device)).expand(tiles, width).repeat(count, 1)
+    never = -1 if draw.never is None else draw.never
+    draws = []
+    for key in draw.keys.repeat_interleave(tiles, 0).unbind(1):
+        given = (x, key, tokens, 1 / draw.temperature, never)
+        draws.append(compiled(_drawn)(*given) if compile else _in_pieces(_drawn, *given))
+    value, index, logit = (torch.stack(column, -1).view(*shape, len(column)) for column in zip(*draws, strict=True))
+    return sums._replace(value=value, drawn=index + start, logit=logit)
 
 
 def _in_pieces(function: Callable[..., tuple[Tensor, ...]], x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     """``function`` of tiles ``[M, C]`` and more of M, a few tiles at a time on a CPU."""
-    if x.device.type != "cpu" or len(x) <= PIECE:
+    size = max(1, PIECE // x.shape[1])
+    if x.device.type != "cpu" or len(x) <= size:
         return function(x, *given)
-    columns: list[Any] = [torch.split(v, PIECE) if isinstance(v, Tensor) else repeat(v) for v in (x, *given)]
+    columns: list[Any] = [torch.split(v, size) if isinstance(v, Tensor) else repeat(v) for v in (x, *given)]
     parts = [function(*piece) for piece in zip(*columns, strict=False)]
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
@@ -170,7 +168,7 @@ def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
     """The two largest of ``x`` ``[M, C]`` and where they are, ``[M, 2]`` each; ties to the lower index.
 
     The largest of a lane is a vectorised reduction, which finding where it lies over a whole row is not (several times
-    slower on a CPU). The second largest lies in the lane of the largest or is the largest of another lane.
+    slower on a CPU). Both lie in the two lanes whose largest are the largest.
     """
     width = x.shape[-1]
     if width % LANE or width < 4 * LANE:
@@ -179,21 +177,15 @@ def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
         return torch.cat([largest, second], -1), torch.cat([at, where], -1)
     lanes = x.view(x.shape[0], width // LANE, LANE)
     maxima = lanes.amax(-1)
-    largest, lane = maxima.max(-1, keepdim=True)
-    near = _lane(lanes, lane)
-    at = near.max(-1, keepdim=True).indices
-    beside, its = near.scatter_(-1, at, -torch.inf).max(-1, keepdim=True)
-    beyond, other = maxima.scatter_(-1, lane, -torch.inf).max(-1, keepdim=True)
-    there = _lane(lanes, other).max(-1, keepdim=True).indices
-    at, its, there = at + lane * LANE, its + lane * LANE, there + other * LANE
-    is_beyond = (beyond > beside) | ((beyond == beside) & (there < its))
-    second, where = torch.where(is_beyond, beyond, beside), torch.where(is_beyond, there, its)
-    return torch.cat([largest, second], -1), torch.cat([at, where], -1)
-
-
-def _lane(lanes: Tensor, index: Tensor) -> Tensor:
-    """Lane ``index`` ``[M, 1]`` of each row of ``lanes`` ``[M, lanes, LANE]``, in a tensor of its own."""
-    return lanes.gather(1, index[..., None].expand(-1, -1, LANE))[:, 0]
+    one = maxima.max(-1, keepdim=True).indices
+    other = maxima.scatter_(-1, one, -torch.inf).max(-1, keepdim=True).indices
+    pair = torch.cat([torch.minimum(one, other), torch.maximum(one, other)], 1)
+    near = lanes.gather(1, pair[..., None].expand(-1, -1, LANE)).view(x.shape[0], 2 * LANE)
+    largest, at = near.max(-1, keepdim=True)
+    second, where = near.scatter_(-1, at, -torch.inf).max(-1, keepdim=True)
+    at = torch.cat([at, where], 1)
+    lane = at // LANE
+    return torch.cat([largest, second], 1), at + (pair.gather(1, lane) - lane) * LANE
 
 
 @cache
