@@ -6,32 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
+from mdm.state import TINY, Margins
 from mdm.tiles import Draw, Tiles, joined, summed
 from torch import Tensor
 
-TINY = torch.finfo(torch.float32).tiny
-
 CACHE_ELEMENTS = 1 << 19
 """Logits worked on at a time on a CPU, so that what a pass leaves behind is still in its cache for the next."""
-
-
-class Margins:
-    """The margin of whatever has ``rest`` and ``ratio``."""
-
-    rest: Tensor
-    """probability of all tokens but the likeliest, over that of the likeliest"""
-    ratio: Tensor
-    """probability of the second likeliest token, over that of the likeliest"""
-
-    @property
-    def margin(self) -> Tensor:
-        """probability of the likeliest token minus that of the second likeliest"""
-        return (1 - self.ratio) / (1 + self.rest)
-
-    @property
-    def margin_rank(self) -> Tensor:
-        """orders as ``margin`` does, and keeps its resolution where float32 rounds that to 1"""
-        return torch.log1p(self.rest) - (self.rest + self.ratio).clamp_min(TINY).log()
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ from functools import cached_property
 from typing import Any, Literal, Self, TypeVar
 
 import torch
-from mdm.scoring import Margins
 from torch import Tensor
 
 _T = TypeVar("_T")
+
+TINY = torch.finfo(torch.float32).tiny
+"""The least of what a logarithm is taken of."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,25 @@ def _rows(item: _T, index: Tensor) -> _T:
     record: Any = item
     changed = {f.name: v[index] for f in fields(record) if isinstance(v := getattr(item, f.name), Tensor)}
     return replace(record, **changed)  # type: ignore[no-any-return]
+
+
+class Margins:
+    """The margin of whatever has ``rest`` and ``ratio``."""
+
+    rest: Tensor
+    """probability of all tokens but the likeliest, over that of the likeliest"""
+    ratio: Tensor
+    """probability of the second likeliest token, over that of the likeliest"""
+
+    @property
+    def margin(self) -> Tensor:
+        """probability of the likeliest token minus that of the second likeliest"""
+        return (1 - self.ratio) / (1 + self.rest)
+
+    @property
+    def margin_rank(self) -> Tensor:
+        """orders as ``margin`` does, and keeps its resolution where float32 rounds that to 1"""
+        return torch.log1p(self.rest) - (self.rest + self.ratio).clamp_min(TINY).log()
 
 
 @dataclass(frozen=True)
