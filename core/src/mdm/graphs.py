@@ -1,4 +1,4 @@
-"""A model's forward as one compiled graph.
+"""A model's forward as one compiled graph, which a GPU replays (``mdm.replays``).
 
 Attention is one operation of it, which meets kept keys, candidates and masks outside of the graph
 (``mdm.attention.unseen``): so there is one graph for one canvas and one for more, whatever the cache and the lengths.
@@ -6,13 +6,14 @@ Attention is one operation of it, which meets kept keys, candidates and masks ou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from mdm import attention, compiling
 from mdm.errors import MdmError
 from mdm.model import Model, run
+from mdm.replays import Replays, cuda_graphs
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
@@ -48,18 +49,24 @@ def forwards(model: Model) -> Iterator[None]:
     Raises:
         MdmError: its body cannot be traced whole, or there are more kinds than ``KINDS``.
     """
-    before, model.run = model.run, _run
+    made: Callable[..., Tensor] = _compiled
+    if model.device.type == "cuda":
+        made = Replays(_compiled, cuda_graphs(model.device))
+
+    def seen_through(*given: Any) -> Tensor:
+        # Who counts operations is to see them.
+        return made(*given) if _get_current_dispatch_mode() is None else run(*given)
+
+    before, model.run = model.run, seen_through
     try:
         yield
     finally:
         model.run = before
 
 
-def _run(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
+def _compiled(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
     from torch._dynamo import config, exc
 
-    if _get_current_dispatch_mode() is not None:  # somebody counts operations, and is to see them
-        return run(body, tokens, positions, mask, cache)
     try:
         with attention.unseen(cache, mask), config.patch(recompile_limit=KINDS):
             compiled = compiling.compiled(run, whole=True)

@@ -1,0 +1,101 @@
+"""A replay reads the tensors of its capture: every input has to be brought there, and no two shapes are mixed up."""
+
+from __future__ import annotations
+
+import mdm
+import pytest
+import torch
+from mdm import replays
+from mdm.kv import Store
+from mdm.model import Model
+from mdm.replays import Replays
+from mdm.testing.probe import essence
+from mdm.testing.toy import toy_model
+
+PROMPTS = [[1, 2, 3, 4, 5], [7, 8], [9] * 8]
+SETTINGS = [{}, {"guidance": 0.7}, {"max_rows": 2}, {"batch_size": 1, "temperature": 0.8}]
+CACHES = [("full", "none"), ("full", "prefix"), ("full", "dual"), ("block-causal", "block")]
+
+
+def again(forward):
+    """What a graph does, without one: the captured forward on its own tensors, into the same tensor."""
+    out = forward().clone()
+
+    def replay():
+        return out.copy_(forward())
+
+    return replay
+
+
+def decoded(model, cache, **settings):
+    results = mdm.decode(
+        model, PROMPTS, "info-gain", {"candidates": 3}, gen_length=12, block_length=4, cache=cache, **settings
+    )  # fmt: skip
+    return [essence(result) for result in results]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize(("attention", "cache"), CACHES)
+def test_a_replayed_decode_is_the_same_decode(attention, cache, settings):
+    model, captured = toy_model(attention), []
+
+    def capture(forward):
+        captured.append(again(forward))
+        return captured[-1]
+
+    plain, run = decoded(model, cache, **settings), model.run
+    model.run = Replays(run, capture)
+    try:
+        assert decoded(model, cache, **settings) == plain
+    finally:
+        model.run = run
+    assert captured
+
+
+@torch.inference_mode()
+def test_rows_that_continue_from_others_are_not_mixed_up():
+    model, everywhere = toy_model(), torch.arange(8).expand(4, -1)
+    store, run, tokens = Store(model, 4, 8), Replays(model.run, again), torch.arange(32).view(4, 8)
+    store.whole([0, 1, 2, 3], write=True)
+    model.hidden(tokens, everywhere, cache=store)
+    for rows in [[2, 0, 2, 0], [0, 2, 2, 0], [3, 1, 3, 1], [1, 2, 2, 1], [2, 1, 2, 1]]:
+        at = torch.tensor([[n, n + 3] for n in rows])
+        store.window(rows, at)
+        wanted = model.hidden(tokens[rows].gather(1, at) + 1, at, cache=store)
+        torch.testing.assert_close(run(model.body, tokens[rows].gather(1, at) + 1, at, None, store), wanted)
+    assert sum(seen.replay is not None for seen in run.seen.values()) == 2
+
+
+@torch.inference_mode()
+def test_what_a_forward_gave_is_not_overwritten_and_the_oldest_makes_place(monkeypatch):
+    monkeypatch.setattr(replays, "MOST", 2)
+    model, at = toy_model(), torch.arange(8)[None]
+    run = Replays(model.run, again)
+    tokens = [torch.full((1, 8), n) for n in range(1, 5)]
+    wanted = [model.hidden(t, at) for t in tokens]
+    found = [run(model.body, t, at, None, None) for t in tokens]
+    torch.testing.assert_close(found, wanted)
+    for length in (5, 6, 7):
+        run(model.body, tokens[0][:, :length], at[:, :length], None, None)
+    assert len(run.seen) == 2
+
+
+@torch.inference_mode()
+def test_where_nothing_can_be_captured_forwards_run():
+    model, at = toy_model(), torch.arange(8)[None]
+    run = Replays(model.run, lambda forward: None)
+    for n in range(1, 5):
+        tokens = torch.full((1, 8), n)
+        torch.testing.assert_close(run(model.body, tokens, at, None, None), model.hidden(tokens, at))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_a_compiled_decode_on_a_gpu_is_the_same_decode(cache):
+    model = toy_model()
+    on_gpu = Model(model.spec, model.body.to("cuda"), model.lm_head.to("cuda"), model.tokenizer)
+    try:
+        for settings in SETTINGS:
+            assert decoded(on_gpu, cache, compile=True, **settings) == decoded(on_gpu, cache, **settings)
+    finally:
+        model.body.cpu(), model.lm_head.cpu()
