@@ -29,29 +29,29 @@ def waits(sampler, cache="none", attention="full", **settings):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual", "block"])
 def test_a_step_waits_once_whatever_the_rows_and_layers(sampler, cache):
-    """Beside one wait a step, there is one when the rows begin and one when the last trace is fetched."""
+    """Beside one wait a step, there may be one at the end, for the last trace."""
     syncs, steps = waits(sampler, cache, "block-causal" if cache == "block" else "full")
-    assert steps <= syncs <= steps + 2
+    assert steps <= syncs <= steps + 1
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.8}, {"guidance": 0.5}, {"tokens_per_step": 3}], ids=str)
 def test_a_step_waits_once_under_every_setting(settings):
     syncs, steps = waits("info-gain", "dual", **settings)
-    assert syncs <= steps + 2
+    assert syncs <= steps + 1
 
 
 @pytest.mark.parametrize("sampler", ["confidence", "info-gain"])
 def test_only_rows_that_come_cost_a_wait_of_their_own(sampler):
     syncs, steps = waits(sampler, "dual", gen_length=[8, 3], batch_size=1)
-    assert syncs <= steps + 3
+    assert syncs <= steps + 1
 
 
 def test_a_stop_at_eos_is_foreseen_where_candidates_agree():
     syncs, steps = waits("info-gain", stop_at_eos=True, eos_token_id=EOS)
-    assert syncs <= steps + 3
+    assert syncs <= steps + 1
 
 
-@pytest.mark.parametrize(("cache", "most"), [("none", 275), ("prefix", 290), ("dual", 285)])
+@pytest.mark.parametrize(("cache", "most"), [("none", 205), ("prefix", 225), ("dual", 220)])
 def test_operations_beside_the_model(cache, most):
     """A token of Info-Gain, one row of eight candidates: composite operations as what they are made of."""
     model, given = toy_model(), prompts()[:1]

@@ -131,9 +131,8 @@ def open_rows(
     block_length: int,
     grid: int | None,
     works_on: str,
-    device: torch.device,
 ) -> tuple[list[Row], State]:
-    """The rows and the state that ``requests`` begin with."""
+    """The rows and the state that ``requests`` begin with, on the host."""
     rows = []
     for request in requests:
         prompt, n = list(request.tokens), len(request.tokens)
@@ -179,7 +178,7 @@ def open_rows(
         budget=zero,
         mask_id=spec.mask_id,
     )
-    return rows, advance(state.to(device))
+    return rows, advance(state)
 
 
 def block_numbers(starts: Tensor, length: int) -> Tensor:

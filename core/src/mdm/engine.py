@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mdm import transfer
 from mdm.canvas import UNSEEN, Facts, Request, Row, advance, fill_after_eos, join, open_rows, share_costs
 from mdm.forward import Query, Scorer, attach_redraw
 from mdm.rng import Draws, host_keys
@@ -104,14 +105,15 @@ class Engine:
 
     def _admit(self, requests: Sequence[Request]) -> None:
         settings = self.settings
-        rows, state = open_rows(
-            requests, self.model.spec, settings.block_length, self.grid, self.sampler.works_on, self.model.device
-        )
+        rows, state = open_rows(requests, self.model.spec, settings.block_length, self.grid, self.sampler.works_on)
+        memory, known = self.sampler.begin(state), torch.zeros(len(rows), dtype=torch.bool)
+        # Before the rows go to the device, what the host has to know of them costs no wait.
+        self._tell(rows, transfer.on_host(self._facts(state, self._plan(state), known, memory)))
         for row in rows:
             row.plan_steps(settings.steps)
-        memory = self.sampler.begin(state)
-        known = torch.zeros(len(rows), dtype=torch.bool, device=state.device)
-        old = len(self.rows)
+        device, old = self.model.device, len(self.rows)
+        state, known = state.to(device), known.to(device, non_blocking=True)
+        memory = None if memory is None else memory.to(device)
         if old:
             state = join(self.state, state)
             known = torch.cat([self.known, known])
@@ -190,9 +192,12 @@ class Engine:
         plan = self._plan(self.state)
         if any(row.facts is UNSEEN for row in self.rows):
             [facts] = self._fetch(self._facts(self.state, plan, self.known, self.memory))
-            for row, values in zip(self.rows, facts.T.tolist(), strict=True):
-                row.facts = Facts(*values)
+            self._tell(self.rows, facts)
         return plan
+
+    def _tell(self, rows: Sequence[Row], facts: Array) -> None:
+        for row, values in zip(rows, facts.T.tolist(), strict=True):
+            row.facts = Facts(*values)
 
     def _step(self, plan: Plan) -> None:
         budgets = []

@@ -41,7 +41,10 @@ class BaseSampler:
         """
 
     def begin(self, state: State) -> Rowwise | None:
-        """What to remember of new rows; called again whenever rows join. ``Commit.memory`` replaces it."""
+        """What to remember of new rows, whose ``state`` is on the host; called again whenever rows join.
+
+        ``Commit.memory`` replaces it.
+        """
         return None
 
     def decide(self, state: State, scores: Scores, memory: Any, draws: Draws) -> Decision:

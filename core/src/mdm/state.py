@@ -80,12 +80,7 @@ class State:
         return self.masked & self.in_span
 
     def to(self, device: torch.device) -> State:
-        moved: dict[str, Any] = {
-            f.name: v.to(device, non_blocking=True)
-            for f in fields(self)
-            if isinstance(v := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        return _moved(self, device)
 
     def rows(self, index: Tensor) -> State:
         """Rows ``index`` ``[R]``, in that order."""
@@ -107,6 +102,17 @@ def repeated(values: Tensor, times: int) -> Tensor:
     if values.shape[0] == 1:
         return values.expand(times, *values.shape[1:])
     return values[:, None].expand(-1, times, *values.shape[1:]).flatten(0, 1)
+
+
+def _moved(item: _T, device: torch.device) -> _T:
+    """``item`` with every tensor field on ``device``."""
+    record: Any = item
+    changed = {
+        f.name: v.to(device, non_blocking=True)
+        for f in fields(record)
+        if isinstance(v := getattr(item, f.name), Tensor)
+    }
+    return replace(record, **changed)  # type: ignore[no-any-return]
 
 
 def _rows(item: _T, index: Tensor) -> _T:
@@ -312,6 +318,9 @@ class Rowwise:
 
     def rows(self, index: Tensor) -> Self:
         return _rows(self, index)
+
+    def to(self, device: torch.device) -> Self:
+        return _moved(self, device)
 
     def join(self, other: Self) -> Self:
         """The rows of both; along their other axes tensors are padded with zeros to one shape."""

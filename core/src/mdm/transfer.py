@@ -32,6 +32,15 @@ def _bytes(tensor: Tensor) -> Tensor:
     return flat.view(torch.uint8)
 
 
+def on_host(tensor: Tensor) -> Array:
+    """The numbers of a tensor that was made on the host: nothing waits.
+
+    Raises:
+        TypeError: it lies on another device.
+    """
+    return tensor.numpy()
+
+
 def to_device(values: Sequence[int], device: torch.device) -> Tensor:
     """int64 ``[n]`` of numbers that the host knows, without waiting for the device."""
     return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)
