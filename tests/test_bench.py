@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from click.testing import CliRunner
+from mdm.bench import overhead as overheads
 from mdm.bench import sweep as sweeping
+from mdm.bench.case import Case
+from mdm.bench.overhead import Forward, Head
+from mdm.bench.shapes import Shape, random_model
 from mdm.cli import cli, main
+from mdm.counters import counting
+from mdm.tiles import TILE
 
 SIZES = ["--vocab", "64", "--hidden", "16", "--layers", "1", "--prompt-length", "6", "--gen-length", "8"]
 
@@ -26,7 +36,10 @@ def test_overhead_reports_every_cache():
     found = overhead("--block-length", "4")
     assert [row["cache"] for row in found] == ["none", "prefix", "dual"]
     for row in found:
-        assert row["total_over_replay"] > 0 and row["total_over_minimal"] > 0 and row["peak_bytes"] > 0
+        ratios = ("total_over_replay", "total_over_whole_head", "total_over_minimal", "replay_over_minimal")
+        assert all(row[name] > 0 for name in (*ratios, "operations_per_token", "syncs_per_step", "peak_bytes"))
+        low, high = row["spread"]
+        assert low == row["total_over_replay"] == high and row["pairs"] == 1
         assert row["steps"] == 8
     # A dual lookahead reads the block's masks only, the others all that are open; what is not read has no head row.
     assert found[2]["head_rows"] < found[0]["head_rows"]
@@ -40,6 +53,96 @@ def test_one_candidate_costs_one_call_a_step_and_reads_the_blocks_masks(cache):
     assert row["head_rows"] == sum(range(1, 9))
     whole, window = 14, {"none": 14, "prefix": 8, "dual": 8}[cache]
     assert row["row_tokens"] == whole + 7 * window
+
+
+CALLS = Case(candidates=3, prompt_length=6, gen_length=8, block_length=4, batch=2)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A vocabulary of some of the head's tiles."""
+    return random_model(Shape("llada", 3 * TILE + 7, 16, 1, 1, 1, 64), device="cpu")
+
+
+def made_of(recording):
+    """What each call was given, without the numbers."""
+    return [
+        (tuple(call.tokens.shape), call.positions.tolist(), call.cache is not None)
+        if isinstance(call, Forward)
+        else (tuple(call.states.shape), call.first, call.end)
+        for call in recording.calls
+    ]
+
+
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_a_replay_makes_the_calls_of_the_decode(wide, cache, monkeypatch):
+    monkeypatch.setattr("mdm.readout.CACHE_ELEMENTS", 10 * TILE)  # tiles, and rows in more than one cut
+    case = replace(CALLS, cache=cache)
+    with counting(wide, operations=False) as decoded:
+        case.decode(wide, trace=False)
+    with overheads.recording(wide) as made:
+        case.decode(wide)
+    with torch.inference_mode():
+        with counting(wide, operations=False) as replayed, overheads.recording(wide) as again:
+            made.replay(wide)
+        with counting(wide, operations=False) as yardstick:
+            for forward in made.forwards():
+                forward.plain(wide)
+            for states in made.reads():
+                wide.head(states)
+    assert made_of(again) == made_of(made)
+    assert replayed == decoded and yardstick == decoded
+    ranges = {(call.first, call.end) for call in made.calls if isinstance(call, Head)}
+    assert {0, wide.spec.vocab_size} < {at for ends in ranges for at in ends}
+    # One whole head for all that is read after a forward, though decoding cut it into rows and tiles.
+    assert len(made.reads()) < sum(isinstance(call, Head) and call.first == 0 for call in made.calls)
+
+
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_a_replay_gives_the_hidden_states_that_the_decode_read(wide, cache, monkeypatch):
+    """So what it meets of kept keys and values is what the decode met, and again so the second time."""
+    real, seen = wide.hidden, []
+
+    def kept(*args, **kwargs):
+        seen.append(real(*args, **kwargs))
+        return seen[-1]
+
+    monkeypatch.setattr(wide, "hidden", kept)
+    with overheads.recording(wide) as made:
+        replace(CALLS, cache=cache).decode(wide)
+    decoded = list(seen)
+    for _ in range(2):
+        seen.clear()
+        with torch.inference_mode():
+            made.replay(wide)
+        assert all(torch.equal(a, b) for a, b in zip(seen, decoded, strict=True))
+
+
+def test_tiles_of_a_read_share_their_states(wide):
+    with overheads.recording(wide) as made:
+        CALLS.decode(wide)
+    heads = [call for call in made.calls if isinstance(call, Head)]
+    distinct = {call.states.untyped_storage().data_ptr() for call in heads}
+    assert len(distinct) <= sum(call.first == 0 for call in heads) < len(heads)
+
+
+def test_ctrl_c_leaves_the_caches_that_are_done():
+    args = [*SIZES, "--pairs", "15", "--cache", "none", "--cache", "dual", "--json"]
+    mdm = subprocess.Popen(
+        [sys.executable, "-m", "mdm", "bench", "overhead", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        next(line for line in mdm.stderr if "dual: timing" in line)
+        mdm.send_signal(signal.SIGINT)
+        out, said = mdm.communicate(timeout=60)
+    finally:
+        mdm.kill()
+    assert mdm.returncode == 130 and "interrupted after 1 of 2 caches" in said and "Traceback" not in said
+    [row] = json.loads(out)
+    assert row["cache"] == "none" and row["pairs"] == 15
 
 
 SHORT = ["--prompt-length", "6", "--gen-length", "8", "--device", "cpu", "--json", "--bandwidth", "10"]

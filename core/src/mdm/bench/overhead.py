@@ -1,101 +1,185 @@
 """What decoding adds to the model: a whole decode against its own model calls, replayed alone.
 
-Three things are timed in turn, again and again, and the median of their ratios is reported: a machine that is slow for
-a while is slow for all three.
+Five parts are timed in turn, again and again, and medians of ratios are reported: a machine that is slow for a while is
+slow for all of them.
 
-total    a decode
-replay   the model calls and head calls of that decode, with the tensors they were given, and nothing else
-minimal  a plain forward over as many row-tokens, without keys and values from before, and the head on as many rows
+total     a decode
+replay    the calls of that decode, of the model and of its head, in their order and with the tensors they were given
+forwards  of these, the calls of the model alone
+heads     a whole head on the rows that the head was given after each forward: one product, however decoding cut it
+plain     a forward over the same row-tokens, which neither meets keys and values from before nor keeps any
+
+Decoding takes the head in tiles that stay in a CPU's cache, which saves time that one product spends. Both yardsticks
+are reported: ``total_over_replay`` has the tiles on both sides, so it is what decoding adds to the calls it makes;
+``total_over_whole_head`` is total / (forwards + heads), against what a model would do by itself for the same rows. The
+minimal forward is plain + heads. ``replay_over_minimal`` is (forwards + heads) / (plain + heads): a whole head on both
+sides, so that tiles cannot hide what keeping keys and values costs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from mdm import graphs
 from mdm.bench.case import Case, seconds
 from mdm.counters import counting
 from mdm.kv import Slots, Store
 from mdm.model import Model
 from torch import Tensor
 
+PARTS = ("total", "replay", "forwards", "heads", "plain")
+
 
 @dataclass(frozen=True)
-class _Call:
-    """One call of the model or of its head, with all that it reads."""
+class Forward:
+    """A call of the model, with all that it reads."""
 
-    tokens: Tensor | None = None
-    positions: Tensor | None = None
-    mask: Tensor | None = None
-    cache: Store | None = None
-    slots: Slots | None = None
-    states: Tensor | None = None
+    tokens: Tensor
+    positions: Tensor
+    mask: Tensor | None
+    cache: Store | None
+    slots: Slots | None
 
     def again(self, model: Model) -> None:
-        if self.states is not None:
+        if self.cache is not None and self.slots is not None:
+            self.cache.slots = self.slots
+        model.hidden(self.tokens, self.positions, mask=self.mask, cache=self.cache)
+
+    def plain(self, model: Model) -> None:
+        model.hidden(self.tokens, self.positions)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A call of the head with ``states`` ``[T, D]``, for the tokens from ``first`` to ``end``, or (None) for all."""
+
+    states: Tensor
+    first: int = 0
+    end: int | None = None
+
+    def again(self, model: Model) -> None:
+        if self.end is None:
             model.head(self.states)
         else:
-            assert self.tokens is not None and self.positions is not None
-            if self.cache is not None and self.slots is not None:
-                self.cache.slots = self.slots
-            model.hidden(self.tokens, self.positions, mask=self.mask, cache=self.cache)
-
-    def minimal(self, model: Model) -> None:
-        if self.states is None:
-            replace(self, mask=None, cache=None).again(model)
+            model.head_part(self.states, self.first, self.end)
 
 
-def measure(model: Model, case: Case, pairs: int = 5, threads: int = 1) -> dict[str, Any]:
-    """Ratios (medians over ``pairs``), seconds and counts of ``case``, on so many CPU threads."""
+@dataclass
+class Recording:
+    """Calls in the order in which they were made."""
+
+    calls: list[Forward | Head] = field(default_factory=list)
+
+    def replay(self, model: Model) -> None:
+        for call in self.calls:
+            call.again(model)
+
+    def forwards(self) -> list[Forward]:
+        return [call for call in self.calls if isinstance(call, Forward)]
+
+    def reads(self) -> list[Tensor]:
+        """States ``[T, D]`` that the head was given between one forward and the next, tiles of the same ones once."""
+        found: list[list[Tensor]] = []
+        for call in self.calls:
+            if isinstance(call, Forward):
+                found.append([])
+            elif call.first == 0:
+                found[-1].append(call.states)
+        return [torch.cat(states) for states in found if states]
+
+
+@contextmanager
+def recording(model: Model) -> Iterator[Recording]:
+    """What is called of ``model`` in the block.
+
+    A cache is cloned where it was written since the call before; the tiles of a read share their states.
+    """
+    made = Recording()
+    hidden, head, head_part = model.hidden, model.head, model.head_part
+    clones: list[Store] = []
+
+    def recorded_hidden(tokens: Tensor, positions: Tensor, *, mask: Tensor | None = None, cache: Any = None) -> Tensor:
+        if cache is not None and not clones:
+            clones.append(cache.clone())
+        # A decode writes into the canvases that it gives.
+        kept, slots = (None, None) if cache is None else (clones[0], cache.slots)
+        made.calls.append(Forward(tokens.clone(), positions, mask, kept, slots))
+        out = hidden(tokens, positions, mask=mask, cache=cache)
+        if cache is not None and cache.slots.writes:
+            clones.clear()
+        return out
+
+    def recorded_head(states: Tensor) -> Tensor:
+        made.calls.append(Head(states))
+        return head(states)
+
+    def recorded_part(states: Tensor, first: int, end: int) -> Tensor:
+        before = made.calls[-1] if made.calls else None
+        same = first > 0 and isinstance(before, Head) and torch.equal(before.states, states)
+        made.calls.append(Head(before.states if same and isinstance(before, Head) else states, first, end))
+        return head_part(states, first, end)
+
+    with (
+        patch.object(model, "hidden", recorded_hidden),
+        patch.object(model, "head", recorded_head),
+        patch.object(model, "head_part", recorded_part),
+    ):
+        yield made
+
+
+def measure(
+    model: Model, case: Case, pairs: int = 2, threads: int = 1, tick: Callable[[int], None] = lambda done: None
+) -> dict[str, Any]:
+    """Ratios (medians over ``pairs`` rounds), seconds and counts of ``case``, on so many CPU threads.
+
+    ``tick`` is given the rounds that are done, 0 when the first begins.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _measured(model, case, pairs)
+        # Calls that are replayed outside of a decode run as it ran them.
+        with graphs.forwards(model) if case.compile else nullcontext():
+            return _measured(model, case, pairs, tick)
     finally:
         torch.set_num_threads(before)
 
 
-def _measured(model: Model, case: Case, pairs: int) -> dict[str, Any]:
-    results = case.decode(model)
-    steps = max(len(r.trace) for r in results)
-    tokens = case.gen_length * case.batch
+def _measured(model: Model, case: Case, pairs: int, tick: Callable[[int], None]) -> dict[str, Any]:
     with counting(model) as counts:
         case.decode(model, trace=False)
-    calls = _recorded(model, case)
-    heads = [call.states for call in calls if call.states is not None]
-    times: list[tuple[float, float, float]] = []
-
-    def total() -> None:
-        case.decode(model, trace=False)
-
-    def replay() -> None:
-        for call in calls:
-            call.again(model)
-
-    def minimal() -> None:
-        for call in calls:
-            call.minimal(model)
-        for states in heads:
-            model.head(states)
-
+    with recording(model) as made:
+        steps = max(len(result.trace) for result in case.decode(model))
+    times: list[dict[str, float]] = []
     with torch.inference_mode():
-        for work in (replay, minimal):
-            work()
-        for _ in range(pairs):
-            times.append((seconds(total, model.device), seconds(replay, model.device), seconds(minimal, model.device)))
-    over_replay = [t / r for t, r, _ in times]
-    over_minimal = [t / m for t, _, m in times]
+        parts = _parts(model, case, made)
+        # The recorded decode has run all that decoding runs; what is left are shapes that only the yardsticks have.
+        for forward in {forward.tokens.shape: forward for forward in made.forwards()}.values():
+            forward.plain(model)
+        model.head(max(made.reads(), key=len))
+        for done in range(pairs):
+            tick(done)
+            times.append({name: seconds(part, model.device) for name, part in parts.items()})
+        tick(pairs)
+    tokens = case.gen_length * case.batch
+    total = median(t["total"] for t in times)
+    over_replay = [t["total"] / t["replay"] for t in times]
     return {
         "cache": case.cache,
         "total_over_replay": median(over_replay),
-        "total_over_minimal": median(over_minimal),
-        "replay_over_minimal": median(r / m for _, r, m in times),
+        "total_over_whole_head": median(t["total"] / (t["forwards"] + t["heads"]) for t in times),
+        "total_over_minimal": median(t["total"] / (t["plain"] + t["heads"]) for t in times),
+        "replay_over_minimal": median((t["forwards"] + t["heads"]) / (t["plain"] + t["heads"]) for t in times),
         "spread": [min(over_replay), max(over_replay)],
-        "seconds": median(t for t, _, _ in times),
-        "tokens_per_second": tokens / median(t for t, _, _ in times),
+        "pairs": pairs,
+        "seconds": total,
+        "seconds_of_parts": {name: median(t[name] for t in times) for name in PARTS},
+        "tokens_per_second": tokens / total,
         "operations_per_token": counts.operations / tokens,
         "syncs_per_step": counts.syncs / steps,
         "steps": steps,
@@ -108,34 +192,21 @@ def _measured(model: Model, case: Case, pairs: int) -> dict[str, Any]:
     }
 
 
-def _recorded(model: Model, case: Case) -> list[_Call]:
-    """The calls of one decode; a cache is cloned where it was written since the call before."""
-    calls: list[_Call] = []
-    hidden, head, head_part = model.hidden, model.head, model.head_part
-    clones: list[Store] = []
+def _parts(model: Model, case: Case, made: Recording) -> dict[str, Callable[[], object]]:
+    """What is timed, by its name in ``PARTS``."""
+    forwards, reads = made.forwards(), made.reads()
 
-    def recorded_hidden(tokens: Tensor, positions: Tensor, *, mask: Tensor | None = None, cache: Any = None) -> Tensor:
-        if cache is not None and not clones:
-            clones.append(cache.clone())
-        calls.append(_Call(tokens, positions, mask, clones[0] if cache else None, cache and cache.slots))
-        out = hidden(tokens, positions, mask=mask, cache=cache)
-        if cache is not None and cache.slots.writes:
-            clones.clear()
-        return out
+    def met() -> None:
+        for forward in forwards:
+            forward.again(model)
 
-    def recorded_head(states: Tensor) -> Tensor:
-        calls.append(_Call(states=states))
-        return head(states)
+    def heads() -> None:
+        for states in reads:
+            model.head(states)
 
-    def recorded_part(states: Tensor, first: int, end: int) -> Tensor:
-        if first == 0:  # replayed as the model has its head, whole
-            calls.append(_Call(states=states))
-        return head_part(states, first, end)
+    def plain() -> None:
+        for forward in forwards:
+            forward.plain(model)
 
-    with (
-        patch.object(model, "hidden", recorded_hidden),
-        patch.object(model, "head", recorded_head),
-        patch.object(model, "head_part", recorded_part),
-    ):
-        case.decode(model, trace=False)
-    return calls
+    parts = (lambda: case.decode(model, trace=False), lambda: made.replay(model), met, heads, plain)
+    return dict(zip(PARTS, parts, strict=True))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from mdm.cli.progress import steps
+from mdm.cli.progress import PATIENCE, steps
 
 if TYPE_CHECKING:
     from mdm.bench.case import Case
@@ -36,7 +37,7 @@ def bench() -> None:
 @click.option("--candidates", type=click.IntRange(1), default=8, show_default=True, help="Info-Gain's candidates.")
 @click.option("--cache", multiple=True, metavar="NAME", help="Cache, again for more (default: none, prefix, dual).")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Prompts decoded together.")
-@click.option("--pairs", type=click.IntRange(1), default=5, show_default=True, help="Interleaved measurements.")
+@click.option("--pairs", type=click.IntRange(1), default=2, show_default=True, help="Rounds of measurements.")
 @click.option("--compile", is_flag=True, help="Compile forwards and scoring.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
@@ -44,50 +45,69 @@ def bench() -> None:
 def overhead(
     vocab: int, hidden: int, layers: int, cache: tuple[str, ...], pairs: int, threads: int, device: str, as_json: bool,
     **case: Any,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """A whole decode against its own model calls replayed alone, and against a minimal forward.
 
-    Random weights; Info-Gain; medians of interleaved measurements.
+    Random weights; Info-Gain; medians of interleaved measurements. Ctrl-C leaves the caches that are done.
     """
-    from mdm import graphs
     from mdm.bench.case import Case
     from mdm.bench.overhead import measure
     from mdm.bench.shapes import Shape, random_model
 
     heads = max(1, hidden // 64)
     model = random_model(Shape("llada", vocab, hidden, layers, heads, heads, 4 * hidden), device=device)
-    found = []
-    # Calls that are replayed outside of a decode run as it ran them.
-    with graphs.forwards(model) if case["compile"] else nullcontext():
-        for name in cache or ("none", "prefix", "dual"):
-            click.echo(f"mdm: measuring {name} ...", err=True)
-            found.append(measure(model, Case(cache=name, **case), pairs, threads))
+    caches = cache or ("none", "prefix", "dual")
+    found: list[dict[str, Any]] = []
+    stopped = False
+    try:
+        for name in caches:
+            click.echo(f"mdm: {name}: counting ...", err=True)
+            with _rounds(name, pairs) as tick:
+                found.append(measure(model, Case(cache=name, **case), pairs, threads, tick))
+            click.echo(f"mdm: {name}: total/replay {found[-1]['total_over_replay']:.3f}", err=True)
+    except KeyboardInterrupt:
+        stopped = True
     if as_json:
         click.echo(json.dumps(found, indent=2))
-        return
-    from mdm.cli.tables import show
+    elif found:
+        from mdm.cli.tables import show
 
-    columns = ("total/replay", "spread", "total/minimal", "replay/minimal", "operations/token", "syncs/step")
-    more = ("head rows", "peak MB", "tokens/s")
-    show(
-        ["cache", *columns, *more],
-        [
-            [
-                row["cache"],
-                f"{row['total_over_replay']:.3f}",
-                "{:.3f} to {:.3f}".format(*row["spread"]),
-                f"{row['total_over_minimal']:.3f}",
-                f"{row['replay_over_minimal']:.3f}",
-                f"{row['operations_per_token']:.0f}",
-                f"{row['syncs_per_step']:.2f}",
-                f"{row['head_rows']:,}",
-                f"{row['peak_bytes'] / 1e6:.1f}",
-                f"{row['tokens_per_second']:.1f}",
-            ]
-            for row in found
-        ],
-        right=(*columns, *more),
-    )
+        show(["cache", *ADDED], [[row["cache"], *(cell(row) for cell in ADDED.values())] for row in found], [*ADDED])
+    if stopped:
+        click.echo(f"mdm: interrupted after {len(found)} of {len(caches)} caches", err=True)
+    return 130 if stopped else 0
+
+
+@contextmanager
+def _rounds(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Progress of rounds of measurements, where one of them takes long enough to be waited for."""
+    with steps(name, total) as tick:
+        begun = time.monotonic()
+
+        def done(count: int) -> None:
+            nonlocal begun
+            if not count:
+                click.echo(f"mdm: {name}: timing {total} times ...", err=True)
+            elif time.monotonic() - begun > PATIENCE:
+                tick(count)
+            begun = time.monotonic()
+
+        yield done
+
+
+ADDED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "total/replay": lambda row: f"{row['total_over_replay']:.3f}",
+    "spread": lambda row: "{:.3f} to {:.3f}".format(*row["spread"]),
+    "total/whole head": lambda row: f"{row['total_over_whole_head']:.3f}",
+    "total/minimal": lambda row: f"{row['total_over_minimal']:.3f}",
+    "replay/minimal": lambda row: f"{row['replay_over_minimal']:.3f}",
+    "operations/token": lambda row: f"{row['operations_per_token']:.0f}",
+    "syncs/step": lambda row: f"{row['syncs_per_step']:.2f}",
+    "head rows": lambda row: f"{row['head_rows']:,}",
+    "peak MB": lambda row: f"{row['peak_bytes'] / 1e6:.1f}",
+    "tokens/s": lambda row: f"{row['tokens_per_second']:.1f}",
+}
+"""Columns of what decoding adds."""
 
 
 SHAPES = ("llada-8b", "dream-7b", "sdar-8b", "tiny")
