@@ -127,7 +127,7 @@ def test_tiles_of_a_read_share_their_states(wide):
 
 
 def test_ctrl_c_leaves_the_caches_that_are_done():
-    args = [*SIZES, "--pairs", "15", "--cache", "none", "--cache", "dual", "--json"]
+    args = [*SIZES, "--pairs", "30", "--cache", "none", "--cache", "dual", "--json"]
     mdm = subprocess.Popen(
         [sys.executable, "-m", "mdm", "bench", "overhead", *args],
         stdout=subprocess.PIPE,
@@ -142,7 +142,7 @@ def test_ctrl_c_leaves_the_caches_that_are_done():
         mdm.kill()
     assert mdm.returncode == 130 and "interrupted after 1 of 2 caches" in said and "Traceback" not in said
     [row] = json.loads(out)
-    assert row["cache"] == "none" and row["pairs"] == 15
+    assert row["cache"] == "none" and row["pairs"] == 30
 
 
 SHORT = ["--prompt-length", "6", "--gen-length", "8", "--device", "cpu", "--json", "--bandwidth", "10"]
