@@ -295,8 +295,8 @@ class Engine:
         tried, reads, *facts = self._fetch(*wanted)
         tried = tried.reshape(rows, candidates)
         if facts:
-            each = facts[0].reshape(-1, rows, candidates)
-            self._foreseen = [_agreed(each[:, b], tried[b]) for b in range(rows)]
+            each = facts[0].T.reshape(rows, candidates, -1).tolist()
+            self._foreseen = [_agreed(*row) for row in zip(each, tried.tolist(), strict=True)]
         for row, canvases in zip(self.rows, tried.sum(1).tolist(), strict=True):
             row.candidates = canvases
             if canvases:
@@ -361,13 +361,13 @@ class Engine:
         self.known = self._known(self.state, fills, scored)
 
 
-def _agreed(facts: Array, valid: Array) -> Facts:
-    """What the candidates that a row may commit have in common: ``facts`` ``[F, N]`` if they all have the same.
+def _agreed(facts: Sequence[Sequence[int]], valid: Sequence[bool]) -> Facts:
+    """What the candidates that a row may commit have in common: of ``facts`` of each, if they all have the same.
 
-    These are the ``valid`` ``[N]`` ones, or the first where none is.
+    These are the ``valid`` ones, or the first where none is.
     """
-    possible = facts[:, valid] if valid.any() else facts[:, :1]
-    return Facts(*possible[:, 0].tolist()) if (possible == possible[:, :1]).all() else UNSEEN
+    possible = [each for each, may in zip(facts, valid, strict=True) if may] or facts[:1]
+    return Facts(*possible[0]) if all(each == possible[0] for each in possible) else UNSEEN
 
 
 def _with_left(query: Tensor) -> Tensor:

@@ -163,26 +163,27 @@ class Store(Cache):  # type: ignore[misc]
             gather, scatter = to_device(order, device), to_device([where[i] for i in range(len(rows))], device)
             first = gather[::size]
         theirs = at[first]
-        window = torch.zeros(len(groups), length, dtype=torch.bool, device=device)
-        window = window.scatter(1, theirs, True if valid is None else valid[first])
-        kept = ~window if real is None else real[first, :length] & ~window
-        kept, own = kept[:, None], None if valid is None else valid[:, None]
+        # What a position does not see: of what is kept the window itself, and padding.
+        kept = torch.zeros(len(groups), length, dtype=torch.bool, device=device)
+        kept = kept.scatter_(1, theirs, True if valid is None else valid[first])
+        kept = (kept if real is None else kept | ~real[first, :length])[:, None]
+        own = None if valid is None else ~valid[:, None]
         if grid is not None:
             mine = at // grid
             slot = torch.arange(length, device=device) // grid
-            kept = kept & (slot <= mine[first][..., None])
-            seen = mine[:, None] <= mine[..., None]
-            own = seen if own is None else own & seen
+            kept = kept | (slot > mine[first][..., None])
+            later = mine[:, None] > mine[..., None]
+            own = later if own is None else own | later
         self.slots = Slots(
             slice(None) if write is None else to_device(rows, device), False if write is None else write, at,
             _index(list(groups), device), gather, scatter, size, self._additive(kept, self.share * size),
             None if own is None else self._additive(own, self.share),
         )  # fmt: skip
 
-    def _additive(self, visible: Tensor, times: int) -> Tensor:
+    def _additive(self, unseen: Tensor, times: int) -> Tensor:
         """``[G, 1, Q, T]`` of bool ``[G, Q, T]``, repeated for the queries that are folded together."""
-        mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=visible.device)
-        mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min)[:, None]
+        mask = torch.zeros(unseen.shape, dtype=self.model.dtype, device=unseen.device)
+        mask = mask.masked_fill_(unseen, torch.finfo(mask.dtype).min)[:, None]
         return mask if mask.shape[2] == 1 or times == 1 else mask.repeat(1, 1, times, 1)
 
     def clone(self) -> Store:

@@ -86,9 +86,9 @@ class Lookahead(BaseSampler):
             single = torch.eye(scores.at.shape[1], dtype=torch.bool, device=where.device) & scores.valid[:, None]
             valid = torch.cat([~look[:, None], single.any(-1) & look[:, None]], 1)
             return Actions(torch.cat([where, single], 1), tokens.expand(-1, valid.shape[1], -1), valid, bypass)
-        valid = look[:, None].repeat(1, where.shape[1])
+        valid = ~_repeats(where, tokens) & look[:, None]
         valid[:, 0] = True
-        return Actions(where, tokens, valid & ~_repeats(where, tokens), bypass)
+        return Actions(where, tokens, valid, bypass)
 
     def drawn(self, scores: Scores, confidence: Tensor, draws: Draws, look: Tensor) -> Tensor:
         """Keys ``[B, N - 1, K]`` whose top k are Gumbel draws of positions, for the rows that ``look`` ``[B]``.

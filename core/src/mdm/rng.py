@@ -61,9 +61,9 @@ def mixed(first: Tensor, second: Tensor) -> Tensor:
     return _absorb(_mix(first + GOLDEN), second)
 
 
-def _unit(state: Tensor) -> Tensor:
-    """float32 in (0, 1) from the top 32 bits; never 0, and 1 only by rounding."""
-    return _shift(state, 32).to(torch.float32).add_(0.5).mul_(2.0**-32)
+def _unit(state: Tensor, sign: int = 1) -> Tensor:
+    """float32 in (0, 1) from the top 32 bits; never 0, and 1 only by rounding. ``sign`` -1 gives its negative."""
+    return _shift(state, 32).to(torch.float32).add_(0.5).mul_(sign * 2.0**-32)
 
 
 @dataclass(frozen=True)
@@ -138,4 +138,4 @@ def token_gumbel(keys: Tensor, tokens: Tensor) -> Tensor:
 
 def _gumbel(state: Tensor) -> Tensor:
     # -log of an exponential built from a small uniform keeps full resolution in the upper tail, which decides.
-    return _unit(state).neg_().log1p_().neg_().log_().neg_()
+    return _unit(state, -1).log1p_().neg_().log_().neg_()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,10 +20,15 @@ def to_host(tensors: Sequence[Tensor]) -> list[Array]:
     arrays, begin = [], 0
     for tensor, part in zip(tensors, flat, strict=True):
         end = begin + part.numel()
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        arrays.append(data[begin:end].view(dtype).reshape(tensor.shape))
+        arrays.append(data[begin:end].view(_name(tensor.dtype)).reshape(tensor.shape))
         begin = end
     return arrays
+
+
+@cache
+def _name(dtype: torch.dtype) -> str:
+    """What numpy calls it."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _bytes(tensor: Tensor) -> Tensor:
