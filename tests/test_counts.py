@@ -51,7 +51,7 @@ def test_a_stop_at_eos_is_foreseen_where_candidates_agree():
     assert syncs <= steps + 1
 
 
-@pytest.mark.parametrize(("cache", "most"), [("none", 205), ("prefix", 225), ("dual", 220)])
+@pytest.mark.parametrize(("cache", "most"), [("none", 202), ("prefix", 222), ("dual", 217)])
 def test_operations_beside_the_model(cache, most):
     """A token of Info-Gain, one row of eight candidates: composite operations as what they are made of."""
     model, given = toy_model(), prompts()[:1]
