@@ -126,6 +126,17 @@ def test_tiles_of_a_read_share_their_states(wide):
     assert len(distinct) <= sum(call.first == 0 for call in heads) < len(heads)
 
 
+def test_rounds_end_before_they_take_too_long_unless_their_number_is_given(wide, monkeypatch):
+    clock = iter([3.0] * 5 * 10)
+    monkeypatch.setattr(overheads, "seconds", lambda work, device: next(clock))  # a round takes 15 s
+    case = replace(CALLS, candidates=1, batch=1, cache="dual")
+    for limit, pairs, expected in ((44.0, None, 2), (10.0, None, 1), (10.0, 3, 3)):
+        monkeypatch.setattr(overheads, "LONG", limit)
+        ticks = []
+        assert overheads.measure(wide, case, pairs, tick=ticks.append)["pairs"] == expected
+        assert ticks == list(range(expected + 1))
+
+
 def test_ctrl_c_leaves_the_caches_that_are_done():
     args = [*SIZES, "--pairs", "30", "--cache", "none", "--cache", "dual", "--json"]
     mdm = subprocess.Popen(

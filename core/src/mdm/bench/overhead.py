@@ -34,6 +34,10 @@ from mdm.model import Model
 from torch import Tensor
 
 PARTS = ("total", "replay", "forwards", "heads", "plain")
+ROUNDS = 5
+"""How often they are timed where nobody says how often."""
+LONG = 80.0
+"""Seconds of rounds that are then enough for one cache: none is begun that would not end within them."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +138,18 @@ def recording(model: Model) -> Iterator[Recording]:
 
 
 def measure(
-    model: Model, case: Case, pairs: int = 2, threads: int = 1, tick: Callable[[int], None] = lambda done: None
+    model: Model,
+    case: Case,
+    pairs: int | None = None,
+    threads: int = 1,
+    tick: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
-    """Ratios (medians over ``pairs`` rounds), seconds and counts of ``case``, on so many CPU threads.
+    """Ratios (medians of rounds), seconds and counts of ``case``.
 
-    ``tick`` is given the rounds that are done, 0 when the first begins.
+    Args:
+        pairs: rounds (default: ``ROUNDS``, or as many as fit into ``LONG``, but one).
+        threads: of the CPU.
+        tick: is given the rounds that are done, 0 when the first begins.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -150,7 +161,7 @@ def measure(
         torch.set_num_threads(before)
 
 
-def _measured(model: Model, case: Case, pairs: int, tick: Callable[[int], None]) -> dict[str, Any]:
+def _measured(model: Model, case: Case, pairs: int | None, tick: Callable[[int], None]) -> dict[str, Any]:
     with counting(model) as counts:
         case.decode(model, trace=False)
     with recording(model) as made:
@@ -162,10 +173,13 @@ def _measured(model: Model, case: Case, pairs: int, tick: Callable[[int], None])
         for forward in {forward.tokens.shape: forward for forward in made.forwards()}.values():
             forward.plain(model)
         model.head(max(made.reads(), key=len))
-        for done in range(pairs):
-            tick(done)
+        tick(0)
+        for done in range(1, (pairs or ROUNDS) + 1):
             times.append({name: seconds(part, model.device) for name, part in parts.items()})
-        tick(pairs)
+            tick(done)
+            spent = sum(sum(part.values()) for part in times)
+            if pairs is None and spent * (done + 1) / done > LONG:
+                break
     tokens = case.gen_length * case.batch
     total = median(t["total"] for t in times)
     over_replay = [t["total"] / t["replay"] for t in times]
@@ -176,7 +190,7 @@ def _measured(model: Model, case: Case, pairs: int, tick: Callable[[int], None])
         "total_over_minimal": median(t["total"] / (t["plain"] + t["heads"]) for t in times),
         "replay_over_minimal": median((t["forwards"] + t["heads"]) / (t["plain"] + t["heads"]) for t in times),
         "spread": [min(over_replay), max(over_replay)],
-        "pairs": pairs,
+        "pairs": len(times),
         "seconds": total,
         "seconds_of_parts": {name: median(t[name] for t in times) for name in PARTS},
         "tokens_per_second": tokens / total,

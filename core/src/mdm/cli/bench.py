@@ -37,21 +37,21 @@ def bench() -> None:
 @click.option("--candidates", type=click.IntRange(1), default=8, show_default=True, help="Info-Gain's candidates.")
 @click.option("--cache", multiple=True, metavar="NAME", help="Cache, again for more (default: none, prefix, dual).")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Prompts decoded together.")
-@click.option("--pairs", type=click.IntRange(1), default=2, show_default=True, help="Rounds of measurements.")
+@click.option("--pairs", type=click.IntRange(1), help="Rounds of timing (default: 5, or what fits into 80 s a cache).")
 @click.option("--compile", is_flag=True, help="Compile forwards and scoring.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @JSON
 def overhead(
-    vocab: int, hidden: int, layers: int, cache: tuple[str, ...], pairs: int, threads: int, device: str, as_json: bool,
-    **case: Any,
+    vocab: int, hidden: int, layers: int, cache: tuple[str, ...], pairs: int | None, threads: int, device: str,
+    as_json: bool, **case: Any,
 ) -> int:  # fmt: skip
     """A whole decode against its own model calls replayed alone, and against a minimal forward.
 
     Random weights; Info-Gain; medians of interleaved measurements. Ctrl-C leaves the caches that are done.
     """
     from mdm.bench.case import Case
-    from mdm.bench.overhead import measure
+    from mdm.bench.overhead import ROUNDS, measure
     from mdm.bench.shapes import Shape, random_model
 
     heads = max(1, hidden // 64)
@@ -62,9 +62,11 @@ def overhead(
     try:
         for name in caches:
             click.echo(f"mdm: {name}: counting ...", err=True)
-            with _rounds(name, pairs) as tick:
+            with _rounds(name, pairs or ROUNDS) as tick:
                 found.append(measure(model, Case(cache=name, **case), pairs, threads, tick))
-            click.echo(f"mdm: {name}: total/replay {found[-1]['total_over_replay']:.3f}", err=True)
+            click.echo(
+                "mdm: {cache}: total/replay {total_over_replay:.3f} of {pairs} rounds".format(**found[-1]), err=True
+            )
     except KeyboardInterrupt:
         stopped = True
     if as_json:
@@ -87,7 +89,7 @@ def _rounds(name: str, total: int) -> Iterator[Callable[[int], None]]:
         def done(count: int) -> None:
             nonlocal begun
             if not count:
-                click.echo(f"mdm: {name}: timing {total} times ...", err=True)
+                click.echo(f"mdm: {name}: timing ...", err=True)
             elif time.monotonic() - begun > PATIENCE:
                 tick(count)
             begun = time.monotonic()
@@ -98,6 +100,7 @@ def _rounds(name: str, total: int) -> Iterator[Callable[[int], None]]:
 ADDED: dict[str, Callable[[dict[str, Any]], str]] = {
     "total/replay": lambda row: f"{row['total_over_replay']:.3f}",
     "spread": lambda row: "{:.3f} to {:.3f}".format(*row["spread"]),
+    "rounds": lambda row: str(row["pairs"]),
     "total/whole head": lambda row: f"{row['total_over_whole_head']:.3f}",
     "total/minimal": lambda row: f"{row['total_over_minimal']:.3f}",
     "replay/minimal": lambda row: f"{row['replay_over_minimal']:.3f}",
