@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
+from mdm import compiling, graphs
 from mdm.bench import overhead as overheads
 from mdm.bench import sweep as sweeping
 from mdm.bench.case import Case
@@ -19,6 +20,8 @@ from mdm.bench.overhead import Forward, Head
 from mdm.bench.shapes import Shape, random_model
 from mdm.cli import cli, main
 from mdm.counters import counting
+from mdm.errors import MdmError
+from mdm.model import run as plain_run
 from mdm.tiles import TILE
 
 SIZES = ["--vocab", "64", "--hidden", "16", "--layers", "1", "--prompt-length", "6", "--gen-length", "8"]
@@ -135,6 +138,25 @@ def test_rounds_end_before_they_take_too_long_unless_their_number_is_given(wide,
         ticks = []
         assert overheads.measure(wide, case, pairs, tick=ticks.append)["pairs"] == expected
         assert ticks == list(range(expected + 1))
+
+
+def test_a_compiled_decode_is_replayed_with_compiled_forwards(wide, monkeypatch):
+    try:
+        compiling.require("cpu")
+    except MdmError as error:
+        pytest.skip(str(error))
+    ran = []
+
+    def run(body, tokens, *given):
+        ran.append(tokens.shape)
+        return plain_run(body, tokens, *given)
+
+    monkeypatch.setattr(graphs, "_compiled", run)
+    case = replace(CALLS, cache="dual", compile=True)
+    found = overheads.measure(wide, case, pairs=1)
+    # Recorded, and in a round: total, replay, forwards, plain; before it once for each shape.
+    assert len(ran) == 5 * found["forwards"] + len(set(ran))
+    assert wide.run is plain_run
 
 
 def test_ctrl_c_leaves_the_caches_that_are_done():

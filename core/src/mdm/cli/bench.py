@@ -65,7 +65,7 @@ def overhead(
             with _rounds(name, pairs or ROUNDS) as tick:
                 found.append(measure(model, Case(cache=name, **case), pairs, threads, tick))
             click.echo(
-                "mdm: {cache}: total/replay {total_over_replay:.3f} of {pairs} rounds".format(**found[-1]), err=True
+                "mdm: {cache}: total/replay {total_over_replay:.3f}, rounds {pairs}".format(**found[-1]), err=True
             )
     except KeyboardInterrupt:
         stopped = True
