@@ -96,6 +96,14 @@ def _quantized(model):
     model.body.config.quantization_config = {"quant_method": "torchao"}
 
 
+def _own_forward(model):
+    class Own(type(model)):
+        def hidden(self, tokens, positions, **more):
+            return super().hidden(tokens, positions, **more)
+
+    model.__class__ = Own
+
+
 def _another_attention(model):
     model.body.set_attn_implementation("eager")
 
@@ -105,6 +113,7 @@ def _another_attention(model):
     [
         (_hooked, "has weights that do not lie on one device"),
         (_quantized, "has quantized weights"),
+        (_own_forward, "has a forward of its own"),
         (_another_attention, "attends by something else than sdpa"),
     ],
 )

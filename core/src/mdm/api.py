@@ -130,12 +130,11 @@ def decode(
             {
                 "sampler": sampler, "sampler_options": sampler_options, "cache": cache, "cache_options": cache_options,
                 "steps": steps, "tokens_per_step": tokens_per_step, "block_length": block_length, "guidance": guidance,
-                "compile": compile,
             },
         )  # fmt: skip
     block_length = spec.block_length or 32 if block_length is None else block_length
     _check(schedule, block_length, steps, tokens_per_step, temperature, batch_size, max_rows)
-    if compile:
+    if compile and not causal:
         graphs.require(model)
     ids = [[*spec.prefix, *model.encode(p)] if isinstance(p, str) else [int(t) for t in p] for p in prompts]
     tails = [tuple(suffix) if suffix is not None else spec.suffix if isinstance(p, str) else () for p in prompts]

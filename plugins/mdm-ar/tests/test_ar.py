@@ -52,6 +52,11 @@ def test_it_writes_what_the_argmax_says_and_pays_its_entropy(model):
     assert [line["positions"] for line in result.trace] == [[len(PROMPTS[0]) + i] for i in range(len(result.tokens))]
 
 
+def test_what_only_a_mask_models_decode_compiles_leaves_it_alone(model):
+    plain, compiled = (mdm.decode(model, PROMPTS[:1], gen_length=6, compile=on) for on in (False, True))
+    assert plain[0].tokens == compiled[0].tokens
+
+
 def test_score_logits_predict_their_own_position(model):
     canvas = torch.tensor([PROMPTS[0]])
     with torch.inference_mode():
