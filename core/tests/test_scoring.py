@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdm.rng import Draws, host_keys
-from mdm.scoring import statistics, top_k
-from mdm.tiles import top_two
+from mdm.scoring import readings, statistics, top_k
+from mdm.tiles import Scratch, top_two
 
 
 @given(st.integers(0, 2**31), st.floats(0.1, 30))
@@ -112,3 +112,22 @@ def test_a_token_draw_follows_its_distribution():
 def test_nothing_read_is_nothing_scored(vocabulary, temperature):
     keys = torch.zeros(0, dtype=torch.long)
     assert statistics(torch.empty(0, vocabulary), temperature=temperature, keys=keys).token.shape == (0,)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 2**31), st.sampled_from([1, 40, 200]), st.sampled_from([300, 512, 2500]))
+def test_numbers_do_not_depend_on_what_lay_in_the_scratch_before(seed, rows, width):
+    random = torch.Generator().manual_seed(seed)
+    logits, scratch = torch.randn(rows, width, generator=random) * 9, Scratch()
+    best = int(logits[0].argmax())
+    for given_before in (torch.full((209, 2048), torch.nan), logits.flip(1), logits):
+        [reading] = readings(given_before, never=best, scratch=scratch)
+        got = reading.stats()
+    alone = statistics(logits, never=best)
+    for name in ("token", "confidence", "log_odds", "entropy", "rest", "ratio"):
+        assert torch.equal(getattr(got, name), getattr(alone, name)), name
+
+
+def test_a_broken_logit_shows_beside_forbidden_ones():
+    logits = torch.tensor([[1.0, -torch.inf, 2.0], [1.0, torch.nan, -torch.inf]])
+    assert statistics(logits).entropy.isnan().tolist() == [False, True]

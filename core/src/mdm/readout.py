@@ -10,7 +10,7 @@ import torch
 from mdm.rng import Draws
 from mdm.rules import LogitRules
 from mdm.scoring import CACHE_ELEMENTS, Reading, Stats, readings
-from mdm.tiles import TILE, Draw
+from mdm.tiles import TILE, Draw, Scratch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Readout:
         temperature: of the token draw.
         held: whether the probability of the token that stands at a position is wanted.
         logits: whether logits are kept in the statistics.
-        compile: whether the pass is compiled (``torch.compile``), where no kernel of our own runs.
+        compile: whether draws are compiled (``torch.compile``), where no kernel of our own runs.
         fused: None chooses.
     """
 
@@ -52,6 +52,7 @@ class Readout:
         self.guidance, self.temperature, self.held, self.logits = guidance, temperature, held, logits
         self.guises = 2 if guidance else 1
         self.compile = compile
+        self.scratch = Scratch()
         can = model.head_is_matrix and not rules.processors and not logits
         self.fused = can and (model.device.type == "cpu" if fused is None else fused)
 
@@ -97,11 +98,14 @@ class Readout:
             else:
                 logits = self._merged(self.model.head(hidden[cut].flatten(0, 1)))
                 logits = self.rules(logits, lambda cut=cut: canvas(cut))  # type: ignore[misc]
-                yield from readings(logits, draw, never=spec.mask_id, held=mine, keep=self.logits, compile=self.compile)
+                yield from readings(
+                    logits, draw, never=spec.mask_id, held=mine, keep=self.logits,
+                    compile=self.compile, scratch=self.scratch,
+                )  # fmt: skip
 
     def _fused(self, hidden: Tensor, draw: Draw | None, held: Tensor | None) -> Reading:
         spec = self.model.spec
-        reading = Reading(draw, never=spec.mask_id, held=held, compile=self.compile)
+        reading = Reading(draw, never=spec.mask_id, held=held, compile=self.compile, scratch=self.scratch)
         width = TILE * max(1, CACHE_ELEMENTS // (TILE * self.guises * max(1, hidden.shape[0])))
         whole = spec.vocab_size // TILE * TILE
         ends = sorted({*range(width, whole, width), whole, spec.vocab_size} - {0})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from mdm.state import TINY, Margins
-from mdm.tiles import Draw, Tiles, joined, summed
+from mdm.tiles import Draw, Scratch, Tiles, joined, summed
 from torch import Tensor
 
 CACHE_ELEMENTS = 1 << 19
@@ -48,7 +48,7 @@ class Reading:
         never: a token (the mask) that keeps its probability but is not chosen.
         held: int64 ``[T]``, tokens whose probability is wanted.
         keep: whether the statistics carry the logits, which are added in one piece then.
-        compile: see ``mdm.tiles.summed``.
+        compile, scratch: see ``mdm.tiles.summed``.
     """
 
     def __init__(
@@ -59,15 +59,17 @@ class Reading:
         held: Tensor | None = None,
         keep: bool = False,
         compile: bool = False,
+        scratch: Scratch | None = None,
     ) -> None:
-        self.draw, self.never, self.held, self.keep, self.compile = draw, never, held, keep, compile
+        self.draw, self.never, self.held, self.keep = draw, never, held, keep
+        self.compile, self.scratch = compile, scratch
         self.tiles: list[Tiles] = []
         self.held_logits: list[Tensor] = []
         self.logits: Tensor | None = None
 
     def add(self, logits: Tensor, first: int = 0) -> None:
         """Add the tokens from ``first`` on, ``[T, V']``."""
-        self.tiles += summed(logits, first, self.draw, compile=self.compile)
+        self.tiles += summed(logits, first, self.draw, compile=self.compile, scratch=self.scratch)
         if self.keep:
             self.logits = logits.float()
         if self.held is not None:
@@ -128,15 +130,17 @@ def readings(
     held: Tensor | None = None,
     keep: bool = False,
     compile: bool = False,
+    scratch: Scratch | None = None,
 ) -> Iterator[Reading]:
     """Readings of ``logits`` ``[T, V]``, of as many rows at a time as suit the device."""
     count, vocabulary = logits.shape
+    scratch = scratch or Scratch()
     size = max(1, CACHE_ELEMENTS // vocabulary) if logits.device.type == "cpu" else max(1, count)
     for lo in range(0, max(count, 1), size):
         cut = slice(lo, lo + size)
         part = draw and draw._replace(keys=draw.keys[cut])
         mine = None if held is None else held[cut]
-        reading = Reading(part, never=never, held=mine, keep=keep, compile=compile)
+        reading = Reading(part, never=never, held=mine, keep=keep, compile=compile, scratch=scratch)
         reading.add(logits[cut])
         yield reading
 

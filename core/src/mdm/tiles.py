@@ -56,20 +56,40 @@ class Draw(NamedTuple):
     never: int | None
 
 
-def summed(logits: Tensor, first: int = 0, draw: Draw | None = None, *, compile: bool = False) -> list[Tiles]:
+class Scratch:
+    """Two tensors that a pass on a CPU writes over and over: memory that is new costs it more than the work in it."""
+
+    def __init__(self) -> None:
+        self._memory: list[Tensor] = []
+        self._views: dict[torch.Size, list[Tensor]] = {}
+
+    def like(self, x: Tensor) -> list[Tensor]:
+        """Two float32 tensors of the shape of ``x``, with anything in them."""
+        if x.shape not in self._views:
+            if not self._memory or self._memory[0].numel() < x.numel():
+                self._memory = [torch.empty(x.numel(), device=x.device) for _ in range(2)]
+                self._views.clear()
+            self._views[x.shape] = [memory[: x.numel()].view(x.shape) for memory in self._memory]
+        return self._views[x.shape]
+
+
+def summed(
+    logits: Tensor, first: int = 0, draw: Draw | None = None, *, compile: bool = False, scratch: Scratch | None = None
+) -> list[Tiles]:
     """Tiles of ``logits`` ``[T, V']``, whose tokens are those from ``first`` on.
 
-    ``compile``: whether the pass is compiled, where it is not a kernel of our own.
+    ``compile``: whether draws are compiled, where they are not made by a kernel of our own.
     """
     if logits.device.type == "cuda" and (kernel := _kernel()):
         return [kernel(logits, first, draw)]
     width = logits.shape[1]
     whole = width // TILE * TILE
+    scratch = scratch or Scratch()
     parts = []
     if whole:
-        parts.append(_summed(logits[:, :whole], TILE, first, draw, compile))
+        parts.append(_summed(logits[:, :whole], TILE, first, draw, compile, scratch))
     if whole < width:
-        parts.append(_summed(logits[:, whole:], width - whole, first + whole, draw, compile))
+        parts.append(_summed(logits[:, whole:], width - whole, first + whole, draw, compile, scratch))
     return parts
 
 
@@ -101,11 +121,11 @@ def joined(parts: Sequence[Tiles]) -> Tiles:
     return whole._replace(value=value, drawn=tiles.drawn.gather(1, winner), logit=tiles.logit.gather(1, winner))
 
 
-def _summed(logits: Tensor, width: int, first: int, draw: Draw | None, compile: bool) -> Tiles:
+def _summed(logits: Tensor, width: int, first: int, draw: Draw | None, compile: bool, scratch: Scratch) -> Tiles:
     """``logits`` ``[T, S * width]`` in S tiles, which lie below one another as the pass sees them."""
     count, tiles = logits.shape[0], logits.shape[1] // width
     x = logits.reshape(-1, width).float()
-    top, best, rest, fall = compiled(_sums_of_values)(x) if compile else _sums(x)
+    top, best, rest, fall = _sums(x, scratch)
     shape = (count, tiles)
     start: int | Tensor = first
     if tiles > 1:
@@ -134,27 +154,22 @@ def _in_pieces(function: Callable[..., tuple[Tensor, ...]], x: Tensor, *given: A
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
-def _sums(x: Tensor) -> tuple[Tensor, ...]:
+def _sums(x: Tensor, scratch: Scratch) -> tuple[Tensor, ...]:
     """The first four of ``Tiles`` for tiles ``[M, C]``, tokens counted within their tile."""
     top, best = top_two(x)
-    return top, best, *_in_pieces(_rest, x, top[:, :1], best[:, :1])
+    return top, best, *_in_pieces(_rest, x, top[:, :1], best[:, :1], scratch)
 
 
-def _rest(x: Tensor, largest: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """``rest`` and ``fall`` ``[M]`` of ``Tiles``, for tiles ``[M, C]`` with the largest of each ``[M, 1]``."""
-    z = (x - largest.clamp(min=LOWEST)).clamp_(min=LOWEST)
-    e = z.exp().scatter_(1, at, 0.0)
-    return e.sum(1), e.mul_(z).sum(1)
+def _rest(x: Tensor, largest: Tensor, at: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor]:
+    """``rest`` and ``fall`` ``[M]`` of ``Tiles``, for tiles ``[M, C]`` with the largest of each ``[M, 1]``.
 
-
-def _sums_of_values(x: Tensor) -> tuple[Tensor, ...]:
-    """``_sums`` without an index in its one long loop, which keeps a compiler from making it a vector's."""
-    top, best = top_two(x)
-    largest = top[:, :1]
-    z = (x - largest.clamp(min=LOWEST)).clamp(min=LOWEST)
-    equal = x == largest
-    e = torch.where(equal, 0.0, z.exp())
-    return top, best, e.sum(1) + (equal.float().sum(1) - 1), (e * z).sum(1)
+    Few operations over what lies in the cache: torch.compile makes nothing faster of them on a CPU.
+    """
+    z, e = scratch.like(x) if x.device.type == "cpu" else (None, None)
+    z = torch.sub(x, largest.clamp(min=LOWEST), out=z)
+    e = torch.exp(z, out=e).scatter_(1, at, 0.0)
+    # 0 * -inf: a token at -inf weighs nothing. A nan among the logits is still one in the first sum.
+    return e.sum(1), z.mul_(e).nansum(1)
 
 
 def _drawn(x: Tensor, key: Tensor, tokens: Tensor, scale: float, never: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,24 +183,27 @@ def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
     """The two largest of ``x`` ``[M, C]`` and where they are, ``[M, 2]`` each; ties to the lower index.
 
     The largest of a lane is a vectorised reduction, which finding where it lies over a whole row is not (several times
-    slower on a CPU). Both lie in the two lanes whose largest are the largest.
+    slower on a CPU): only lanes that win are searched.
     """
-    width = x.shape[-1]
+    count, width = x.shape
     if width % LANE or width < 4 * LANE:
         largest, at = x.max(-1, keepdim=True)
-        second, where = x.scatter(-1, at, -torch.inf).max(-1, keepdim=True)
-        return torch.cat([largest, second], -1), torch.cat([at, where], -1)
-    lanes = x.view(x.shape[0], width // LANE, LANE)
-    maxima = lanes.amax(-1)
-    one = maxima.max(-1, keepdim=True).indices
-    other = maxima.scatter_(-1, one, -torch.inf).max(-1, keepdim=True).indices
-    pair = torch.cat([torch.minimum(one, other), torch.maximum(one, other)], 1)
-    near = lanes.gather(1, pair[..., None].expand(-1, -1, LANE)).view(x.shape[0], 2 * LANE)
+        second, its = x.scatter(-1, at, -torch.inf).max(-1, keepdim=True)
+        return torch.cat([largest, second], 1), torch.cat([at, its], 1)
+    lanes = x.reshape(-1, LANE)
+    maxima = lanes.view(count, width // LANE, LANE).amax(-1)
+    row = torch.arange(0, len(lanes), width // LANE, device=x.device)
+    lane = maxima.max(-1).indices
+    near = lanes.index_select(0, row + lane)
     largest, at = near.max(-1, keepdim=True)
-    second, where = near.scatter_(-1, at, -torch.inf).max(-1, keepdim=True)
-    at = torch.cat([at, where], 1)
-    lane = at // LANE
-    return torch.cat([largest, second], 1), at + (pair.gather(1, lane) - lane) * LANE
+    # What is left without it has its own largest, in the same lane or in another.
+    beside = near.scatter_(-1, at, -torch.inf).amax(-1, keepdim=True)
+    second, other = maxima.scatter_(-1, lane[:, None], beside).max(-1, keepdim=True)
+    there = lanes.index_select(0, row + other[:, 0])
+    gone = torch.where(other == lane[:, None], -torch.inf, there.gather(-1, at))
+    its = there.scatter_(-1, at, gone).max(-1, keepdim=True).indices
+    starts = torch.stack([lane, other[:, 0]], 1) * LANE
+    return torch.cat([largest, second], 1), torch.cat([at, its], 1).add_(starts)
 
 
 @cache
