@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import mdm
 import pytest
 import torch
 from mdm import replays
 from mdm.kv import Store
-from mdm.model import Model
+from mdm.model import Model, run, running
 from mdm.replays import Replays
 from mdm.testing.probe import essence
 from mdm.testing.toy import toy_model
@@ -43,50 +45,63 @@ def test_a_replayed_decode_is_the_same_decode(attention, cache, settings):
         captured.append(again(forward))
         return captured[-1]
 
-    plain, run = decoded(model, cache, **settings), model.run
-    model.run = Replays(run, capture)
-    try:
+    plain = decoded(model, cache, **settings)
+    with running(model, Replays(run, capture)):
         assert decoded(model, cache, **settings) == plain
-    finally:
-        model.run = run
     assert captured
+
+
+def test_another_model_and_another_thread_run_as_they_did():
+    model, other, ran = toy_model(), toy_model(), []
+    plain = decoded(model, "dual")
+
+    def seen(*given):
+        ran.append(1)
+        return run(*given)
+
+    with running(model, seen), ThreadPoolExecutor(1) as pool:
+        assert decoded(other, "dual") == plain and pool.submit(decoded, model, "dual").result() == plain
+        assert not ran
+        assert decoded(model, "dual") == plain and ran
+    ran.clear()
+    assert decoded(model, "dual") == plain and not ran
 
 
 @torch.inference_mode()
 def test_rows_that_continue_from_others_are_not_mixed_up():
     model, everywhere = toy_model(), torch.arange(8).expand(4, -1)
-    store, run, tokens = Store(model, 4, 8), Replays(model.run, again), torch.arange(32).view(4, 8)
+    store, replayed, tokens = Store(model, 4, 8), Replays(run, again), torch.arange(32).view(4, 8)
     store.whole([0, 1, 2, 3], write=True)
     model.hidden(tokens, everywhere, cache=store)
     for rows in [[2, 0, 2, 0], [0, 2, 2, 0], [3, 1, 3, 1], [1, 2, 2, 1], [2, 1, 2, 1]]:
         at = torch.tensor([[n, n + 3] for n in rows])
         store.window(rows, at)
         wanted = model.hidden(tokens[rows].gather(1, at) + 1, at, cache=store)
-        torch.testing.assert_close(run(model.body, tokens[rows].gather(1, at) + 1, at, None, store), wanted)
-    assert sum(seen.replay is not None for seen in run.seen.values()) == 2
+        torch.testing.assert_close(replayed(model.body, tokens[rows].gather(1, at) + 1, at, None, store), wanted)
+    assert sum(seen.replay is not None for seen in replayed.seen.values()) == 2
 
 
 @torch.inference_mode()
 def test_what_a_forward_gave_is_not_overwritten_and_the_oldest_makes_place(monkeypatch):
     monkeypatch.setattr(replays, "MOST", 2)
     model, at = toy_model(), torch.arange(8)[None]
-    run = Replays(model.run, again)
+    replayed = Replays(run, again)
     tokens = [torch.full((1, 8), n) for n in range(1, 5)]
     wanted = [model.hidden(t, at) for t in tokens]
-    found = [run(model.body, t, at, None, None) for t in tokens]
+    found = [replayed(model.body, t, at, None, None) for t in tokens]
     torch.testing.assert_close(found, wanted)
     for length in (5, 6, 7):
-        run(model.body, tokens[0][:, :length], at[:, :length], None, None)
-    assert len(run.seen) == 2
+        replayed(model.body, tokens[0][:, :length], at[:, :length], None, None)
+    assert len(replayed.seen) == 2
 
 
 @torch.inference_mode()
 def test_where_nothing_can_be_captured_forwards_run():
     model, at = toy_model(), torch.arange(8)[None]
-    run = Replays(model.run, lambda forward: None)
+    replayed = Replays(run, lambda forward: None)
     for n in range(1, 5):
         tokens = torch.full((1, 8), n)
-        torch.testing.assert_close(run(model.body, tokens, at, None, None), model.hidden(tokens, at))
+        torch.testing.assert_close(replayed(model.body, tokens, at, None, None), model.hidden(tokens, at))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")

@@ -12,7 +12,7 @@ from typing import Any
 
 from mdm import attention, compiling
 from mdm.errors import MdmError
-from mdm.model import Model, run
+from mdm.model import Model, run, running
 from mdm.replays import Replays, cuda_graphs
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
@@ -44,7 +44,7 @@ def require(model: Model) -> None:
 
 @contextmanager
 def forwards(model: Model) -> Iterator[None]:
-    """Within the block ``model``'s forwards are compiled, each kind when it is first met.
+    """Within the block, and in this thread, ``model``'s forwards are compiled, each kind when it is first met.
 
     Raises:
         MdmError: its body cannot be traced whole, or there are more kinds than ``KINDS``.
@@ -57,11 +57,8 @@ def forwards(model: Model) -> Iterator[None]:
         # Who counts operations is to see them.
         return made(*given) if _get_current_dispatch_mode() is None else run(*given)
 
-    before, model.run = model.run, seen_through
-    try:
+    with running(model, seen_through):
         yield
-    finally:
-        model.run = before
 
 
 def _compiled(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:

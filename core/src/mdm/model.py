@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -24,6 +26,19 @@ def run(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | None,
     )
     hidden: Tensor = out.last_hidden_state
     return hidden
+
+
+_running: ContextVar[tuple[Model | None, Callable[..., Tensor]]] = ContextVar("mdm.model", default=(None, run))
+
+
+@contextmanager
+def running(model: Model, how: Callable[..., Tensor]) -> Iterator[None]:
+    """Within the block ``model``'s forwards are run by ``how`` in place of ``run``, in this thread."""
+    token = _running.set((model, how))
+    try:
+        yield
+    finally:
+        _running.reset(token)
 
 
 class Model:
@@ -51,8 +66,6 @@ class Model:
         self.body = body
         if spec.has_kv:
             attention.use_in(body)
-        self.run: Callable[..., Tensor] = run
-        """how ``hidden`` runs the body: ``mdm.graphs.forwards`` puts another in its place"""
         self.lm_head = lm_head
         self.tokenizer = tokenizer
         self.name = name
@@ -77,7 +90,8 @@ class Model:
 
         ``mask``: additive float ``[R, 1, Q, T]`` over the keys, or None where every key is visible.
         """
-        hidden = self.run(self.body, tokens, positions, mask, cache)
+        model, how = _running.get()
+        hidden = (how if model is self else run)(self.body, tokens, positions, mask, cache)
         return hidden.to(tokens.device)  # a model on several devices ends on another than it began
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ MOST = 32
 
 
 class Replays:
-    """``run`` (as ``Model.run``), captured when the same shapes come a second time: the first time warms up.
+    """``run`` (as ``mdm.model.run``), captured when the same shapes come a second time: the first time warms up.
 
     Forwards that write keys and values are run: they come once a block.
 
