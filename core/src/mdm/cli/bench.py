@@ -38,7 +38,7 @@ def bench() -> None:
 @click.option("--cache", multiple=True, metavar="NAME", help="Cache, again for more (default: none, prefix, dual).")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Prompts decoded together.")
 @click.option("--pairs", type=click.IntRange(1), help="Rounds of timing (default: 5, or what fits into 80 s a cache).")
-@click.option("--compile", is_flag=True, help="Compile forwards and scoring.")
+@click.option("--compile", is_flag=True, help="Compile forwards and token draws.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @JSON
@@ -122,7 +122,7 @@ MODEL = (
     click.option("--prompt-length", type=COUNT, default=256, show_default=True, help="Tokens of the prompt."),
     click.option("--gen-length", type=COUNT, default=256, show_default=True, help="Tokens to generate."),
     click.option("--tokens-per-step", type=COUNT, help="Tokens that a step commits (default: 1)."),
-    click.option("--compile", is_flag=True, help="Compile forwards and scoring."),
+    click.option("--compile", is_flag=True, help="Compile forwards and token draws."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
     click.option(
         "--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True,
