@@ -3,6 +3,7 @@
 import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 # Triton reads it as it is imported, which torch may do at any time.
@@ -14,3 +15,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 settings.register_profile("mdm", deadline=None)
 settings.load_profile("mdm")
+
+
+@pytest.fixture
+def compiler():
+    """Skips where torch.compile has nothing to compile with."""
+    from mdm import compiling
+    from mdm.errors import MdmError
+
+    try:
+        compiling.require("cpu")
+    except MdmError as error:
+        pytest.skip(str(error))

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
-from mdm import compiling, graphs
+from mdm import graphs
 from mdm.bench import overhead as overheads
 from mdm.bench import sweep as sweeping
 from mdm.bench.case import Case
@@ -20,7 +20,6 @@ from mdm.bench.overhead import Forward, Head
 from mdm.bench.shapes import Shape, random_model
 from mdm.cli import cli, main
 from mdm.counters import counting
-from mdm.errors import MdmError
 from mdm.model import run
 from mdm.tiles import TILE
 
@@ -140,11 +139,7 @@ def test_rounds_end_before_they_take_too_long_unless_their_number_is_given(wide,
         assert ticks == list(range(expected + 1))
 
 
-def test_a_compiled_decode_is_replayed_with_compiled_forwards(wide, monkeypatch):
-    try:
-        compiling.require("cpu")
-    except MdmError as error:
-        pytest.skip(str(error))
+def test_a_compiled_decode_is_replayed_with_compiled_forwards(wide, monkeypatch, compiler):
     ran = []
 
     def seen(body, tokens, *given):

@@ -7,7 +7,7 @@ import pytest
 import tiny_families
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
-from mdm import compiling, graphs
+from mdm import graphs
 from mdm.counters import counting
 from mdm.errors import MdmError
 from mdm.testing.probe import essence
@@ -17,12 +17,7 @@ CACHES = {"llada": ["none", "prefix", "dual"], "dream": ["none", "prefix", "dual
 PROMPTS = [[[1, 2, 3, 4, 5]], [[1, 2, 3, 4, 5], [7, 8], [9] * 8]]
 
 
-@pytest.fixture(autouse=True)
-def _compiler():
-    try:
-        compiling.require("cpu")
-    except MdmError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 @pytest.fixture

@@ -5,20 +5,12 @@ from __future__ import annotations
 import mdm
 import pytest
 import torch
-from mdm import compiling
 from mdm.cli import main
-from mdm.errors import MdmError
 from mdm.rng import Draws
 from mdm.testing.toy import toy_model
 from mdm.tiles import Draw, joined, summed
 
-
-@pytest.fixture(autouse=True)
-def _compiler():
-    try:
-        compiling.require("cpu")
-    except MdmError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 def test_the_compiled_pass_leaves_the_same():

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from mdm.errors import MdmError
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -47,6 +48,11 @@ def unseen(cache: Any, mask: Tensor | None) -> Iterator[None]:
         _unseen.reset(token)
 
 
+def used_in(body: nn.Module) -> bool:
+    """Whether a body attends by ``attend``."""
+    return getattr(getattr(body, "config", None), "_attn_implementation", None) == NAME
+
+
 def use_in(body: nn.Module) -> None:
     """Make a transformers body attend by ``attend`` where it would by sdpa, which is the same without kept keys."""
     config = getattr(body, "config", None)
@@ -65,7 +71,7 @@ def attend(
     """
     if torch.compiler.is_compiling():
         if attention_mask is not None or kwargs.get("is_causal", module.is_causal):
-            raise NotImplementedError("its layers mask by themselves")
+            raise MdmError("its layers mask by themselves")
         seen: Tensor = torch.ops.mdm.attend(query, key, value, module.layer_idx, kwargs["scaling"])
         return seen, None
     if not isinstance(key, Met):

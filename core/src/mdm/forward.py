@@ -155,8 +155,10 @@ class Scorer:
         found = {f.name: line(v) for f in fields(stats) if (v := getattr(stats, f.name)) is not None}
         if self.readout.temperature > 0:
             found["features"] = line(picked)
-        every = torch.ones(len(counts), width, dtype=torch.bool, device=row.device)
-        filled = every if even else torch.arange(width, device=row.device) < read.sum(1, keepdim=True)
+        if even:
+            filled = torch.ones(len(counts), width, dtype=torch.bool, device=row.device)
+        else:
+            filled = torch.arange(width, device=row.device) < read.sum(1, keepdim=True)
         return {"at": line(at), "valid": filled, **found}
 
     def redrawn(self, state: State, scores: Scores, draws: Draws, candidates: int) -> tuple[Tensor, Tensor]:

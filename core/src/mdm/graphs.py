@@ -32,7 +32,7 @@ def require(model: Model) -> None:
     why = None
     if type(model).hidden is not Model.hidden:
         why = "has a forward of its own"
-    elif getattr(model.body.config, "_attn_implementation", None) != attention.NAME:
+    elif not attention.used_in(model.body):
         why = "attends by something else than sdpa"
     elif getattr(model.body.config, "quantization_config", None) is not None:
         why = "has quantized weights"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from mdm.attention import NAME, Met
+from mdm.attention import Met, used_in
 from mdm.errors import MdmError
 from mdm.transfer import to_device
 from torch import Tensor
@@ -115,7 +115,7 @@ class Store(Cache):  # type: ignore[misc]
 
     def __init__(self, model: Model, rows: int, length: int) -> None:
         config = model.body.config
-        if getattr(config, "_attn_implementation", None) != NAME:
+        if not used_in(model.body):
             raise MdmError(
                 f"{model.name or 'the model'} keeps keys and values with sdpa attention only: load it without "
                 "attn_implementation, or decode with --cache none"

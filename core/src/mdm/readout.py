@@ -109,8 +109,9 @@ class Readout:
         width = TILE * max(1, CACHE_ELEMENTS // (TILE * self.guises * max(1, hidden.shape[0])))
         whole = spec.vocab_size // TILE * TILE
         ends = sorted({*range(width, whole, width), whole, spec.vocab_size} - {0})
+        states = hidden.flatten(0, 1)
         for first, end in pairwise([0, *ends]):
-            logits = self._merged(self.model.head_part(hidden.flatten(0, 1), first, end))
+            logits = self._merged(self.model.head_part(states, first, end))
             reading.add(self.rules.within(first, end)(logits, None), first)
         return reading
 

@@ -97,16 +97,14 @@ class Reading:
         (largest, second), best = tiles.top[:, 0].unbind(-1), tiles.best[:, 0]
         rest, fall = tiles.rest[:, 0], tiles.fall[:, 0]
         total, ratio = 1 + rest, (second - largest).exp()
-        token, weight, others = best[:, 0], torch.ones_like(rest), rest
+        token, below = best[:, 0], ratio
         if tiles.drawn is not None and tiles.logit is not None:
-            token = tiles.drawn[:, 0, 0]
-            likeliest = token == best[:, 0]
-            weight = torch.where(likeliest, 1.0, (tiles.logit[:, 0, 0] - largest).exp())
-            others = torch.where(likeliest, rest, total - weight)
+            token, below = tiles.drawn[:, 0, 0], (tiles.logit[:, 0, 0] - largest).exp()
         elif self.never is not None:
-            likeliest = token != self.never
-            token, weight = torch.where(likeliest, token, best[:, 1]), torch.where(likeliest, 1.0, ratio)
-            others = torch.where(likeliest, rest, total - weight)
+            token = torch.where(token == self.never, best[:, 1], token)
+        likeliest = token == best[:, 0]
+        weight = torch.where(likeliest, 1.0, below)
+        others = torch.where(likeliest, rest, total - weight)
         held = None
         if self.held is not None:
             held = (torch.stack(self.held_logits).amax(0) - largest).exp() / total

@@ -80,18 +80,15 @@ class State:
         return self.masked & self.in_span
 
     def to(self, device: torch.device) -> State:
-        return _moved(self, device)
+        return _each(self, lambda v: v.to(device, non_blocking=True))
 
     def rows(self, index: Tensor) -> State:
         """Rows ``index`` ``[R]``, in that order."""
-        return _rows(self, index)
+        return _each(self, lambda v: v[index])
 
     def repeated(self, times: int) -> State:
         """``[B * times, ...]``: each row ``times`` times, one after the other."""
-        changed: dict[str, Any] = {
-            f.name: repeated(v, times) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **changed)
+        return _each(self, lambda v: repeated(v, times))
 
 
 def repeated(values: Tensor, times: int) -> Tensor:
@@ -104,21 +101,10 @@ def repeated(values: Tensor, times: int) -> Tensor:
     return values[:, None].expand(-1, times, *values.shape[1:]).flatten(0, 1)
 
 
-def _moved(item: _T, device: torch.device) -> _T:
-    """``item`` with every tensor field on ``device``."""
+def _each(item: _T, change: Callable[[Tensor], Tensor]) -> _T:
+    """``item`` with every tensor field changed."""
     record: Any = item
-    changed = {
-        f.name: v.to(device, non_blocking=True)
-        for f in fields(record)
-        if isinstance(v := getattr(item, f.name), Tensor)
-    }
-    return replace(record, **changed)  # type: ignore[no-any-return]
-
-
-def _rows(item: _T, index: Tensor) -> _T:
-    """``item`` with every tensor field indexed along its row axis."""
-    record: Any = item
-    changed = {f.name: v[index] for f in fields(record) if isinstance(v := getattr(item, f.name), Tensor)}
+    changed = {f.name: change(v) for f in fields(record) if isinstance(v := getattr(item, f.name), Tensor)}
     return replace(record, **changed)  # type: ignore[no-any-return]
 
 
@@ -176,15 +162,12 @@ class Scores(Margins):
         return round(math.exp(self.log_vocabulary))
 
     def rows(self, index: Tensor) -> Scores:
-        return _rows(self, index)
+        return _each(self, lambda v: v[index])
 
     def pick(self, choice: Tensor) -> Scores:
         """Of scores ``[B, N, K]``, candidate ``choice`` ``[B]`` of each row: scores ``[B, K]``."""
         row = torch.arange(choice.shape[0], device=choice.device)
-        changed: dict[str, Any] = {
-            f.name: v[row, choice] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **changed)
+        return _each(self, lambda v: v[row, choice])
 
     def blank(self, count: int, width: int) -> Scores:
         """``count`` rows of ``width`` positions, none of them valid."""
@@ -214,12 +197,7 @@ class Scores(Margins):
 
     def unflatten(self, rows: int, candidates: int) -> Scores:
         """Scores ``[B * N, K]`` as ``[B, N, K]``."""
-        changed: dict[str, Any] = {
-            f.name: v.reshape(rows, candidates, *v.shape[1:])
-            for f in fields(self)
-            if isinstance(v := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **changed)
+        return _each(self, lambda v: v.reshape(rows, candidates, *v.shape[1:]))
 
     def uncertainty(self) -> Tensor:
         """State uncertainty, the mean entropy over the masks within reach (nats): ``[B]`` or ``[B, N]``."""
@@ -317,10 +295,10 @@ class Rowwise:
     """Base of a sampler's memory: a frozen dataclass whose tensor fields have a leading row axis."""
 
     def rows(self, index: Tensor) -> Self:
-        return _rows(self, index)
+        return _each(self, lambda v: v[index])
 
     def to(self, device: torch.device) -> Self:
-        return _moved(self, device)
+        return _each(self, lambda v: v.to(device, non_blocking=True))
 
     def join(self, other: Self) -> Self:
         """The rows of both; along their other axes tensors are padded with zeros to one shape."""

@@ -112,9 +112,8 @@ def recording(model: Model) -> Iterator[Recording]:
     def recorded_hidden(tokens: Tensor, positions: Tensor, *, mask: Tensor | None = None, cache: Any = None) -> Tensor:
         if cache is not None and not clones:
             clones.append(cache.clone())
-        # A decode writes into the canvases that it gives.
         kept, slots = (None, None) if cache is None else (clones[0], cache.slots)
-        made.calls.append(Forward(tokens.clone(), positions, mask, kept, slots))
+        made.calls.append(Forward(tokens, positions, mask, kept, slots))
         out = hidden(tokens, positions, mask=mask, cache=cache)
         if cache is not None and cache.slots.writes:
             clones.clear()
@@ -125,9 +124,7 @@ def recording(model: Model) -> Iterator[Recording]:
         return head(states)
 
     def recorded_part(states: Tensor, first: int, end: int) -> Tensor:
-        before = made.calls[-1] if made.calls else None
-        same = first > 0 and isinstance(before, Head) and torch.equal(before.states, states)
-        made.calls.append(Head(before.states if same and isinstance(before, Head) else states, first, end))
+        made.calls.append(Head(states, first, end))
         return head_part(states, first, end)
 
     with (
