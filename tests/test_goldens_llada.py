@@ -132,9 +132,8 @@ def test_c_h_and_j(case, variant):
     left = golden[f"{name}.x_batch"] == mask
     entropy = statistics(after.flatten(0, 1)).entropy.view(left.shape)
     zero = torch.zeros_like(entropy)
-    scores = Scores(
-        zero.long(), left, zero.long(), zero, zero, entropy, zero, zero, torch.zeros(len(left), dtype=torch.long), 0.0
-    )
+    numbers = torch.stack([zero, zero, entropy, zero, zero], -1)
+    scores = Scores(zero.long(), left, zero.long(), numbers, torch.zeros(len(left), dtype=torch.long), 0.0)
     ahead = scores.uncertainty()
     value = -ahead if variant == "lookum" else -ahead - cost
     same = {"atol": 1e-5, "rtol": 1e-5}

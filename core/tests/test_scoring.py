@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mdm.rng import Draws, host_keys
+from mdm.rng import AHEAD, Coming, Draws, host_keys
 from mdm.scoring import readings, statistics, top_k
 from mdm.tiles import Scratch, top_two
 
@@ -95,6 +95,19 @@ def test_keys_hashed_on_the_host_are_those_of_the_device(rows, seed, step):
     at = torch.arange(3).expand(len(rows), 3)
     for where, candidate in ((at[:, 0], 0), (at, 0), (at, 7), (at[:, None], 2), (at[:, None], range(1, 5))):
         assert torch.equal(device.uniform("a", where, candidate), host.uniform("a", where, candidate))
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 5), (3, 7), (70, 1000)], ids=str)
+def test_noise_made_ahead_is_that_of_its_step(rows, width):
+    """The last takes too much room, and is made step by step."""
+    row, first, start = torch.arange(rows) - 1, torch.arange(rows) * 2, torch.arange(rows) * width
+    at = start[:, None] + torch.tensor([0, 2, width - 1])
+    coming = Coming(start, width)
+    for ahead in range(2 * AHEAD + 1 if rows < 10 else 2):
+        plain, draws = Draws(9, row, first + ahead), Draws(9, row, first + ahead, coming=coming.next())
+        for purpose, numbers in (("a", range(1, 8)), ("b", range(1, 8)), ("a", range(2)))[: 1 + ahead]:
+            assert torch.equal(draws.block_gumbel(purpose, at, numbers), plain.gumbel(purpose, at[:, None], numbers))
+    assert (coming.gumbel(draws, "a", at, range(1, 8)) is None) == (rows == 70)
 
 
 def test_a_token_draw_follows_its_distribution():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -103,6 +104,11 @@ class Row:
     def length(self) -> int:
         return len(self.tokens)
 
+    @property
+    def width(self) -> int:
+        """of its longest block"""
+        return max(stop - start for start, stop in pairwise(self.starts))
+
     def write(self, line: dict[str, Any]) -> None:
         """Add a line to the trace, and its tokens to the canvas."""
         self.trace.append(line)
@@ -186,8 +192,10 @@ def block_numbers(starts: Tensor, length: int) -> Tensor:
     return (starts[:, None] <= torch.arange(length, device=starts.device)[:, None]).sum(-1) - 1
 
 
-def advance(state: State) -> State:
-    """Each row's block: that of its first mask. A row without masks keeps its block."""
+def advance(state: State, stay: bool = False) -> State:
+    """Each row's block: that of its first mask; a row without masks keeps its block, as all do that are to ``stay``."""
+    if stay:
+        return replace(state, entered=torch.zeros_like(state.entered), block_step=state.block_step + 1)
     none = state.starts.shape[1]  # more than the number of any block
     first = torch.where(state.masked, state.blocks, none).amin(1)
     block = torch.where(first == none, state.block, first)

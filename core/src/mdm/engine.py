@@ -11,7 +11,7 @@ import torch
 from mdm import transfer
 from mdm.canvas import UNSEEN, Facts, Request, Row, advance, fill_after_eos, join, open_rows, share_costs
 from mdm.forward import Query, Scorer, attach_redraw
-from mdm.rng import Draws, host_keys
+from mdm.rng import Coming, Draws, host_keys
 from mdm.rules import LogitRules
 from mdm.state import Commit, Evaluate, Plan, Scores, State, repeated
 from mdm.trace import Recorder, StepEvent
@@ -84,6 +84,7 @@ class Engine:
         self._foreseen: list[Facts] = []
         self._leaving: list[Row] = []
         self._forked = False
+        self._coming: Coming | None = None
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> None:
@@ -170,6 +171,7 @@ class Engine:
 
     def _rows_changed(self) -> None:
         self.index, self._budgets = torch.arange(len(self.rows), device=self.state.device), []
+        self._coming = None
 
     def _readable(self, state: State) -> Tensor:
         """bool ``[B, L]``: what this sampler reads of the row's span."""
@@ -204,6 +206,7 @@ class Engine:
         for row in self.rows:
             row.forwards = row.forwarded_rows = row.candidates = 0
             if row.facts.entered:
+                self._coming = None
                 row.enter(row.facts.open if self.sampler.budgets == "masks" else row.facts.size, self.settings)
             budgets.append(row.budget(row.facts.open))
         if budgets != self._budgets:
@@ -226,7 +229,9 @@ class Engine:
         host, seed = None, self.settings.seed
         if not self._forked:  # the ids of forks are made on the device
             host = host_keys(seed, [row.row_id for row in self.rows], [row.step for row in self.rows])
-        return Draws(seed, self.state.row_id, self.state.step, host)
+        if self._coming is None:
+            self._coming = Coming(self.state.span[:, 0], max(row.width for row in self.rows))
+        return Draws(seed, self.state.row_id, self.state.step, host, self._coming.next())
 
     def _scores(self, plan: Plan, draws: Draws) -> Scores:
         """This step's scores of every row: known from the last step, or from a forward now."""
@@ -328,14 +333,17 @@ class Engine:
         after, fills = self._after(state, tokens, masked)
         return self._facts(after, self._plan(after), self._known(after, fills, valid), None)
 
-    def _after(self, state: State, tokens: Tensor, masked: Tensor) -> tuple[State, Tensor | None]:
-        """The state that ``state`` becomes with these canvases ``[B, L]``, and which masks an EOS filled, if it may."""
+    def _after(self, state: State, tokens: Tensor, masked: Tensor, stay: bool = False) -> tuple[State, Tensor | None]:
+        """The state that ``state`` becomes with these canvases ``[B, L]``, and which masks an EOS filled, if it may.
+
+        ``stay``: the host knows already that no row enters a block.
+        """
         fills = None
         if self.settings.stop_at_eos and self.settings.eos_ids:
             before = masked
             tokens, masked = fill_after_eos(tokens, masked, state, self.settings.eos_ids)
             fills = before & ~masked
-        return advance(replace(state, tokens=tokens, masked=masked, step=state.step + 1)), fills
+        return advance(replace(state, tokens=tokens, masked=masked, step=state.step + 1), stay), fills
 
     def _known(self, after: State, fills: Tensor | None, scored: Tensor) -> Tensor:
         """bool ``[B]``: rows of ``after`` that need no forward, of those that the sampler has ``scored``."""
@@ -349,7 +357,8 @@ class Engine:
         tokens = _put(self.state.tokens, scores.at, where, commit.tokens)
         masked = self.state.slots & (tokens == self.state.mask_id)
         self.recorder.commit(self.rows, scores, where, commit)
-        self.state, fills = self._after(self.state, tokens, masked)
+        stay = all(facts is not UNSEEN and not facts.entered for facts in self._foreseen)
+        self.state, fills = self._after(self.state, tokens, masked, stay)
         if fills is not None:
             self.recorder.fill(self.rows, fills, self.settings.eos_ids[0])
         for row, facts in zip(self.rows, self._foreseen, strict=True):

@@ -120,7 +120,7 @@ class Store(Cache):  # type: ignore[misc]
                 f"{model.name or 'the model'} keeps keys and values with sdpa attention only: load it without "
                 "attn_implementation, or decode with --cache none"
             )
-        self.model = model
+        self.model, self.dtype = model, model.dtype
         self.shape = (rows, length)
         self.share = int(config.num_attention_heads // config.num_key_value_heads)  # type: ignore[union-attr, operator]
         self.slots = Slots(slice(None), False)
@@ -164,27 +164,26 @@ class Store(Cache):  # type: ignore[misc]
             first = gather[::size]
         theirs = at[first]
         # What a position does not see: of what is kept the window itself, and padding.
-        kept = torch.zeros(len(groups), length, dtype=torch.bool, device=device)
-        kept = kept.scatter_(1, theirs, True if valid is None else valid[first])
-        kept = (kept if real is None else kept | ~real[first, :length])[:, None]
+        never = torch.finfo(self.dtype).min
+        kept = torch.zeros(len(groups), length, dtype=self.dtype, device=device)
+        kept = kept.scatter_(1, theirs, never if valid is None else (valid[first] * never).to(self.dtype))
+        if real is not None:
+            kept = kept.masked_fill_(~real[first, :length], never)
+        kept = kept[:, None]
         own = None if valid is None else ~valid[:, None]
         if grid is not None:
             mine = at // grid
             slot = torch.arange(length, device=device) // grid
-            kept = kept | (slot > mine[first][..., None])
+            kept = kept.masked_fill(slot > mine[first][..., None], never)
             later = mine[:, None] > mine[..., None]
             own = later if own is None else own | later
+        if own is not None:
+            own = torch.zeros(own.shape, dtype=self.dtype, device=device).masked_fill_(own, never)
         self.slots = Slots(
             slice(None) if write is None else to_device(rows, device), False if write is None else write, at,
-            _index(list(groups), device), gather, scatter, size, self._additive(kept, self.share * size),
-            None if own is None else self._additive(own, self.share),
+            _index(list(groups), device), gather, scatter, size, _folded(kept, self.share * size),
+            None if own is None else _folded(own, self.share),
         )  # fmt: skip
-
-    def _additive(self, unseen: Tensor, times: int) -> Tensor:
-        """``[G, 1, Q, T]`` of bool ``[G, Q, T]``, repeated for the queries that are folded together."""
-        mask = torch.zeros(unseen.shape, dtype=self.model.dtype, device=unseen.device)
-        mask = mask.masked_fill_(unseen, torch.finfo(mask.dtype).min)[:, None]
-        return mask if mask.shape[2] == 1 or times == 1 else mask.repeat(1, 1, times, 1)
 
     def clone(self) -> Store:
         """The same keys and values in tensors of their own."""
@@ -210,6 +209,12 @@ class Store(Cache):  # type: ignore[misc]
             if layer.is_initialized:
                 layer.keys = torch.nn.functional.pad(layer.keys, pad)
                 layer.values = torch.nn.functional.pad(layer.values, pad)
+
+
+def _folded(mask: Tensor, times: int) -> Tensor:
+    """``[G, 1, Q, T]`` of ``mask`` ``[G, Q, T]``, repeated for the queries that are folded together."""
+    mask = mask[:, None]
+    return mask if mask.shape[2] == 1 or times == 1 else mask.repeat(1, 1, times, 1)
 
 
 def _index(rows: Sequence[int], device: torch.device) -> slice | Tensor:

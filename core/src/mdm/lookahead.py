@@ -95,7 +95,7 @@ class Lookahead(BaseSampler):
 
         ``confidence`` ``[B, N - 1, K]`` is that of each candidate's own tokens.
         """
-        noise = draws.gumbel("candidate", scores.at[:, None], range(1, confidence.shape[1] + 1))
+        noise = draws.block_gumbel("candidate", scores.at, range(1, confidence.shape[1] + 1))
         key = confidence
         if self.options.heuristic == "margin":
             key = scores.margin[:, None]

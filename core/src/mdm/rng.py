@@ -19,6 +19,11 @@ MIX_1 = -4658895280553007687
 MIX_2 = -7723592293110705685
 ALL_BITS = (1 << 64) - 1
 
+AHEAD = 32
+"""Steps whose noise is made at once, at most."""
+NUMBERS = 1 << 17
+"""Numbers of noise that are made ahead, at most."""
+
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical right shift of int64."""
@@ -71,13 +76,14 @@ class Draws:
     """The random numbers of one step.
 
     ``row_id`` and ``step`` are int64 ``[B]``. ``host``, if given, is their ``host_keys``: a few numbers are then hashed
-    on the host, and only what positions enter on the device.
+    on the host, and only what positions enter on the device. ``coming``, if given, has noise of this step.
     """
 
     seed: int
     row_id: Tensor
     step: Tensor
     host: tuple[int, ...] | None = None
+    coming: Coming | None = None
 
     def later(self, steps: int = 1) -> Draws:
         """The draws of a later step of the same rows."""
@@ -126,9 +132,50 @@ class Draws:
         """Standard Gumbel noise, one for each position; shapes as ``uniform``."""
         return _gumbel(self._keys(purpose, at, candidate))
 
+    def block_gumbel(self, purpose: str, at: Tensor, candidates: range) -> Tensor:
+        """``gumbel`` of positions ``at`` ``[B, K]`` of each row's block for N candidates, ``[B, N, K]``."""
+        made = None if self.coming is None else self.coming.gumbel(self, purpose, at, candidates)
+        return self.gumbel(purpose, at[:, None], candidates) if made is None else made
+
     def token_keys(self, at: Tensor, candidate: Tensor | int | range = 0) -> Tensor:
         """int64, shaped as ``at``: what ``token_gumbel`` makes the noise of each position from."""
         return self._keys("token", at, candidate)
+
+
+class Coming:
+    """Noise of steps to come, made for many of them at once: it depends on nothing that happens in a step.
+
+    So many steps take as many small operations as one. It is good for as long as rows stay, and each in its block:
+    then every step has one call of ``next``.
+
+    Args:
+        start: int64 ``[B]``, where the block of each row begins; none is longer than ``width``.
+    """
+
+    def __init__(self, start: Tensor, width: int) -> None:
+        self.start, self.width, self.now = start, width, -1
+        self._made: dict[tuple[str, range], tuple[int, Tensor]] = {}
+
+    def next(self) -> Coming:
+        self.now += 1
+        return self
+
+    def gumbel(self, draws: Draws, purpose: str, at: Tensor, candidates: range) -> Tensor | None:
+        """``draws.block_gumbel`` of this step; None where noise of several steps takes too much room."""
+        begin, made = self._made.get((purpose, candidates), (0, None))
+        if made is None or self.now >= begin + len(made):
+            steps = min(AHEAD, NUMBERS // (len(self.start) * len(candidates) * self.width))
+            if steps < 2:
+                return None
+            rows = len(self.start)
+            within = (self.start[:, None] + torch.arange(self.width, device=at.device)).repeat(steps, 1)
+            later = torch.arange(steps, device=at.device).repeat_interleave(rows)
+            those = Draws(draws.seed, draws.row_id.repeat(steps), draws.step.repeat(steps) + later)
+            begin, made = self.now, those.gumbel(purpose, within[:, None], candidates).unflatten(0, (steps, rows))
+            self._made[purpose, candidates] = begin, made
+        # What is not valid among ``at`` may lie anywhere.
+        index = (at - self.start[:, None]).clamp_(0, self.width - 1)
+        return made[self.now - begin].gather(2, index[:, None].expand(-1, len(candidates), -1))
 
 
 def token_gumbel(keys: Tensor, tokens: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
-from mdm.state import TINY, Margins
+from mdm.state import TINY, Certainty
 from mdm.tiles import Draw, Scratch, Tiles, joined, summed
 from torch import Tensor
 
@@ -15,20 +15,15 @@ CACHE_ELEMENTS = 1 << 19
 
 
 @dataclass(frozen=True)
-class Stats(Margins):
-    """Statistics of rows of logits, each ``[T]``; entropies in nats.
+class Stats(Certainty):
+    """Statistics of rows of logits: ``token`` ``[T]`` and ``numbers`` ``[T, 5]``.
 
-    ``confidence`` is the probability of ``token``; ``log_odds`` orders rows as confidence does and keeps its
-    resolution where float32 rounds confidence to 1; ``rest`` and ``ratio`` are those of ``Margins``. On request,
-    ``held`` is the probability of a given token and ``logits`` ``[T, V]`` are what all this was computed from.
+    On request, ``held`` ``[T]`` is the probability of a given token and ``logits`` ``[T, V]`` are what all this was
+    computed from.
     """
 
     token: Tensor
-    confidence: Tensor
-    log_odds: Tensor
-    entropy: Tensor
-    rest: Tensor
-    ratio: Tensor
+    numbers: Tensor
     held: Tensor | None = None
     logits: Tensor | None = None
 
@@ -108,16 +103,10 @@ class Reading:
         held = None
         if self.held is not None:
             held = (torch.stack(self.held_logits).amax(0) - largest).exp() / total
-        return Stats(
-            token=token,
-            confidence=weight / total,
-            log_odds=weight.clamp_min(TINY).log() - others.clamp_min(TINY).log(),
-            entropy=(torch.log1p(rest) - fall / total).clamp_min(0.0),
-            rest=rest,
-            ratio=ratio,
-            held=held,
-            logits=self.logits,
-        )
+        log_odds = weight.clamp_min(TINY).log() - others.clamp_min(TINY).log()
+        entropy = (torch.log1p(rest) - fall / total).clamp_min(0.0)
+        numbers = torch.stack([weight / total, log_odds, entropy, rest, ratio], -1)
+        return Stats(token, numbers, held, self.logits)
 
 
 def readings(

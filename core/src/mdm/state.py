@@ -108,13 +108,36 @@ def _each(item: _T, change: Callable[[Tensor], Tensor]) -> _T:
     return replace(record, **changed)  # type: ignore[no-any-return]
 
 
-class Margins:
-    """The margin of whatever has ``rest`` and ``ratio``."""
+class Certainty:
+    """How sure the model is of tokens: five numbers of each, kept together, so that they are picked together."""
 
-    rest: Tensor
-    """probability of all tokens but the likeliest, over that of the likeliest"""
-    ratio: Tensor
-    """probability of the second likeliest token, over that of the likeliest"""
+    numbers: Tensor
+    """float32 ``[..., 5]``: the five that follow, in their order"""
+
+    @property
+    def confidence(self) -> Tensor:
+        """probability of ``token``"""
+        return self.numbers.select(-1, 0)
+
+    @property
+    def log_odds(self) -> Tensor:
+        """orders as ``confidence`` does, and keeps its resolution where float32 rounds that to 1"""
+        return self.numbers.select(-1, 1)
+
+    @property
+    def entropy(self) -> Tensor:
+        """of the whole distribution (nats)"""
+        return self.numbers.select(-1, 2)
+
+    @property
+    def rest(self) -> Tensor:
+        """probability of all tokens but the likeliest, over that of the likeliest"""
+        return self.numbers.select(-1, 3)
+
+    @property
+    def ratio(self) -> Tensor:
+        """probability of the second likeliest token, over that of the likeliest"""
+        return self.numbers.select(-1, 4)
 
     @property
     def margin(self) -> Tensor:
@@ -128,22 +151,19 @@ class Margins:
 
 
 @dataclass(frozen=True)
-class Scores(Margins):
+class Scores(Certainty):
     """What the model says at the positions that were read.
 
     All ``[B, K]``, or ``[B, N, K]`` as the answer to an ``Evaluate``. Where ``valid`` is False the rest means nothing.
-    Statistics are described at ``mdm.scoring.Stats``.
     """
 
     at: Tensor
     """int64: absolute positions, ascending"""
     valid: Tensor
     token: Tensor
-    confidence: Tensor
-    log_odds: Tensor
-    entropy: Tensor
-    rest: Tensor
-    ratio: Tensor
+    """int64: the likeliest but for the mask, or with a temperature the one that was drawn"""
+    numbers: Tensor
+    """float32 ``[..., K, 5]``: see ``Certainty``, whose properties are read by name"""
     unseen: Tensor
     """int64 ``[B]`` or ``[B, N]``: masked positions within reach that this forward did not compute"""
     log_vocabulary: float
