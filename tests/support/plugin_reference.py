@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 SHOWN = {
     "protocols": ("mdm.protocols", ["Sampler", "CacheMode", "ModelFamily", "Network", "Task"]),
     "records": ("mdm.protocols", ["NoOptions", "ModelSpec", "Prompt", "Message", "Example"]),
-    "state": ("mdm.state", ["State", "Scores", "Commit", "Evaluate", "Plan", "Rowwise"]),
+    "state": ("mdm.state", ["State", "Certainty", "Scores", "Commit", "Evaluate", "Plan", "Rowwise"]),
     "sampler": ("mdm.sampler", ["BaseSampler"]),
     "draws": ("mdm.rng", ["Draws"]),
     "model": ("mdm.model", ["Model"]),
