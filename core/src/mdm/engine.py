@@ -85,6 +85,7 @@ class Engine:
         self._leaving: list[Row] = []
         self._forked = False
         self._coming: Coming | None = None
+        self._since = 0
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> None:
@@ -230,8 +231,9 @@ class Engine:
         if not self._forked:  # the ids of forks are made on the device
             host = host_keys(seed, [row.row_id for row in self.rows], [row.step for row in self.rows])
         if self._coming is None:
-            self._coming = Coming(self.state.span[:, 0], max(row.width for row in self.rows))
-        return Draws(seed, self.state.row_id, self.state.step, host, self._coming.next())
+            self._coming, self._since = Coming(self.state.span[:, 0], max(row.width for row in self.rows)), 0
+        ahead, self._since = self._since, self._since + 1
+        return Draws(seed, self.state.row_id, self.state.step, host, self._coming, ahead)
 
     def _scores(self, plan: Plan, draws: Draws) -> Scores:
         """This step's scores of every row: known from the last step, or from a forward now."""

@@ -76,7 +76,8 @@ class Draws:
     """The random numbers of one step.
 
     ``row_id`` and ``step`` are int64 ``[B]``. ``host``, if given, is their ``host_keys``: a few numbers are then hashed
-    on the host, and only what positions enter on the device. ``coming``, if given, has noise of this step.
+    on the host, and only what positions enter on the device. ``coming``, if given, has noise of this step, which is its
+    ``ahead``-th.
     """
 
     seed: int
@@ -84,6 +85,7 @@ class Draws:
     step: Tensor
     host: tuple[int, ...] | None = None
     coming: Coming | None = None
+    ahead: int = 0
 
     def later(self, steps: int = 1) -> Draws:
         """The draws of a later step of the same rows."""
@@ -145,37 +147,33 @@ class Draws:
 class Coming:
     """Noise of steps to come, made for many of them at once: it depends on nothing that happens in a step.
 
-    So many steps take as many small operations as one. It is good for as long as rows stay, and each in its block:
-    then every step has one call of ``next``.
+    So many steps take as many small operations as one. It is good for as long as rows stay, and each in its block.
 
     Args:
         start: int64 ``[B]``, where the block of each row begins; none is longer than ``width``.
     """
 
     def __init__(self, start: Tensor, width: int) -> None:
-        self.start, self.width, self.now = start, width, -1
+        self.start, self.width = start, width
         self._made: dict[tuple[str, range], tuple[int, Tensor]] = {}
 
-    def next(self) -> Coming:
-        self.now += 1
-        return self
-
     def gumbel(self, draws: Draws, purpose: str, at: Tensor, candidates: range) -> Tensor | None:
-        """``draws.block_gumbel`` of this step; None where noise of several steps takes too much room."""
+        """``draws.block_gumbel``; None where noise of several steps takes too much room."""
         begin, made = self._made.get((purpose, candidates), (0, None))
-        if made is None or self.now >= begin + len(made):
-            steps = min(AHEAD, NUMBERS // (len(self.start) * len(candidates) * self.width))
+        if made is None or not begin <= draws.ahead < begin + len(made):
+            rows = len(self.start)
+            steps = min(AHEAD, NUMBERS // (rows * len(candidates) * self.width))
             if steps < 2:
                 return None
-            rows = len(self.start)
             within = (self.start[:, None] + torch.arange(self.width, device=at.device)).repeat(steps, 1)
             later = torch.arange(steps, device=at.device).repeat_interleave(rows)
             those = Draws(draws.seed, draws.row_id.repeat(steps), draws.step.repeat(steps) + later)
-            begin, made = self.now, those.gumbel(purpose, within[:, None], candidates).unflatten(0, (steps, rows))
+            noise = those.gumbel(purpose, within[:, None], candidates)
+            begin, made = draws.ahead, noise.view(steps, rows, *noise.shape[1:])
             self._made[purpose, candidates] = begin, made
         # What is not valid among ``at`` may lie anywhere.
         index = (at - self.start[:, None]).clamp_(0, self.width - 1)
-        return made[self.now - begin].gather(2, index[:, None].expand(-1, len(candidates), -1))
+        return made[draws.ahead - begin].gather(2, index[:, None].expand(-1, len(candidates), -1))
 
 
 def token_gumbel(keys: Tensor, tokens: Tensor) -> Tensor:
