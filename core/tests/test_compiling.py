@@ -5,8 +5,12 @@ from __future__ import annotations
 import mdm
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mdm import native
 from mdm.cli import main
 from mdm.rng import Draws
+from mdm.scoring import readings
 from mdm.testing.toy import toy_model
 from mdm.tiles import Draw, joined, summed
 
@@ -25,6 +29,58 @@ def test_the_compiled_pass_leaves_the_same():
         assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
     for name in ("rest", "fall", "value"):
         torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-5, atol=1e-5)
+
+
+@given(
+    st.integers(0, 2**31), st.sampled_from([1, 2, 15, 16, 300, 512, 1536, 2048, 2049, 5000]), st.integers(1, 40),
+    st.floats(0.1, 100), st.booleans(),
+)  # fmt: skip
+def test_the_native_pass_leaves_what_torch_leaves(seed, width, distinct, spread, forbidden):
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(5, width, generator=random) * spread
+    x[0] = torch.randint(distinct, (width,), generator=random).float()
+    if forbidden and width > 2:
+        x[1:3, torch.rand(width, generator=random) < 0.7] = -torch.inf
+        x[1:3, torch.randperm(width, generator=random)[:2]] = torch.tensor([-3.0, 4.0])
+    assert native.built() is not None
+    ours, theirs = joined(summed(x, 3, compile=True)), joined(summed(x, 3))
+    if width > 1:
+        assert torch.equal(ours.top, theirs.top)
+        assert torch.equal(ours.best, theirs.best)
+    torch.testing.assert_close(ours.rest, theirs.rest, rtol=3e-6, atol=1e-37)
+    torch.testing.assert_close(ours.fall, theirs.fall, rtol=3e-6, atol=1e-35)
+
+
+def test_a_broken_logit_shows_in_the_native_pass_too():
+    x = torch.tensor([[1.0, -torch.inf, 2.0], [1.0, torch.nan, -torch.inf]])
+    [plain], [native_too] = readings(x), readings(x, compile=True)
+    assert plain.stats().entropy.isnan().tolist() == native_too.stats().entropy.isnan().tolist() == [False, True]
+
+
+def test_rows_of_the_native_pass_do_not_depend_on_threads_or_neighbours():
+    x = torch.randn(70, 2048, generator=torch.Generator().manual_seed(0)) * 9
+    threads = torch.get_num_threads()
+    alone = [native.sums(x[t : t + 1]) for t in range(70)]
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            for whole, parts in zip(native.sums(x), zip(*alone, strict=True), strict=True):
+                assert torch.equal(whole, torch.cat(parts))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_compiler_that_does_not_take_it_leaves_the_pass_to_torch(monkeypatch):
+    monkeypatch.setenv("CXX", "false")
+    native.built.cache_clear()
+    x = torch.randn(3, 300)
+    try:
+        with pytest.warns(UserWarning, match="false does not build the pass"):
+            ours = joined(summed(x, compile=True))
+    finally:
+        native.built.cache_clear()
+    for mine, theirs in zip(ours, joined(summed(x)), strict=True):
+        assert mine is theirs is None or torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])

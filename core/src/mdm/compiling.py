@@ -16,15 +16,19 @@ from mdm.errors import MdmError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def compiler() -> str:
+    """The C++ compiler that torch.compile uses for a CPU."""
+    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+
+
 def require(device: str) -> None:
     """Say so where nothing can be compiled for this type of device.
 
     Raises:
         MdmError: there is no C++ compiler, or for a GPU no Triton.
     """
-    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    if device == "cpu" and which(compiler) is None:
-        raise MdmError(f"compile needs a C++ compiler and {compiler} is not there: install it, or leave compile out")
+    if device == "cpu" and which(compiler()) is None:
+        raise MdmError(f"compile needs a C++ compiler and {compiler()} is not there: install it, or leave compile out")
     if device not in ("cpu", "cuda"):
         raise MdmError(f"compile runs on cpu and cuda, and the device is {device}: leave compile out")
     if device == "cuda" and find_spec("triton") is None:

@@ -40,7 +40,7 @@ class Settings:
     batch_size: int | None = None
     max_rows: int | None = None
     compile: bool = False
-    """Whether token draws are compiled (``mdm.compiling``); forwards are where the engine runs (``mdm.graphs``)."""
+    """Whether the pass over the vocabulary is compiled; forwards are where the engine runs (``mdm.graphs``)."""
     reuse: bool = True
     """Whether scores that a sampler already knows replace the next step's forward."""
 

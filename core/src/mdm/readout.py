@@ -32,7 +32,7 @@ class Readout:
         temperature: of the token draw.
         held: whether the probability of the token that stands at a position is wanted.
         logits: whether logits are kept in the statistics.
-        compile: whether draws are compiled (``torch.compile``), where no kernel of our own runs.
+        compile: see ``mdm.tiles.summed``.
         fused: None chooses.
     """
 

@@ -1,7 +1,8 @@
 """A vocabulary taken tile by tile: what a tile leaves of rows of logits, and how tiles add up.
 
-One function of this file, or its twin for a GPU (``mdm.kernels``), is all that ever goes over a vocabulary. A tile is a
-fixed run of tokens, so that a row's numbers do not depend on what was computed beside it.
+Functions of this file, or their twins for a GPU (``mdm.kernels``) and a CPU with a compiler (``mdm.native``), are all
+that ever goes over a vocabulary. A tile is a fixed run of tokens, so that a row's numbers do not depend on what was
+computed beside it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
+from mdm import native
 from mdm.compiling import compiled
 from mdm.rng import token_gumbel
 from torch import Tensor
@@ -78,7 +80,7 @@ def summed(
 ) -> list[Tiles]:
     """Tiles of ``logits`` ``[T, V']``, whose tokens are those from ``first`` on.
 
-    ``compile``: whether draws are compiled, where they are not made by a kernel of our own.
+    ``compile``: whether ``mdm.native`` makes sums on a CPU, and torch.compile draws, where no kernel for a GPU makes both.
     """
     if logits.device.type == "cuda" and (kernel := _kernel()):
         return [kernel(logits, first, draw)]
@@ -125,7 +127,8 @@ def _summed(logits: Tensor, width: int, first: int, draw: Draw | None, compile: 
     """``logits`` ``[T, S * width]`` in S tiles, which lie below one another as the pass sees them."""
     count, tiles = logits.shape[0], logits.shape[1] // width
     x = logits.reshape(-1, width).float()
-    top, best, rest, fall = _sums(x, scratch)
+    built = compile and x.device.type == "cpu" and native.built() is not None
+    top, best, rest, fall = native.sums(x) if built else _sums(x, scratch)
     shape = (count, tiles)
     start: int | Tensor = first
     if tiles > 1:
@@ -163,7 +166,7 @@ def _sums(x: Tensor, scratch: Scratch) -> tuple[Tensor, ...]:
 def _rest(x: Tensor, largest: Tensor, at: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor]:
     """``rest`` and ``fall`` ``[M]`` of ``Tiles``, for tiles ``[M, C]`` with the largest of each ``[M, 1]``.
 
-    Few operations over what lies in the cache: torch.compile makes nothing faster of them on a CPU.
+    Few operations over what lies in the cache: torch.compile makes little faster of them on a CPU.
     """
     z, e = scratch.like(x) if x.device.type == "cpu" else (None, None)
     z = torch.sub(x, largest.clamp(min=LOWEST), out=z)

@@ -72,7 +72,7 @@ DECODE = (
     ),
     click.option("--offline", is_flag=True, default=None, help="Never ask the hub for the model."),
     click.option(
-        "--compile", is_flag=True, default=None, help="Compile forwards and token draws: slow to begin, then faster."
+        "--compile", is_flag=True, default=None, help="Compile forwards and scoring: slow to begin, then faster."
     ),
     click.option("--adapter", metavar="FAMILY", help="The model's family, where its config.json does not tell."),
     click.option(
