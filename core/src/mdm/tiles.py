@@ -80,7 +80,7 @@ def summed(
 ) -> list[Tiles]:
     """Tiles of ``logits`` ``[T, V']``, whose tokens are those from ``first`` on.
 
-    ``compile``: whether ``mdm.native`` makes sums on a CPU, and torch.compile draws, where no kernel for a GPU makes both.
+    ``compile``: whether ``mdm.native`` makes sums on a CPU and torch.compile draws, where no GPU kernel makes both.
     """
     if logits.device.type == "cuda" and (kernel := _kernel()):
         return [kernel(logits, first, draw)]
