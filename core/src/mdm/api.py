@@ -104,7 +104,7 @@ def decode(
         logits_processors: transformers' LogitsProcessor objects.
         batch_size: rows decoded together; "auto": as many as fit and pay; None: all.
         max_rows: canvases in one model call; "auto": as many as fit; None: no limit.
-        compile: compile forwards and token draws with torch.compile: slow to begin, then faster. Changes no decision.
+        compile: compile forwards and scoring: slow to begin, then faster. Changes no decision.
         row_ids: keys of the random draws, default the index in ``prompts``.
         seed: of the random draws.
         trace: whether results carry their trace; "full" adds confidences and the candidates weighed to its lines.
