@@ -31,7 +31,7 @@ def test_a_candidate_that_leaks_into_the_cache_is_caught(monkeypatch):
     monkeypatch.setattr(
         mdm.engine,
         "Query",
-        lambda rows, at, counts, write: Query(rows, at, counts, at if write is None else write),
+        lambda rows, at, counts, write=None, kept=(): Query(rows, at, counts, at if write is None else write, kept),
     )
     with pytest.raises(AssertionError, match="leaked"):
         run_check(of)

@@ -264,7 +264,8 @@ class Engine:
         return self.scorer.scores(
             state, index, tokens, [self.rows[b].length for b in group],
             readable, [f.reads for f in facts], torch.zeros_like(index), draws,
-            Query(group, query, [f.query for f in facts], kept if write else None) if self.cache.uses_kv else None,
+            Query(group, query, [f.query for f in facts], kept if write else None, [f.writes for f in facts])
+            if self.cache.uses_kv else None,
         )  # fmt: skip
 
     def _decide(self, plan: Plan, scores: Scores, draws: Draws) -> Commit:
@@ -319,7 +320,7 @@ class Engine:
         owner, index = [self.rows[b] for b in from_rows], pick // candidates
         query = None
         if self.cache.uses_kv:
-            query = Query(from_rows, window, [row.facts.window for row in owner], None)
+            query = Query(from_rows, window, [row.facts.window for row in owner])
         part = self.scorer.scores(
             self.state, index, tokens, [row.length for row in owner], read, reads[flat].tolist(), unseen,
             draws.later(), query,

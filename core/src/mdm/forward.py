@@ -23,16 +23,22 @@ class Query:
     """Which positions a forward runs: bool ``at`` ``[R, L]``, of which row r has ``counts[r]``.
 
     ``rows`` says on the host which row of the state each of the R continues from; rows of the same one run the same
-    positions. ``write``, if given, marks the positions whose keys and values are kept.
+    positions. ``write``, if given, marks the positions whose keys and values are kept, ``kept[r]`` of them.
     """
 
     rows: Sequence[int]
     at: Tensor
     counts: Sequence[int]
-    write: Tensor | None
+    write: Tensor | None = None
+    kept: Sequence[int] = ()
 
     def __getitem__(self, cut: slice) -> Query:
-        return Query(self.rows[cut], self.at[cut], self.counts[cut], None if self.write is None else self.write[cut])
+        write = None if self.write is None else self.write[cut]
+        return Query(self.rows[cut], self.at[cut], self.counts[cut], write, self.kept[cut])
+
+    def whole(self, lengths: Sequence[int]) -> bool:
+        """Whether all of rows of these ``lengths`` is run, and kept if anything is."""
+        return list(self.counts) == list(lengths) and (self.write is None or list(self.kept) == list(lengths))
 
 
 class Scorer:
@@ -181,7 +187,7 @@ class Scorer:
             prompt = (state.positions < state.prompt_length[:, None]) & ~state.slots
             blind = tokens.masked_fill(prompt[rows], self.model.spec.mask_id)
             tokens = torch.stack([tokens, blind], 1).flatten(0, 1)
-        if query is None or list(query.counts) == list(lengths):
+        if query is None or query.whole(lengths):
             return self._whole(state, rows, tokens, lengths, query), None
         store, length = self.store, tokens.shape[1]
         assert store is not None

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mdm.bench.shapes import Shape, random_model
 from mdm.canvas import block_numbers
 from mdm.counters import counting
 from mdm.protocols import ModelSpec
@@ -101,3 +102,18 @@ def test_in_a_canvas_of_one_block_never_is_block(cache):
         for refresh in ("never", "block")
     )
     assert [essence(r) for r in once] == [essence(r) for r in each]
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+@pytest.mark.parametrize("refresh", ["never", "block", 2])
+@pytest.mark.parametrize("block_length", [3, 8])
+def test_what_is_kept_does_not_depend_on_neighbours_where_a_window_is_the_whole_canvas(cache, refresh, block_length):
+    """Where logits are shifted, the position before the window runs too: behind one token that makes it all."""
+    model = random_model(Shape("dream", 64, 32, 3, 2, 2, 64), seed=1)
+    for weight in model.body.layers.parameters():  # as they are made, layers hardly change what passes them
+        weight.data *= 10
+    settings = {"cache_options": {"refresh": refresh}, "gen_length": 8, "block_length": block_length}
+    for token in range(8):
+        alone = decode(model, [[token]], plain(), cache, **settings)
+        together = decode(model, [[token], [1, 2, 3, 4, 5]], plain(), cache, **settings)
+        assert essence(alone[0]) == essence(together[0])
