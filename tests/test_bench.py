@@ -153,6 +153,60 @@ def test_a_compiled_decode_is_replayed_with_compiled_forwards(wide, monkeypatch,
     assert len(ran) == 5 * found["forwards"] + len(set(ran))
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["overhead", "--device", "banana"], "device 'banana' is unknown"),
+        (["overhead", "--hidden", "65"], "65: choose an even number below 128, or a multiple of 64"),
+        (["overhead", "--hidden", "130"], "130: choose an even number"),
+        (["overhead", "--hidden", "64000000"], "--hidden 64000000 --layers 4 in float32 has"),
+        (["overhead", "--threads", "100000"], "100000: this machine has"),
+        (["overhead", "--cache", "none", "--cache", "nune"], "unknown cache 'nune'"),
+        (["sweep", "--cache", "none", "--cache", "nune"], "unknown cache 'nune'"),
+        (["decode", "--bandwidth", "nan"], "nan is no number of GB/s"),
+        (["sweep", "--csv", "no/such/folder/s.csv"], "cannot write no/such/folder/s.csv"),
+        (["sweep", "--csv", "."], "Is a directory"),
+        (["sweep", "--plot", "no/such/folder/s.svg"], "cannot write no/such/folder/s.svg"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_measured_is_said_in_one_line_before_anything_is(args, said, capsys, monkeypatch):
+    if "--plot" in args:
+        pytest.importorskip("matplotlib")
+    monkeypatch.setattr("mdm.bench.overhead.measure", None)
+    monkeypatch.setattr("mdm.bench.sweep.measure", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", *args])
+    heard = capsys.readouterr()
+    assert stop.value.code == 2 and said in heard.err and heard.out == ""
+    assert heard.err.splitlines()[-1].startswith("mdm: ") and "Traceback" not in heard.err
+
+
+def test_a_row_names_what_was_measured_and_a_cache_is_measured_once():
+    [row] = overhead("--block-length", "4", "--candidates", "3", "--batch", "2", "--cache", "dual", "--cache", "dual")
+    given = {
+        "cache": "dual", "vocab": 64, "hidden": 16, "layers": 1, "prompt_length": 6, "gen_length": 8,
+        "block_length": 4, "candidates": 3, "batch_size": 2, "compile": False, "dtype": "float32",
+    }  # fmt: skip
+    assert given.items() <= row.items()
+    assert row["device"].endswith(", 1 thread")
+
+
+def test_an_error_leaves_what_is_measured(monkeypatch):
+    measure = overheads.measure
+
+    def broken(model, case, *more):
+        if case.cache == "dual":
+            raise ValueError("out of luck")
+        return measure(model, case, *more)
+
+    monkeypatch.setattr(overheads, "measure", broken)
+    args = ["bench", "overhead", *SIZES, "--pairs", "1", "--json", "--cache", "none", "--cache", "dual"]
+    done = CliRunner().invoke(cli, args)
+    assert isinstance(done.exception, ValueError)
+    assert [row["cache"] for row in json.loads(done.stdout)] == ["none"]
+
+
 def test_ctrl_c_leaves_the_caches_that_are_done():
     args = [*SIZES, "--pairs", "30", "--cache", "none", "--cache", "dual", "--json"]
     mdm = subprocess.Popen(
@@ -185,6 +239,7 @@ def bench(*args: str) -> list[dict]:
 def test_decode_reports_what_the_arguments_imply(pace):
     [row] = bench("decode", "--block-length", "8", "--batch-size", "3", "--tokens-per-step", str(pace))
     assert (row["cache"], row["forwards"], row["tokens_per_forward"]) == ("dual", 8 // pace, pace)
+    assert (row["shape"], row["tokens_per_step"]) == ("tiny", pace)
     assert row["tokens_per_forward_without_eos"] <= row["tokens_per_forward"]
     assert row["rows"] >= 3 * row["forwards"]
 
@@ -244,7 +299,8 @@ def test_a_sweep_is_all_combinations_in_a_table_and_a_picture(tmp_path):
     assert b"<svg" in picture.read_bytes()[:2000]
 
 
-def test_a_sweep_keeps_what_is_done_and_skips_what_finds_no_memory(tmp_path, monkeypatch):
+@pytest.mark.parametrize("ending", [KeyboardInterrupt(), ValueError("out of luck")], ids=["ctrl-c", "error"])
+def test_a_sweep_keeps_what_is_done_and_skips_what_finds_no_memory(tmp_path, monkeypatch, ending):
     measure, cases = sweeping.measure, []
 
     def stopped(model, case, speed, **settings):
@@ -252,7 +308,7 @@ def test_a_sweep_keeps_what_is_done_and_skips_what_finds_no_memory(tmp_path, mon
         if len(cases) == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         if len(cases) == 4:
-            raise KeyboardInterrupt
+            raise ending
         return measure(model, case, speed, **settings)
 
     monkeypatch.setattr(sweeping, "measure", stopped)
@@ -260,7 +316,10 @@ def test_a_sweep_keeps_what_is_done_and_skips_what_finds_no_memory(tmp_path, mon
     done = CliRunner().invoke(
         cli, ["bench", *SWEEP, "--candidates", "1", "--csv", str(table), *SHORT], standalone_mode=False
     )
-    assert done.return_value == 130 and "interrupted after 3 of 4 cases" in done.stderr
+    if isinstance(ending, KeyboardInterrupt):
+        assert done.return_value == 130 and "interrupted after 3 of 4 cases" in done.stderr
+    else:
+        assert done.exception is ending
     found = json.loads(done.stdout)
     assert [row.get("error") for row in found] == [None, "out of memory", None]
     with table.open() as lines:

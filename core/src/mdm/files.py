@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -34,6 +35,20 @@ def whole(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 part.unlink()
             raise
+
+
+def check_writable(path: Path) -> None:
+    """Say now what would keep ``path`` from being written after long work.
+
+    Raises:
+        MdmError: it is a folder, or its folder is missing or takes no files.
+    """
+    with spoken(path, "write"):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.touch()
+        part.unlink()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -8,12 +8,15 @@ to hold against them.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from mdm import registry
 from mdm.bench.case import Case, seconds
-from mdm.bench.shapes import SHAPES, random_model, weight_bytes
+from mdm.bench.shapes import Shape, random_model, weight_bytes
 from mdm.counters import counting
 from mdm.errors import MdmError
 from mdm.model import Model
@@ -30,18 +33,19 @@ def bandwidth(device: str, times: int = 5) -> float:
     return 2 * COPIED / min(seconds(lambda: target.copy_(source), source.device) for _ in range(times))
 
 
-def model_for(name: str, cases: Sequence[Case], *, device: str, dtype: str) -> Model:
-    """A random model of the shape named ``name`` that all ``cases`` can run on.
+def model_for(name: str, shape: Shape, cases: Sequence[Case], *, device: str, dtype: str) -> Model:
+    """A random model of ``shape``, called ``name``, that all ``cases`` can run on.
 
     Raises:
-        MdmError: the weights, and one canvas beside them, do not fit the memory.
+        MdmError: a cache is unknown, or the weights, and one canvas beside them, do not fit the memory.
     """
-    shape = SHAPES[name]
+    for case in cases:
+        registry.resolve("cache", case.cache)
     weights, free = weight_bytes(shape, dtype), free_bytes(torch.device(device))
     if weights > free:
         raise MdmError(
             f"{name} in {dtype} has {weights / 1e9:.1f} GB of weights, and {device} has {free / 1e9:.1f} GB free: "
-            "choose another --dtype, --device or --shape"
+            "choose a smaller or narrower model, or another device"
         )
     model = random_model(shape, device=device, dtype=dtype)
     most, free = max(_least(model, case) for case in cases), free_bytes(model.device)
@@ -89,6 +93,7 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
         "prompt_length": case.prompt_length,
         "gen_length": case.gen_length,
         "block_length": case.block_length,
+        "tokens_per_step": case.tokens_per_step,
         "compile": case.compile,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device_name(device),
@@ -111,10 +116,19 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
 
 
 def device_name(device: torch.device) -> str:
-    """The device as its maker calls it."""
+    """The device as its maker calls it, and of a CPU how many threads work."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type
+
+
+def _processor() -> str:
+    """What the system calls the processor."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def _weights(model: Model) -> dict[str, int]:

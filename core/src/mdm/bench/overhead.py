@@ -28,6 +28,7 @@ from unittest.mock import patch
 import torch
 from mdm import graphs
 from mdm.bench.case import Case, seconds
+from mdm.bench.decode import device_name
 from mdm.counters import counting
 from mdm.kv import Slots, Store
 from mdm.model import Model
@@ -181,8 +182,20 @@ def _measured(model: Model, case: Case, pairs: int | None, tick: Callable[[int],
     tokens = case.gen_length * case.batch
     total = median(t["total"] for t in times)
     over_replay = [t["total"] / t["replay"] for t in times]
+    config: Any = model.body.config
     return {
         "cache": case.cache,
+        "vocab": model.spec.vocab_size,
+        "hidden": config.hidden_size,
+        "layers": config.num_hidden_layers,
+        "prompt_length": case.prompt_length,
+        "gen_length": case.gen_length,
+        "block_length": case.block_length,
+        "candidates": case.candidates,
+        "batch_size": case.batch,
+        "compile": case.compile,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": device_name(model.device),
         "total_over_replay": median(over_replay),
         "total_over_whole_head": median(t["total"] / (t["forwards"] + t["heads"]) for t in times),
         "total_over_minimal": median(t["total"] / (t["plain"] + t["heads"]) for t in times),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,18 +20,44 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 COUNT = click.IntRange(1)
+HEAD = 64
+"""Width of a head of `overhead`'s model, where it has more than one."""
 PATH = click.Path(path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="A JSON list on stdout, and nothing else there.")
 
 
-@click.group()
+@click.group(short_help="Measure decoding: its cost, its speed, its options.")
 def bench() -> None:
     """Measure: `overhead` of decoding over the model, `decode` of a model's shape, `sweep` over options."""
 
 
+def _width(ctx: click.Context, param: click.Parameter, hidden: int) -> int:
+    if hidden % 2 or (hidden >= 2 * HEAD and hidden % HEAD):
+        raise click.BadParameter(
+            f"{hidden}: choose an even number below {2 * HEAD}, or a multiple of {HEAD}", ctx, param
+        )
+    return hidden
+
+
+def _threads(ctx: click.Context, param: click.Parameter, threads: int) -> int:
+    cores = os.cpu_count() or 1
+    if threads > cores:
+        raise click.BadParameter(f"{threads}: this machine has {cores} cores", ctx, param)
+    return threads
+
+
+def _finite(ctx: click.Context, param: click.Parameter, number: float | None) -> float | None:
+    if number is not None and not math.isfinite(number):
+        raise click.BadParameter(f"{number} is no number of GB/s", ctx, param)
+    return number
+
+
 @bench.command()
 @click.option("--vocab", type=click.IntRange(8), default=126464, show_default=True, help="Vocabulary.")
-@click.option("--hidden", type=click.IntRange(8), default=256, show_default=True, help="Hidden width.")
+@click.option(
+    "--hidden", type=click.IntRange(8), default=256, show_default=True, callback=_width,
+    help="Hidden width: even, from 128 on a multiple of 64.",
+)  # fmt: skip
 @click.option("--layers", type=click.IntRange(1), default=4, show_default=True, help="Layers.")
 @click.option("--prompt-length", type=click.IntRange(1), default=192, show_default=True, help="Tokens of the prompt.")
 @click.option("--gen-length", type=click.IntRange(1), default=64, show_default=True, help="Tokens to generate.")
@@ -38,9 +66,9 @@ def bench() -> None:
 @click.option("--cache", multiple=True, metavar="NAME", help="Cache, again for more (default: none, prefix, dual).")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Prompts decoded together.")
 @click.option("--pairs", type=click.IntRange(1), help="Rounds of timing (default: 5, or what fits into 80 s a cache).")
-@click.option("--compile", is_flag=True, help="Compile forwards and token draws.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--compile", is_flag=True, help="Compile forwards and scoring.")
+@click.option("--threads", type=COUNT, default=1, show_default=True, callback=_threads, help="CPU threads.")
+@click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @JSON
 def overhead(
     vocab: int, hidden: int, layers: int, cache: tuple[str, ...], pairs: int | None, threads: int, device: str,
@@ -51,32 +79,41 @@ def overhead(
     Random weights; Info-Gain; medians of interleaved measurements. Ctrl-C leaves the caches that are done.
     """
     from mdm.bench.case import Case
+    from mdm.bench.decode import model_for
     from mdm.bench.overhead import ROUNDS, measure
-    from mdm.bench.shapes import Shape, random_model
+    from mdm.bench.shapes import Shape
+    from mdm.placing import device_of
 
-    heads = max(1, hidden // 64)
-    model = random_model(Shape("llada", vocab, hidden, layers, heads, heads, 4 * hidden), device=device)
-    caches = cache or ("none", "prefix", "dual")
+    heads = max(1, hidden // HEAD)
+    shape = Shape("llada", vocab, hidden, layers, heads, heads, 4 * hidden)
+    cases = [Case(cache=name, **case) for name in dict.fromkeys(cache or ("none", "prefix", "dual"))]
+    named = f"a model of --vocab {vocab} --hidden {hidden} --layers {layers}"
+    model = model_for(named, shape, cases, device=device_of(device), dtype="float32")
     found: list[dict[str, Any]] = []
     stopped = False
     try:
-        for name in caches:
-            click.echo(f"mdm: {name}: counting ...", err=True)
-            with _rounds(name, pairs or ROUNDS) as tick:
-                found.append(measure(model, Case(cache=name, **case), pairs, threads, tick))
+        for one in cases:
+            click.echo(f"mdm: {one.cache}: counting ...", err=True)
+            with _rounds(one.cache, pairs or ROUNDS) as tick:
+                found.append(measure(model, one, pairs, threads, tick))
             click.echo(
                 "mdm: {cache}: total/replay {total_over_replay:.3f}, rounds {pairs}".format(**found[-1]), err=True
             )
     except KeyboardInterrupt:
         stopped = True
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-    elif found:
-        from mdm.cli.tables import show
+    finally:  # whatever ends it, what is measured is said
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        elif found:
+            from mdm.cli.tables import show
 
-        show(["cache", *ADDED], [[row["cache"], *(cell(row) for cell in ADDED.values())] for row in found], [*ADDED])
+            rows = [[row["cache"], *(cell(row) for cell in ADDED.values())] for row in found]
+            show(["cache", *ADDED], rows, [*ADDED])
+            click.echo(
+                "total over: the calls replayed; calls with a whole head; the least work. The rest is in --json."
+            )
     if stopped:
-        click.echo(f"mdm: interrupted after {len(found)} of {len(caches)} caches", err=True)
+        click.echo(f"mdm: interrupted after {len(found)} of {len(cases)} caches", err=True)
     return 130 if stopped else 0
 
 
@@ -98,14 +135,12 @@ def _rounds(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 ADDED: dict[str, Callable[[dict[str, Any]], str]] = {
-    "total/replay": lambda row: f"{row['total_over_replay']:.3f}",
-    "spread": lambda row: "{:.3f} to {:.3f}".format(*row["spread"]),
-    "rounds": lambda row: str(row["pairs"]),
-    "total/whole head": lambda row: f"{row['total_over_whole_head']:.3f}",
-    "total/minimal": lambda row: f"{row['total_over_minimal']:.3f}",
-    "replay/minimal": lambda row: f"{row['replay_over_minimal']:.3f}",
-    "operations/token": lambda row: f"{row['operations_per_token']:.0f}",
-    "syncs/step": lambda row: f"{row['syncs_per_step']:.2f}",
+    "/replay": lambda row: f"{row['total_over_replay']:.3f}",
+    "spread": lambda row: "{:.2f}-{:.2f}".format(*row["spread"]),
+    "/whole head": lambda row: f"{row['total_over_whole_head']:.3f}",
+    "/minimal": lambda row: f"{row['total_over_minimal']:.3f}",
+    "ops/token": lambda row: f"{row['operations_per_token']:.0f}",
+    "waits/step": lambda row: f"{row['syncs_per_step']:.2f}",
     "head rows": lambda row: f"{row['head_rows']:,}",
     "peak MB": lambda row: f"{row['peak_bytes'] / 1e6:.1f}",
     "tokens/s": lambda row: f"{row['tokens_per_second']:.1f}",
@@ -122,13 +157,16 @@ MODEL = (
     click.option("--prompt-length", type=COUNT, default=256, show_default=True, help="Tokens of the prompt."),
     click.option("--gen-length", type=COUNT, default=256, show_default=True, help="Tokens to generate."),
     click.option("--tokens-per-step", type=COUNT, help="Tokens that a step commits (default: 1)."),
-    click.option("--compile", is_flag=True, help="Compile forwards and token draws."),
+    click.option("--compile", is_flag=True, help="Compile forwards and scoring."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
     click.option(
         "--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True,
         help="Of the weights.",
     ),
-    click.option("--bandwidth", type=click.FloatRange(0, min_open=True), help="GB/s of memory (default: measured)."),
+    click.option(
+        "--bandwidth", type=click.FloatRange(0, min_open=True), callback=_finite,
+        help="GB/s of memory (default: measured).",
+    ),
     JSON,
 )  # fmt: skip
 """What `decode` and `sweep` share."""
@@ -160,7 +198,7 @@ def decode(
     cases = grid(_base(given), [cache or SHAPES[shape].cache], [candidates], [block_length], [batch_size])
     model, speed = _ready(shape, cases, given)
     click.echo("mdm: decoding, once to warm up and count, once for the time ...", err=True)
-    _report([measure(model, cases[0], speed)], as_json)
+    _report([{"shape": shape} | measure(model, cases[0], speed)], as_json)
 
 
 @bench.command()
@@ -184,24 +222,29 @@ def sweep(
     from mdm.bench.shapes import SHAPES
 
     if picture:
-        pictures.figure(picture)  # said now, not after an hour
+        pictures.figure(picture)
+    for path in filter(None, (picture, table)):
+        files.check_writable(path)  # said now, not after an hour
     caches = cache or (("none", "block") if SHAPES[shape].cache == "block" else ("none", "prefix", "dual"))
-    cases = sweeping.grid(_base(given), caches, candidates or (1, 8), block_length or (32,), batch_size or (1, 4, 16))
+    axes: list[Any] = [caches, candidates or (1, 8), block_length or (32,), batch_size or (1, 4, 16)]
+    cases = sweeping.grid(_base(given), *(list(dict.fromkeys(axis)) for axis in axes))
     model, speed = _ready(shape, cases, given)
     found: list[dict[str, Any]] = []
     stopped = False
     try:
         with steps("measuring", len(cases)) as tick:
             for row in sweeping.sweep(model, cases, speed):
-                found.append(row)
+                found.append({"shape": shape} | row)
                 if table:
                     files.write_whole(table, sweeping.to_csv(found))
                 tick(len(found))
     except KeyboardInterrupt:
         stopped = True
-    if picture and any("error" not in row for row in found):
-        sweeping.plot(found, picture)
-    _report(found, as_json)
+    finally:  # whatever ends it, what is measured is said
+        if picture and any("error" not in row for row in found):
+            sweeping.plot(found, picture)
+        if found or as_json:
+            _report(found, as_json)
     if stopped:
         click.echo(f"mdm: interrupted after {len(found)} of {len(cases)} cases", err=True)
     return 130 if stopped else 0
@@ -218,12 +261,13 @@ def _base(given: dict[str, Any]) -> Case:
 def _ready(shape: str, cases: Sequence[Case], given: dict[str, Any]) -> tuple[Model, float]:
     """The model, and its memory's bandwidth in bytes a second."""
     from mdm.bench.decode import bandwidth, model_for
+    from mdm.bench.shapes import SHAPES
     from mdm.placing import device_of, dtype_of
 
     device = device_of(given["device"])
     dtype = dtype_of(given["dtype"], device, {})
     click.echo(f"mdm: making {shape} with random weights on {device} in {dtype} ...", err=True)
-    model = model_for(shape, cases, device=device, dtype=dtype)
+    model = model_for(shape, SHAPES[shape], cases, device=device, dtype=dtype)
     return model, given["bandwidth"] * 1e9 if given["bandwidth"] else bandwidth(device)
 
 

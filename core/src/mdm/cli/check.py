@@ -18,7 +18,7 @@ CHECKED = ("sampler", "cache", "model", "task")
 WORDS = {"expected": "fails, as expected", "unexpected": "passes, unexpectedly"}
 
 
-@click.command()
+@click.command(short_help="Run the conformance kit against an installed plugin.")
 @click.argument("name")
 @click.option("--kind", type=click.Choice(CHECKED), help="Where several kinds have a plugin of that name.")
 @click.option("-o", "assignments", multiple=True, metavar="OPTION=VALUE", help="An option of the plugin.")

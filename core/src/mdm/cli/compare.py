@@ -22,7 +22,7 @@ PLAIN = (
 PAIRED = ("wins", "ties", "losses", "difference", "p_value", "test", "entropy_difference")
 
 
-@click.command()
+@click.command(short_help="Compare runs, samplers and models, example by example.")
 @click.argument("runs", nargs=-1, required=True, type=FOLDER, metavar="RUN...")
 @click.option("--baseline", metavar="NAME", help="Label or sampler to set the others against (default: the first).")
 @click.option("--metric", metavar="NAME", help="Grade to compare (default: the task's accuracy).")
