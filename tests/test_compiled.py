@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
+
 import mdm
 import pytest
 import tiny_families
@@ -66,6 +69,30 @@ def test_who_counts_operations_sees_them(model):
             decoded(model, PROMPTS[0], gen_length=4, cache="dual", compile=compile)
         seen.append((counts.model_operations, counts.model_calls, counts.rows))
     assert seen[0] == seen[1]
+
+
+def test_others_decode_while_a_thread_compiles(model):
+    """torch says of the whole process that it compiles: who decodes meanwhile, here on its own, is not to care."""
+    expected, seen = decoded(model, PROMPTS[1], gen_length=8, cache="dual"), []
+
+    def backend(graph, inputs):
+        decode = Thread(target=lambda: seen.append(decoded(model, PROMPTS[1], gen_length=8, cache="dual")))
+        decode.start()
+        decode.join()
+        return graph
+
+    torch.compile(torch.sin, backend=backend)(torch.ones(2))
+    assert seen == [expected]
+
+
+def test_two_threads_compile_at_once(model):
+    """Each its own forward, of one model or of two."""
+    torch._dynamo.reset()
+    ways = [{"cache": "dual"}, {"cache": "none", "guidance": 0.5}, {"cache": "prefix", "max_rows": 2}]
+    expected = [decoded(model, PROMPTS[1], gen_length=8, **way) for way in ways]
+    with ThreadPoolExecutor(len(ways)) as pool:
+        found = [pool.submit(decoded, model, PROMPTS[1], gen_length=8, compile=True, **way) for way in ways]
+    assert [decode.result() for decode in found] == expected
 
 
 def test_a_body_that_cannot_be_traced_whole_says_so(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import distributions
 
@@ -35,6 +36,14 @@ def test_metadata_is_read_again_only_when_something_was_installed(site, monkeypa
     assert registry.find("sampler", "first").dist == "fake-first" and registry.names("cache") and len(reads) == 1
     site.package("fake-second", {"mdm.samplers": {"second": "fake_second:Good"}}, SAMPLER)
     assert "second" in registry.names("sampler") and len(reads) == 2
+
+
+def test_what_is_installed_within_one_tick_of_the_clock_is_found(site):
+    """A file system's clock is coarse: the folder changes and its time does not."""
+    for name in ("early", "late"):
+        site.package(f"fake-{name}", {"mdm.samplers": {name: f"fake_{name}:Good"}}, SAMPLER)
+        os.utime(site.path, ns=(0, 10**18))
+        assert name in registry.names("sampler")
 
 
 def test_resolve(site):

@@ -69,7 +69,8 @@ def attend(
 
     ``key`` and ``value`` are what the cache's update gave: tensors, or ``Met``, which bring masks of their own.
     """
-    if torch.compiler.is_compiling():
+    # Not is_compiling, which is true for every thread while one of them compiles.
+    if torch.compiler.is_dynamo_compiling():
         if attention_mask is not None or kwargs.get("is_causal", module.is_causal):
             raise MdmError("its layers mask by themselves")
         seen: Tensor = torch.ops.mdm.attend(query, key, value, module.layer_idx, kwargs["scaling"])

@@ -222,6 +222,7 @@ class Engine:
             self._continue_from(commit.source, kept.tolist())
             self._foreseen = [UNSEEN] * len(self.rows)
             scores = scores.rows(commit.source)
+            commit = self._own_draws(commit, kept.tolist())
         if commit.memory is not None:
             self.memory = commit.memory
         self._apply(commit, scores)
@@ -354,6 +355,14 @@ class Engine:
             return torch.zeros_like(scored)
         known = scored & ~after.entered
         return known if fills is None else known & ~fills.any(1)
+
+    def _own_draws(self, commit: Commit, kept: list[int]) -> Commit:
+        """``commit`` without the scores of forks whose tokens were drawn with the numbers of the row they left."""
+        own = [kept.index(row) == i for i, row in enumerate(kept)]
+        if commit.scores is None or not self.settings.temperature or all(own):
+            return commit
+        theirs = to_device(own, self.state.device).bool()
+        return replace(commit, known=theirs if commit.known is None else theirs & commit.known)
 
     def _apply(self, commit: Commit, scores: Scores) -> None:
         where = commit.where & scores.valid

@@ -14,7 +14,14 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distributions, version
+from importlib.metadata import (
+    Distribution,
+    EntryPoint,
+    MetadataPathFinder,
+    PackageNotFoundError,
+    distributions,
+    version,
+)
 from typing import Any
 
 from mdm.errors import MdmError
@@ -213,6 +220,7 @@ def _path() -> _Path:
 @lru_cache(maxsize=1)
 def _installed(path: _Path) -> tuple[Entry, ...]:
     """All plugins, sorted; read once for as long as ``path`` is what ``_path`` says."""
+    MetadataPathFinder().invalidate_caches()  # importlib's own listing of a folder goes by its time alone
     kinds = {group: (rank, name) for rank, (name, group) in enumerate(KINDS.items())}
     core = _core()
     found = {

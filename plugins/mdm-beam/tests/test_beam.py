@@ -78,3 +78,17 @@ def test_drawn_tokens_differ_between_forks(model):
     together = mdm.decode(model, PROMPTS, "beam", {"beam_size": 3}, **options)
     [alone] = mdm.decode(model, PROMPTS[1:2], "beam", {"beam_size": 3}, row_ids=[1], **options)
     assert essence([alone]) == essence([together[1]])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_forks_draw_the_same_whether_scores_are_reused_or_not(model, seed):
+    """What the lookahead drew for a canvas it drew as the row that is forked: only that row goes on with it."""
+    options = {"temperature": 1.0, "seed": seed, **SHAPE}
+    reused, afresh = (
+        [[(line["positions"], line["tokens"]) for line in result.trace] for result in results]
+        for results in (
+            mdm.decode(model, PROMPTS, "beam", {"beam_size": 3}, reuse_scores=reuse, **options)
+            for reuse in (True, False)
+        )
+    )
+    assert reused == afresh

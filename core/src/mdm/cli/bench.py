@@ -189,7 +189,8 @@ def decode(
 ) -> None:
     """Tokens a second of a model's shape, its memory, and its share of what the memory's bandwidth allows.
 
-    Random weights, made on the spot. One decode warms up and is counted, a second one is timed.
+    Random weights, made on the spot. One decode warms up and is counted, a second one is timed. Forwards are those of
+    the whole batch, tokens per forward those of one prompt.
     """
     from mdm.bench.decode import measure
     from mdm.bench.shapes import SHAPES

@@ -16,7 +16,10 @@ KINDS = ("sampler", "cache", "model", "task")
     "--into", type=click.Path(path_type=Path), default=".", show_default=True, help="The folder it goes into."
 )
 def new(kind: str, name: str, into: Path) -> None:
-    """Write a whole package for a plugin: code, tests, README, licence, CI. It installs and passes at once."""
+    """Write a package for a plugin: code, tests, README, licence, CI.
+
+    It installs and passes at once.
+    """
     from mdm.scaffold import create
 
     files = create(kind, name, into)
