@@ -78,7 +78,7 @@ def made_of(recording):
 
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
 def test_a_replay_makes_the_calls_of_the_decode(wide, cache, monkeypatch):
-    monkeypatch.setattr("mdm.readout.CACHE_ELEMENTS", 10 * TILE)  # tiles, and rows in more than one cut
+    monkeypatch.setattr("mdm.readout.PASS_ELEMENTS", 10 * TILE)  # tiles, and rows in more than one cut
     case = replace(CALLS, cache=cache)
     with counting(wide, operations=False) as decoded:
         case.decode(wide, trace=False)

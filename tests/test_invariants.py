@@ -152,9 +152,9 @@ class Counted:
             self.head_rows += states.shape[:-1].numel()
             return head(states)
 
-        def counted_part(states, first, end):
+        def counted_part(states, first, *args):
             self.head_rows += states.shape[:-1].numel() if first == 0 else 0
-            return part(states, first, end)
+            return part(states, first, *args)
 
         monkeypatch.setattr(model, "hidden", counted_hidden)
         monkeypatch.setattr(model, "head", counted_head)

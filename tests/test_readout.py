@@ -98,7 +98,7 @@ def test_rules_of_parts_are_the_rules_of_the_whole(penalties, suppressed, allowe
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_together_no_tensor_is_larger_than_a_tile_of_the_rows(model, monkeypatch, temperature):
-    monkeypatch.setattr(readouts, "CACHE_ELEMENTS", 40 * TILE)
+    monkeypatch.setattr(readouts, "PASS_ELEMENTS", 40 * TILE)
     with torch.inference_mode(), counting(model) as counts:
         read(model, True, count=40, temperature=temperature, rules=RULES)
     assert counts.largest <= 1.2 * 40 * TILE < 40 * VOCAB / 2

@@ -210,9 +210,9 @@ def _model_calls(model: Model | None, mode: _Mode) -> Iterator[None]:
         counts.head_rows += states.shape[:-1].numel()
         return inside(head, states)
 
-    def counted_part(states: Tensor, first: int, end: int) -> Tensor:
+    def counted_part(states: Tensor, first: int, *args: Any) -> Tensor:
         counts.head_rows += states.shape[:-1].numel() if first == 0 else 0
-        return inside(head_part, states, first, end)
+        return inside(head_part, states, first, *args)
 
     with (
         patch.object(model, "hidden", counted_hidden),

@@ -107,11 +107,14 @@ class Model:
         hooked = head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook")
         return type(head) is nn.Linear and not hooked and type(self).head is Model.head
 
-    def head_part(self, hidden: Tensor, first: int, end: int) -> Tensor:
-        """Logits ``[..., end - first]`` of the tokens from ``first`` on."""
+    def head_part(self, hidden: Tensor, first: int, end: int, out: Tensor | None = None) -> Tensor:
+        """Logits ``[T, end - first]`` of the tokens from ``first`` on, for ``hidden`` ``[T, D]``; in ``out``."""
         head = self.lm_head
         assert isinstance(head, nn.Linear)
-        return nn.functional.linear(hidden, head.weight[first:end], None if head.bias is None else head.bias[first:end])
+        weight = head.weight[first:end].t()
+        if head.bias is None:
+            return torch.mm(hidden, weight, out=out)
+        return torch.addmm(head.bias[first:end], hidden, weight, out=out)
 
     @torch.inference_mode()
     def score_logits(self, tokens: Tensor, block_length: int | None = None, positions: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-// The pass over a vocabulary for a CPU: one read of each tile of logits while it lies in the first-level cache.
+// The pass over a vocabulary for a CPU: each tile of logits is read from memory once, then lies in the first-level cache.
 // Twin of the functions in mdm/tiles.py, which say what the numbers are.
 
 #include <cstdint>
@@ -13,6 +13,9 @@
 typedef float Floats __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
 
+// A tile is searched in so many pieces: only those that hold what is looked for are gone through once more.
+#define PIECES 16
+
 static const float LOWEST = -1e30f;
 // exp(FLOOR) is the least that is counted: below it float32 has no full precision left.
 static const float FLOOR = -87.0f;
@@ -23,23 +26,23 @@ static inline Floats load(const float *x) {
     return v;
 }
 
-// exp of z <= 0, within 2 units in the last place; 0 below FLOOR, nan for nan. 2^n times a polynomial of what is left.
-static inline Floats exponential(Floats z) {
-    const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves no room for a fraction
+// Adds e = exp(z) to sum and e z to fall, for z <= 0: exp within 2 units in the last place, 0 below FLOOR, nan for nan.
+// It is 2^n times a polynomial of what is left (that of Cephes), summed in pairs: the chain of operations is short.
+static inline void weigh(Floats z, Floats &sum, Floats &fall) {
+    const float round = 12582912.0f + 127;  // 1.5 * 2^23: adding it leaves no room for a fraction; 127 is 2^0's exponent
     Ints low = z < FLOOR;
-    Floats x = low ? (Floats){} + FLOOR : z;
-    Floats n = x * 1.44269504088896341f + round;
-    Ints power = ((Ints)n << 23) + (127 << 23);  // the low bits of n are the whole number
+    z = low ? (Floats){} + FLOOR : z;
+    Floats n = z * 1.44269504088896341f + round;
+    Floats power = (Floats)((Ints)n << 23);  // the low bits of n are the whole number
     n -= round;
-    x = x - n * 0.693359375f;
+    Floats x = z - n * 0.693359375f;
     x = x - n * -2.12194440e-4f;
-    Floats p = 1.9875691500e-4f * x + 1.3981999507e-3f;
-    p = p * x + 8.3334519073e-3f;
-    p = p * x + 4.1665795894e-2f;
-    p = p * x + 1.6666665459e-1f;
-    p = p * x + 5.0000001201e-1f;
-    p = p * x * x + x + 1.0f;
-    return low ? (Floats){} : p * (Floats)power;
+    Floats square = x * x;
+    Floats high = 1.9875691500e-4f * x + 1.3981999507e-3f, middle = 8.3334519073e-3f * x + 4.1665795894e-2f;
+    Floats p = (high * square + middle) * square + (1.6666665459e-1f * x + 5.0000001201e-1f);
+    Floats e = low ? (Floats){} : (p * square + (x + 1.0f)) * power;
+    sum += e;
+    fall += e * z;
 }
 
 static inline float total(Floats v) {
@@ -48,69 +51,63 @@ static inline float total(Floats v) {
     return sum;
 }
 
-// Whether value is among `count` vectors from x on.
-static inline bool among(const float *x, int count, float value) {
-    Ints same = {};
-    for (int i = 0; i < count; i++) same |= load(x + i * WIDTH) == value;
-    int32_t any = 0;
-    for (int i = 0; i < WIDTH; i++) any |= same[i];
-    return any;
+static inline float greatest(Floats v) {
+    float most = v[0];
+    for (int i = 1; i < WIDTH; i++) most = v[i] > most ? v[i] : most;
+    return most;
 }
 
-// The first place of value among n floats, but for the place `but`; n where there is none.
-static inline int64_t place(const float *x, int64_t n, float value, int64_t but) {
-    for (int64_t at = 0; at < n;) {
-        if (at % (16 * WIDTH) == 0 && at + 16 * WIDTH <= n && !among(x + at, 16, value)) {
-            at += 16 * WIDTH;
-        } else if (at + WIDTH <= n && !among(x + at, 1, value)) {
-            at += WIDTH;
-        } else {
-            for (int i = 0; i < WIDTH && at < n; i++, at++)
-                if (x[at] == value && at != but) return at;
-        }
+static inline bool any(Ints v) {
+    int32_t found = 0;
+    for (int i = 0; i < WIDTH; i++) found |= v[i];
+    return found;
+}
+
+// x[from ...] of a tile of n floats, with -inf behind its end and in place of number `but`.
+static inline Floats part(const float *x, int64_t n, int64_t from, int64_t but) {
+    float copy[WIDTH];
+    for (int i = 0; i < WIDTH; i++) copy[i] = from + i < n && from + i != but ? x[from + i] : -__builtin_inff();
+    return load(copy);
+}
+
+// Calls f with all vectors of x[from ... end], of a tile of n floats without number `but`, and where each begins.
+template <typename F> static inline void each(const float *x, int64_t n, int64_t from, int64_t end, int64_t but, F f) {
+    const int64_t gap = but < 0 ? -1 : but / WIDTH * WIDTH;
+    for (; from < end; from += WIDTH) f(from == gap || from + WIDTH > n ? part(x, n, from, but) : load(x + from), from);
+}
+
+static inline Floats larger(Floats v, Floats w) { return v > w ? v : w; }
+
+// A tile [n]; `coming` is the one that is read next.
+static void one(const float *x, int64_t n, const float *coming, float *top, int64_t *best, float *rest, float *fall) {
+    const int64_t length = (n + WIDTH * PIECES - 1) / (WIDTH * PIECES) * WIDTH, pieces = (n + length - 1) / length;
+    auto end_of = [&](int64_t piece) { return piece < pieces - 1 ? (piece + 1) * length : n; };
+    Floats tops[PIECES];
+    auto search = [&](int64_t piece, int64_t but) {
+        Floats most = (Floats){} - __builtin_inff();
+        each(x, n, piece * length, end_of(piece), but, [&](Floats v, int64_t) { most = larger(v, most); });
+        tops[piece] = most;
+    };
+    for (int64_t p = 0; p < pieces; p++) search(p, -1);
+    int64_t but = -1;
+    for (int i = 0; i < 2; i++) {
+        Floats most = tops[0];
+        for (int64_t p = 1; p < pieces; p++) most = larger(tops[p], most);
+        top[i] = greatest(most);
+        int64_t p = 0;
+        while (p < pieces - 1 && !any(tops[p] == top[i])) p++;
+        int64_t at = p * length;
+        while (at + WIDTH <= end_of(p) && !any(load(x + at) == top[i])) at += WIDTH;
+        while (at < end_of(p) && (x[at] != top[i] || at == but)) at++;
+        best[i] = at < end_of(p) ? at : 0;
+        if (i == 0) search(p, but = at);
     }
-    return n;
-}
-
-// Takes v into the two largest so far.
-template <typename T> static inline void add(T v, T &first, T &second) {
-    T lesser = v < first ? v : first;
-    first = v > first ? v : first;
-    second = lesser > second ? lesser : second;
-}
-
-static void one(const float *x, int64_t n, float *top, int64_t *best, float *rest, float *fall) {
-    const float least = -__builtin_inff();
-    Floats low = (Floats){} + least, first[2] = {low, low}, second[2] = {low, low};
-    int64_t at = 0;
-    for (; at + 2 * WIDTH <= n; at += 2 * WIDTH)
-        for (int i = 0; i < 2; i++) add(load(x + at + i * WIDTH), first[i], second[i]);
-    float largest = least, next = least;
-    for (int i = 0; i < WIDTH; i++)
-        for (int j = 0; j < 2; j++) add(first[j][i], largest, next), add(second[j][i], largest, next);
-    for (; at < n; at++) add(x[at], largest, next);
-    int64_t where = place(x, n, largest, -1);
-    int64_t other = place(x, n, next, where);
-    top[0] = largest, top[1] = next;
-    best[0] = where < n ? where : 0, best[1] = other < n ? other : 0;
-
-    float reference = largest > LOWEST ? largest : LOWEST;
+    const float reference = top[0] > LOWEST ? top[0] : LOWEST;
     Floats sum = {}, falls = {};
-    const int64_t skip = where / WIDTH * WIDTH;
-    float tail[WIDTH];
-    for (at = 0; at < n; at += WIDTH) {
-        Floats v;
-        if (at + WIDTH > n || at == skip) {  // the last few, and those beside the largest, which is left out
-            for (int i = 0; i < WIDTH; i++) tail[i] = at + i < n && at + i != where ? x[at + i] : least;
-            v = load(tail);
-        } else {
-            v = load(x + at);
-        }
-        Floats z = v - reference;
-        Floats e = exponential(z);
-        sum += e;
-        falls += z < FLOOR ? (Floats){} : e * z;
-    }
+    each(x, n, 0, n, but, [&](Floats v, int64_t from) {
+        __builtin_prefetch(coming + from);
+        weigh(v - reference, sum, falls);
+    });
     *rest = total(sum), *fall = total(falls);
 }
 
@@ -119,5 +116,8 @@ extern "C" void sums(
     const float *x, int64_t rows, int64_t n, int64_t stride, int threads, float *top, int64_t *best, float *rest, float *fall
 ) {
 #pragma omp parallel for num_threads(threads) if (threads > 1 && rows * n > 65536)
-    for (int64_t t = 0; t < rows; t++) one(x + t * stride, n, top + 2 * t, best + 2 * t, rest + t, fall + t);
+    for (int64_t t = 0; t < rows; t++) {
+        const float *tile = x + t * stride;
+        one(tile, n, tile + stride, top + 2 * t, best + 2 * t, rest + t, fall + t);
+    }
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from mdm.rng import Draws
 from mdm.rules import LogitRules
-from mdm.scoring import CACHE_ELEMENTS, Reading, Stats, readings
+from mdm.scoring import PASS_ELEMENTS, Reading, Stats, readings
 from mdm.tiles import TILE, Draw, Scratch
 from torch import Tensor
 
@@ -85,8 +85,8 @@ class Readout:
         """Readings of all rows, in their order; ``canvas`` gives the canvas that each row of a cut belongs to."""
         spec = self.model.spec
         count = max(hidden.shape[0], 1)
-        # At least a tile and as many rows of it as the cache holds; then as few calls of the whole head as can be.
-        size = CACHE_ELEMENTS // TILE
+        # At least a tile and as many rows of it as a pass takes; or else as few calls of the whole head as can be.
+        size = PASS_ELEMENTS // TILE
         if not self.fused:
             size = -(-count // -(-count * spec.vocab_size * self.guises // CHUNK_ELEMENTS))
         for lo in range(0, count, size):
@@ -106,12 +106,13 @@ class Readout:
     def _fused(self, hidden: Tensor, draw: Draw | None, held: Tensor | None) -> Reading:
         spec = self.model.spec
         reading = Reading(draw, never=spec.mask_id, held=held, compile=self.compile, scratch=self.scratch)
-        width = TILE * max(1, CACHE_ELEMENTS // (TILE * self.guises * max(1, hidden.shape[0])))
+        width = TILE * max(1, PASS_ELEMENTS // (TILE * self.guises * max(1, hidden.shape[0])))
         whole = spec.vocab_size // TILE * TILE
         ends = sorted({*range(width, whole, width), whole, spec.vocab_size} - {0})
         states = hidden.flatten(0, 1)
         for first, end in pairwise([0, *ends]):
-            logits = self._merged(self.model.head_part(states, first, end))
+            out = self.scratch.take("logits", len(states), end - first, states)
+            logits = self._merged(self.model.head_part(states, first, end, out))
             reading.add(self.rules.within(first, end)(logits, None), first)
         return reading
 

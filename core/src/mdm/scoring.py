@@ -10,8 +10,8 @@ from mdm.state import TINY, Certainty
 from mdm.tiles import Draw, Scratch, Tiles, joined, summed
 from torch import Tensor
 
-CACHE_ELEMENTS = 1 << 19
-"""Logits worked on at a time on a CPU, so that what a pass leaves behind is still in its cache for the next."""
+PASS_ELEMENTS = 1 << 21
+"""Logits that a pass on a CPU is given at a time: of fewer the operations cost more, more of them take more memory."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def readings(
     """Readings of ``logits`` ``[T, V]``, of as many rows at a time as suit the device."""
     count, vocabulary = logits.shape
     scratch = scratch or Scratch()
-    size = max(1, CACHE_ELEMENTS // vocabulary) if logits.device.type == "cpu" else max(1, count)
+    size = max(1, PASS_ELEMENTS // vocabulary) if logits.device.type == "cpu" else max(1, count)
     for lo in range(0, max(count, 1), size):
         cut = slice(lo, lo + size)
         part = draw and draw._replace(keys=draw.keys[cut])

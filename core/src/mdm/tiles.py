@@ -20,7 +20,7 @@ from torch import Tensor
 
 TILE = 2048
 """Tokens of a tile."""
-LANE = 32
+LANE = 64
 """Logits of which the largest is kept on the way to the two largest of a tile."""
 PIECE = 1 << 17
 """Logits worked on at a time on a CPU: what a pass over them makes stays in its cache."""
@@ -59,20 +59,22 @@ class Draw(NamedTuple):
 
 
 class Scratch:
-    """Two tensors that a pass on a CPU writes over and over: memory that is new costs it more than the work in it."""
+    """Memory that a pass on a CPU writes over and over: memory that is new costs it more than the work in it."""
 
     def __init__(self) -> None:
-        self._memory: list[Tensor] = []
-        self._views: dict[torch.Size, list[Tensor]] = {}
+        self._memory: dict[str, Tensor] = {}
+        self._views: dict[tuple[str, int, int], Tensor] = {}
 
-    def like(self, x: Tensor) -> list[Tensor]:
-        """Two float32 tensors of the shape of ``x``, with anything in them."""
-        if x.shape not in self._views:
-            if not self._memory or self._memory[0].numel() < x.numel():
-                self._memory = [torch.empty(x.numel(), device=x.device) for _ in range(2)]
-                self._views.clear()
-            self._views[x.shape] = [memory[: x.numel()].view(x.shape) for memory in self._memory]
-        return self._views[x.shape]
+    def take(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
+        """The ``[rows, columns]`` of that name, of the dtype and on the device of ``like``, with anything in them."""
+        view = self._views.get((name, rows, columns))
+        if view is None:
+            memory = self._memory.get(name)
+            if memory is None or memory.numel() < rows * columns:
+                memory = self._memory[name] = like.new_empty(rows * columns)
+                self._views = {key: view for key, view in self._views.items() if key[0] != name}
+            view = self._views[name, rows, columns] = memory[: rows * columns].view(rows, columns)
+        return view
 
 
 def summed(
@@ -168,7 +170,7 @@ def _rest(x: Tensor, largest: Tensor, at: Tensor, scratch: Scratch) -> tuple[Ten
 
     Few operations over what lies in the cache: torch.compile makes little faster of them on a CPU.
     """
-    z, e = scratch.like(x) if x.device.type == "cpu" else (None, None)
+    z, e = (scratch.take(name, *x.shape, x) for name in "ze") if x.device.type == "cpu" else (None, None)
     z = torch.sub(x, largest.clamp(min=LOWEST), out=z)
     e = torch.exp(z, out=e).scatter_(1, at, 0.0)
     # 0 * -inf: a token at -inf weighs nothing. A nan among the logits is still one in the first sum.

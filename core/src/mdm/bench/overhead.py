@@ -32,6 +32,7 @@ from mdm.bench.decode import device_name
 from mdm.counters import counting
 from mdm.kv import Slots, Store
 from mdm.model import Model
+from mdm.tiles import Scratch
 from torch import Tensor
 
 PARTS = ("total", "replay", "heads", "forwards", "plain")
@@ -52,7 +53,7 @@ class Forward:
     cache: Store | None
     slots: Slots | None
 
-    def again(self, model: Model) -> None:
+    def again(self, model: Model, scratch: Scratch | None = None) -> None:
         if self.cache is not None and self.slots is not None:
             self.cache.slots = self.slots
         model.hidden(self.tokens, self.positions, mask=self.mask, cache=self.cache)
@@ -69,11 +70,12 @@ class Head:
     first: int = 0
     end: int | None = None
 
-    def again(self, model: Model) -> None:
+    def again(self, model: Model, scratch: Scratch) -> None:
         if self.end is None:
             model.head(self.states)
         else:
-            model.head_part(self.states, self.first, self.end)
+            out = scratch.take("logits", len(self.states), self.end - self.first, self.states)
+            model.head_part(self.states, self.first, self.end, out)
 
 
 @dataclass
@@ -83,8 +85,9 @@ class Recording:
     calls: list[Forward | Head] = field(default_factory=list)
 
     def replay(self, model: Model) -> None:
+        scratch = Scratch()
         for call in self.calls:
-            call.again(model)
+            call.again(model, scratch)
 
     def forwards(self) -> list[Forward]:
         return [call for call in self.calls if isinstance(call, Forward)]
@@ -124,9 +127,9 @@ def recording(model: Model) -> Iterator[Recording]:
         made.calls.append(Head(states))
         return head(states)
 
-    def recorded_part(states: Tensor, first: int, end: int) -> Tensor:
+    def recorded_part(states: Tensor, first: int, end: int, out: Tensor | None = None) -> Tensor:
         made.calls.append(Head(states, first, end))
-        return head_part(states, first, end)
+        return head_part(states, first, end, out)
 
     with (
         patch.object(model, "hidden", recorded_hidden),
