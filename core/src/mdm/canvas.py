@@ -195,12 +195,12 @@ def block_numbers(starts: Tensor, length: int) -> Tensor:
 def advance(state: State, stay: bool = False) -> State:
     """Each row's block: that of its first mask; a row without masks keeps its block, as all do that are to ``stay``."""
     if stay:
-        return replace(state, entered=torch.zeros_like(state.entered), block_step=state.block_step + 1)
+        return state.having(entered=torch.zeros_like(state.entered), block_step=state.block_step + 1)
     none = state.starts.shape[1]  # more than the number of any block
     first = torch.where(state.masked, state.blocks, none).amin(1)
     block = torch.where(first == none, state.block, first)
     entered = block != state.block
-    return replace(state, block=block, entered=entered, block_step=(state.block_step + 1).masked_fill(entered, 0))
+    return state.having(block=block, entered=entered, block_step=(state.block_step + 1).masked_fill(entered, 0))
 
 
 def fill_after_eos(tokens: Tensor, masked: Tensor, state: State, eos_ids: Sequence[int]) -> tuple[Tensor, Tensor]:

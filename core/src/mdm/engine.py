@@ -11,6 +11,7 @@ import torch
 from mdm import transfer
 from mdm.canvas import UNSEEN, Facts, Request, Row, advance, fill_after_eos, join, open_rows, share_costs
 from mdm.forward import Query, Scorer, attach_redraw
+from mdm.records import changed
 from mdm.rng import Coming, Draws, host_keys
 from mdm.rules import LogitRules
 from mdm.state import Commit, Evaluate, Plan, Scores, State, repeated
@@ -211,7 +212,7 @@ class Engine:
                 row.enter(row.facts.open if self.sampler.budgets == "masks" else row.facts.size, self.settings)
             budgets.append(row.budget(row.facts.open))
         if budgets != self._budgets:
-            self.state, self._budgets = replace(self.state, budget=to_device(budgets, self.state.device)), budgets
+            self.state, self._budgets = self.state.having(budget=to_device(budgets, self.state.device)), budgets
         draws = self._draws()
         self._foreseen = [UNSEEN] * len(self.rows)
         scores = attach_redraw(self.scorer, self.state, self._scores(plan, draws), draws)
@@ -245,7 +246,7 @@ class Engine:
         scores = None
         if len(refresh) + len(windowed) < count:
             assert self.scores is not None
-            scores = replace(self.scores, valid=self.scores.valid & readable.gather(1, self.scores.at))
+            scores = changed(self.scores, valid=self.scores.valid & readable.gather(1, self.scores.at))
         for group in (refresh, windowed):
             if group:
                 part = self._forward(group, plan, group is refresh, readable, draws)
@@ -313,12 +314,15 @@ class Engine:
         flat = tried.reshape(-1).nonzero()[0].tolist()
         if not flat:
             return scores.blank(rows * candidates, 1).unflatten(rows, candidates)
-        pick, unseen = to_device(flat, valid.device), reached - counts
+        unseen, from_rows = reached - counts, [i // candidates for i in flat]
+        place = (tried.reshape(-1).cumsum() - 1).clip(0).tolist()
+        pick, index, back = torch.split(
+            to_device([*flat, *from_rows, *place], valid.device), [len(flat), len(flat), len(place)]
+        )
         every = len(flat) == rows * candidates
         if not every:
-            tokens, read, unseen, window = (x[pick] for x in (tokens, read, unseen, window))
-        from_rows = [i // candidates for i in flat]
-        owner, index = [self.rows[b] for b in from_rows], pick // candidates
+            tokens, read, unseen, window = (x.index_select(0, pick) for x in (tokens, read, unseen, window))
+        owner = [self.rows[b] for b in from_rows]
         query = None
         if self.cache.uses_kv:
             query = Query(from_rows, window, [row.facts.window for row in owner])
@@ -327,9 +331,8 @@ class Engine:
             draws.later(), query,
         )  # fmt: skip
         if not every:
-            place = to_device((tried.reshape(-1).cumsum() - 1).clip(0).tolist(), valid.device)
-            part = part.rows(place)
-            part = replace(part, valid=part.valid & valid[:, None], unseen=part.unseen * valid)
+            part = part.rows(back)
+            part = changed(part, valid=part.valid & valid[:, None], unseen=part.unseen * valid)
         return part.unflatten(rows, candidates)
 
     def _ahead(self, state: State, tokens: Tensor, masked: Tensor, valid: Tensor) -> Tensor:
@@ -347,7 +350,7 @@ class Engine:
             before = masked
             tokens, masked = fill_after_eos(tokens, masked, state, self.settings.eos_ids)
             fills = before & ~masked
-        return advance(replace(state, tokens=tokens, masked=masked, step=state.step + 1), stay), fills
+        return advance(state.having(tokens=tokens, masked=masked, step=state.step + 1), stay), fills
 
     def _known(self, after: State, fills: Tensor | None, scored: Tensor) -> Tensor:
         """bool ``[B]``: rows of ``after`` that need no forward, of those that the sampler has ``scored``."""

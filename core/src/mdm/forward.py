@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 from mdm.kv import Store
 from mdm.readout import Readout
+from mdm.records import changed
 from mdm.rng import Draws
 from mdm.rules import LogitRules
 from mdm.state import Scores, State
@@ -142,7 +143,11 @@ class Scorer:
         source = at - 1 if self.model.spec.shift else at
         if place is not None:
             source = place[row, source]
-        picked = hidden.view(-1, self.guises, *hidden.shape[1:])[row, :, source]
+        # As flat lines: an index of one dimension is several times faster than one of two with a slice between.
+        lines = torch.add(source, row, alpha=self.guises * hidden.shape[1])
+        if self.guises > 1:
+            lines = (lines[:, None] + hidden.shape[1] * torch.arange(self.guises, device=lines.device)).flatten()
+        picked = hidden.flatten(0, 1).index_select(0, lines).view(-1, self.guises, hidden.shape[-1])
         keyed = draws
         if self.readout.temperature > 0:
             keyed = draws.rows(rows[row])
@@ -235,4 +240,4 @@ def attach_redraw(scorer: Scorer, state: State, scores: Scores, draws: Draws) ->
     """Scores whose tokens can be drawn again, where there is a token temperature."""
     if scores.features is None:
         return scores
-    return replace(scores, redraw=lambda s, candidates: scorer.redrawn(state, s, draws, candidates))
+    return changed(scores, redraw=lambda s, candidates: scorer.redrawn(state, s, draws, candidates))

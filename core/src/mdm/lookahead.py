@@ -48,13 +48,13 @@ class Actions:
     """What each row may commit: ``where`` and ``tokens`` ``[B, N, K]``.
 
     ``valid`` ``[B, N]``: the actions of a row, at least one; ``bypass`` ``[B]``: rows whose only action is sure enough
-    to need no lookahead.
+    to need no lookahead (None: no row's is).
     """
 
     where: Tensor
     tokens: Tensor
     valid: Tensor
-    bypass: Tensor
+    bypass: Tensor | None
 
 
 class Lookahead(BaseSampler):
@@ -71,7 +71,7 @@ class Lookahead(BaseSampler):
         every = options.candidates == "all"
         k = state.budget.clamp(max=1) if every else state.budget
         look = (scores.valid.sum(-1) > k) & (k > 0)
-        bypass, sure = torch.zeros_like(look), None
+        bypass = sure = None
         if options.threshold is not None:
             bypass, sure = self._bypass(scores, k)
             look = look & ~bypass
@@ -80,14 +80,14 @@ class Lookahead(BaseSampler):
             tokens, confidence = scores.draws(options.candidates)
             key = torch.cat([key, self.drawn(scores, confidence[:, 1:], draws, look)], 1)
         where = top_k(key, scores.valid[:, None], k[:, None])
-        if sure is not None:
+        if bypass is not None and sure is not None:
             where[:, 0] = torch.where(bypass[:, None], sure, where[:, 0])
         if every:
             single = torch.eye(scores.at.shape[1], dtype=torch.bool, device=where.device) & scores.valid[:, None]
             valid = torch.cat([~look[:, None], single.any(-1) & look[:, None]], 1)
             return Actions(torch.cat([where, single], 1), tokens.expand(-1, valid.shape[1], -1), valid, bypass)
         valid = ~_repeats(where, tokens) & look[:, None]
-        valid[:, 0] = True
+        valid[:, 0].fill_(True)
         return Actions(where, tokens, valid, bypass)
 
     def drawn(self, scores: Scores, confidence: Tensor, draws: Draws, look: Tensor) -> Tensor:

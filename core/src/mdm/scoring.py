@@ -103,9 +103,9 @@ class Reading:
         held = None
         if self.held is not None:
             held = (torch.stack(self.held_logits).amax(0) - largest).exp() / total
-        log_odds = weight.clamp_min(TINY).log() - others.clamp_min(TINY).log()
+        logs = torch.stack([weight, others]).clamp_min_(TINY).log_()
         entropy = (torch.log1p(rest) - fall / total).clamp_min(0.0)
-        numbers = torch.stack([weight / total, log_odds, entropy, rest, ratio], -1)
+        numbers = torch.stack([weight / total, logs[0] - logs[1], entropy, rest, ratio], -1)
         return Stats(token, numbers, held, self.logits)
 
 
@@ -160,7 +160,7 @@ def ranks(key: Tensor, eligible: Tensor) -> Tensor:
     """
     # An eligible entry whose key is -inf itself still goes before the others.
     finite = key.clamp_min(torch.finfo(key.dtype).min)
-    order = finite.masked_fill(~eligible, -torch.inf).sort(dim=-1, descending=True, stable=True).indices
+    order = torch.where(eligible, finite, -torch.inf).sort(dim=-1, descending=True, stable=True).indices
     places = torch.arange(key.shape[-1], device=key.device).expand_as(order)
     return torch.empty_like(order).scatter_(-1, order, places)
 

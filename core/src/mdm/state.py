@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import torch
+from mdm.records import changed, tensors
 from torch import Tensor
-
-_T = TypeVar("_T")
 
 TINY = torch.finfo(torch.float32).tiny
 """The least of what a logarithm is taken of."""
@@ -79,16 +78,24 @@ class State:
         """bool ``[B, L]``: masked positions of the row's current block"""
         return self.masked & self.in_span
 
+    def having(self, **values: Any) -> State:
+        """The state with these fields; what follows from blocks alone is kept where they are."""
+        twin = changed(self, **values)
+        if values.keys().isdisjoint(("blocks", "block", "starts")):
+            kept = ("positions", "in_span", "span")
+            twin.__dict__.update({name: self.__dict__[name] for name in kept if name in self.__dict__})
+        return twin
+
     def to(self, device: torch.device) -> State:
-        return _each(self, lambda v: v.to(device, non_blocking=True))
+        return changed(self, **tensors(self, lambda v: v.to(device, non_blocking=True)))
 
     def rows(self, index: Tensor) -> State:
         """Rows ``index`` ``[R]``, in that order."""
-        return _each(self, lambda v: v[index])
+        return changed(self, **tensors(self, lambda v: v.index_select(0, index)))
 
     def repeated(self, times: int) -> State:
         """``[B * times, ...]``: each row ``times`` times, one after the other."""
-        return _each(self, lambda v: repeated(v, times))
+        return changed(self, **tensors(self, lambda v: repeated(v, times)))
 
 
 def repeated(values: Tensor, times: int) -> Tensor:
@@ -99,13 +106,6 @@ def repeated(values: Tensor, times: int) -> Tensor:
     if values.shape[0] == 1:
         return values.expand(times, *values.shape[1:])
     return values[:, None].expand(-1, times, *values.shape[1:]).flatten(0, 1)
-
-
-def _each(item: _T, change: Callable[[Tensor], Tensor]) -> _T:
-    """``item`` with every tensor field changed."""
-    record: Any = item
-    changed = {f.name: change(v) for f in fields(record) if isinstance(v := getattr(item, f.name), Tensor)}
-    return replace(record, **changed)  # type: ignore[no-any-return]
 
 
 class Certainty:
@@ -182,22 +182,22 @@ class Scores(Certainty):
         return round(math.exp(self.log_vocabulary))
 
     def rows(self, index: Tensor) -> Scores:
-        return _each(self, lambda v: v[index])
+        return changed(self, **tensors(self, lambda v: v.index_select(0, index)))
 
     def pick(self, choice: Tensor) -> Scores:
         """Of scores ``[B, N, K]``, candidate ``choice`` ``[B]`` of each row: scores ``[B, K]``."""
         row = torch.arange(choice.shape[0], device=choice.device)
-        return _each(self, lambda v: v[row, choice])
+        return changed(self, **tensors(self, lambda v: v[row, choice]))
 
     def blank(self, count: int, width: int) -> Scores:
         """``count`` rows of ``width`` positions, none of them valid."""
-        changed: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
                 rest = () if f.name == "unseen" else (width, *value.shape[2:])
-                changed[f.name] = value.new_zeros(count, *rest)
-        return replace(self, **changed)
+                values[f.name] = value.new_zeros(count, *rest)
+        return changed(self, **values)
 
     def placed(self, index: Tensor, count: int, base: Scores | None = None) -> Scores:
         """These rows at ``index`` ``[R]`` among ``count`` rows; the others as in ``base``, or without a valid entry."""
@@ -217,13 +217,13 @@ class Scores(Certainty):
 
     def unflatten(self, rows: int, candidates: int) -> Scores:
         """Scores ``[B * N, K]`` as ``[B, N, K]``."""
-        return _each(self, lambda v: v.reshape(rows, candidates, *v.shape[1:]))
+        return changed(self, **tensors(self, lambda v: v.reshape(rows, candidates, *v.shape[1:])))
 
     def uncertainty(self) -> Tensor:
         """State uncertainty, the mean entropy over the masks within reach (nats): ``[B]`` or ``[B, N]``."""
         seen = self.entropy.where(self.valid, 0.0).sum(-1)
         count = self.valid.sum(-1) + self.unseen
-        return (seen + self.unseen * self.log_vocabulary) / count.clamp_min(1)
+        return seen.add(self.unseen, alpha=self.log_vocabulary).div_(count.clamp_min_(1))
 
     def draws(self, candidates: int) -> tuple[Tensor, Tensor]:
         """Tokens and their confidences ``[B, N, K]``: the first as scored, the others drawn afresh.
@@ -315,14 +315,14 @@ class Rowwise:
     """Base of a sampler's memory: a frozen dataclass whose tensor fields have a leading row axis."""
 
     def rows(self, index: Tensor) -> Self:
-        return _each(self, lambda v: v[index])
+        return replace(self, **tensors(self, lambda v: v[index]))
 
     def to(self, device: torch.device) -> Self:
-        return _each(self, lambda v: v.to(device, non_blocking=True))
+        return replace(self, **tensors(self, lambda v: v.to(device, non_blocking=True)))
 
     def join(self, other: Self) -> Self:
         """The rows of both; along their other axes tensors are padded with zeros to one shape."""
-        changed: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for f in fields(self):
             mine, theirs = getattr(self, f.name), getattr(other, f.name)
             if isinstance(mine, Tensor):
@@ -330,5 +330,5 @@ class Rowwise:
                 joined = mine.new_zeros(len(mine) + len(theirs), *shape)
                 for part, rows in ((mine, slice(0, len(mine))), (theirs, slice(len(mine), None))):
                     joined[(rows, *(slice(0, n) for n in part.shape[1:]))] = part
-                changed[f.name] = joined
-        return replace(self, **changed)
+                values[f.name] = joined
+        return replace(self, **values)

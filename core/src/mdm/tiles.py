@@ -170,7 +170,8 @@ def _rest(x: Tensor, largest: Tensor, at: Tensor, scratch: Scratch) -> tuple[Ten
 
     Few operations over what lies in the cache: torch.compile makes little faster of them on a CPU.
     """
-    z, e = (scratch.take(name, *x.shape, x) for name in "ze") if x.device.type == "cpu" else (None, None)
+    rows, columns = x.shape
+    z, e = (scratch.take(name, rows, columns, x) for name in "ze") if x.device.type == "cpu" else (None, None)
     z = torch.sub(x, largest.clamp(min=LOWEST), out=z)
     e = torch.exp(z, out=e).scatter_(1, at, 0.0)
     # 0 * -inf: a token at -inf weighs nothing. A nan among the logits is still one in the first sum.

@@ -16,7 +16,8 @@ Array = Any
 def to_host(tensors: Sequence[Tensor]) -> list[Array]:
     """``tensors`` of any shapes and dtypes that numpy has, bit by bit as they are, in one transfer."""
     flat = [_bytes(t) for t in tensors]
-    data = (torch.cat(flat) if len(flat) > 1 else flat[0]).numpy(force=True)
+    whole = torch.cat(flat) if len(flat) > 1 else flat[0]
+    data: Array = whole.numpy(force=whole.device.type != "cpu")
     arrays, begin = [], 0
     for tensor, part in zip(tensors, flat, strict=True):
         end = begin + part.numel()
@@ -32,7 +33,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    flat = tensor.reshape(-1)
+    flat = tensor if tensor.dim() == 1 else tensor.reshape(-1)
     if flat.stride(0) != 1:  # a column of another tensor; a single number of one passes for contiguous
         flat = flat.clone(memory_format=torch.contiguous_format)
     return flat.view(torch.uint8)

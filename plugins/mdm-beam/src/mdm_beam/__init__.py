@@ -66,7 +66,7 @@ class Beam(Lookahead):
             actions.tokens[source, best],
             scores=ahead.rows(source).pick(best),
             known=weighed[source, best],
-            bypass=actions.bypass[source],
+            bypass=None if actions.bypass is None else actions.bypass[source],
             weighed=Weighed(*(getattr(weighing, name)[source] for name in weighing.__dataclass_fields__)),
             memory=Paid((memory.entropy[:, None] + cost)[source, best]),
             source=source,

@@ -40,12 +40,13 @@ class _BlockCache:
         window, refresh = self.window(state), self.options.refresh
         if refresh == "never":
             # The tokens of the block just left were never run as tokens: what is kept of them are masks.
-            begins = (state.entered & (state.step == 0))[:, None]
-            anew = torch.where(begins, state.real, window | _left(state)) & state.entered[:, None]
+            begins, due = (state.entered & (state.step == 0))[:, None], state.entered[:, None]
+            anew = torch.where(begins, state.real, window | _left(state)) & due
         else:
             due = state.entered if refresh == "block" else state.entered | (state.block_step % refresh == 0)
-            anew = state.real & due[:, None]
-        return Plan(query=torch.where(anew.any(1, keepdim=True), anew, window), write=anew, window=window)
+            due = due[:, None]
+            anew = state.real & due
+        return Plan(query=torch.where(due, anew, window), write=anew, window=window)
 
 
 def _left(state: State) -> Tensor:
