@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 from mdm import registry
+from mdm.cli.interrupt import CtrlC
 from mdm.errors import MdmError
 
 COMMANDS = ("run", "compare", "generate", "bench", "plugins", "check", "new", "trace", "doctor")
@@ -80,18 +81,26 @@ def cli(ctx: click.Context) -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command: 0, or 2 and one line for whatever was asked wrongly, or 130 after Ctrl-C."""
-    try:
-        code: Any = cli.main(args, prog_name="mdm", standalone_mode=False)
-    except click.UsageError as error:
-        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-        _fail(error.format_message() + hint)
-    except (MdmError, click.ClickException) as error:
-        _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+    with CtrlC() as ctrl_c:
+        try:
+            code: Any = cli.main(args, prog_name="mdm", standalone_mode=False)
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(130)
+        except Exception as error:
+            if ctrl_c.pressed:
+                sys.exit(130)
+            line = _line(error)
+            if line is None:
+                raise
+            click.echo(f"mdm: {' '.join(line.split())}", err=True)
+            sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str) -> NoReturn:
-    click.echo(f"mdm: {' '.join(message.split())}", err=True)
-    sys.exit(2)
+def _line(error: Exception) -> str | None:
+    """What there is to say of a wrong request; None of any other error."""
+    if isinstance(error, click.UsageError):
+        return error.format_message() + (f" (see {error.ctx.command_path} --help)" if error.ctx else "")
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    return str(error) if isinstance(error, MdmError) else None
