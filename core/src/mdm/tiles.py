@@ -160,22 +160,28 @@ def _in_pieces(function: Callable[..., tuple[Tensor, ...]], x: Tensor, *given: A
 
 
 def _sums(x: Tensor, scratch: Scratch) -> tuple[Tensor, ...]:
-    """The first four of ``Tiles`` for tiles ``[M, C]``, tokens counted within their tile."""
-    top, best = top_two(x)
-    return top, best, *_in_pieces(_rest, x, top[:, :1], best[:, :1], scratch)
-
-
-def _rest(x: Tensor, largest: Tensor, at: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor]:
-    """``rest`` and ``fall`` ``[M]`` of ``Tiles``, for tiles ``[M, C]`` with the largest of each ``[M, 1]``.
+    """The first four of ``Tiles`` for tiles ``[M, C]``, tokens counted within their tile.
 
     Few operations over what lies in the cache: torch.compile makes little faster of them on a CPU.
     """
-    rows, columns = x.shape
-    z, e = (scratch.take(name, rows, columns, x) for name in "ze") if x.device.type == "cpu" else (None, None)
-    z = torch.sub(x, largest.clamp(min=LOWEST), out=z)
-    e = torch.exp(z, out=e).scatter_(1, at, 0.0)
+    top, best = top_two(x)
+    largest, at = top[:, :1].clamp(min=LOWEST), best[:, :1]
+    rest, fall = x.new_empty(len(x)), x.new_empty(len(x))
+    size = max(1, PIECE // x.shape[1]) if x.device.type == "cpu" else max(1, len(x))
+    pieces = (torch.split(v, size) for v in (x, largest, at, rest, fall))
+    for logits, tops, tokens, rests, falls in zip(*pieces, strict=True):
+        _rest(logits, tops, tokens, rests, falls, scratch)
+    return top, best, rest, fall
+
+
+def _rest(x: Tensor, largest: Tensor, at: Tensor, rest: Tensor, fall: Tensor, scratch: Scratch) -> None:
+    """Writes ``rest`` and ``fall`` ``[M]`` of ``Tiles``, for tiles ``[M, C]`` with the largest of each ``[M, 1]``."""
+    count, width = x.shape
+    z = torch.sub(x, largest, out=scratch.take("z", count, width, x))
+    e = torch.exp(z, out=scratch.take("e", count, width, x)).scatter_(1, at, 0.0)
+    torch.sum(e, 1, out=rest)
     # 0 * -inf: a token at -inf weighs nothing. A nan among the logits is still one in the first sum.
-    return e.sum(1), z.mul_(e).nansum(1)
+    torch.nansum(z.mul_(e), 1, out=fall)
 
 
 def _drawn(x: Tensor, key: Tensor, tokens: Tensor, scale: float, never: int) -> tuple[Tensor, Tensor, Tensor]:
