@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -187,9 +188,12 @@ class Engine:
 
     def _facts(self, state: State, plan: Plan, known: Tensor, memory: Any) -> Tensor:
         """int64 ``[F, B]``: the ``Facts`` of the rows of ``state``, whose scores are ``known`` ``[B]``."""
+        return _numbers(*self._sets(state, plan, known, memory))
+
+    def _sets(self, state: State, plan: Plan, known: Tensor, memory: Any) -> tuple[list[Tensor], list[Tensor]]:
+        """What ``_numbers`` makes ``Facts`` of: sets of positions ``[B, L]``, and flags ``[B]``."""
         sets = [state.open, state.in_span, self._readable(state), plan.query, plan.window, plan.write]
-        flags = [state.entered, known, self.sampler.finished(state, memory)]
-        return torch.cat([torch.stack(sets).sum(-1), torch.stack(flags)])
+        return sets, [state.entered, known, self.sampler.finished(state, memory)]
 
     def _look(self) -> Plan:
         """Plan the step. Facts that the host does not know yet are transferred, all in one."""
@@ -298,47 +302,47 @@ class Engine:
         if asked.reach == "span" or self.grid:
             reach = masked & repeated(self.state.in_span, candidates)
         read = reach & window
-        reached, counts = torch.stack([reach, read]).sum(-1)
-        wanted = [valid, counts]
-        if asked.binding and self.memory is None:
-            wanted.append(self._ahead(state, tokens, masked, valid))
-        tried, reads, *facts = self._fetch(*wanted)
-        tried = tried.reshape(rows, candidates)
-        if facts:
-            each = facts[0].T.reshape(rows, candidates, -1).tolist()
-            self._foreseen = [_agreed(*row) for row in zip(each, tried.tolist(), strict=True)]
-        for row, canvases in zip(self.rows, tried.sum(1).tolist(), strict=True):
-            row.candidates = canvases
-            if canvases:
-                row.count(canvases * self.scorer.guises)
-        flat = tried.reshape(-1).nonzero()[0].tolist()
+        sets, flags = [reach, read], [valid]
+        ahead = asked.binding and self.memory is None
+        if ahead:
+            after, fills = self._after(state, tokens, masked)
+            theirs = self._sets(after, self._plan(after), self._known(after, fills, valid), None)
+            sets, flags = sets + theirs[0], theirs[1] + flags
+        numbers = _numbers(sets, flags)
+        unseen = numbers[0] - numbers[1]
+        [host] = self._fetch(numbers)
+        _, reads, *facts, tried = host.tolist()
+        each = list(zip(*facts, strict=True))
+        for b, row in enumerate(self.rows):
+            its = slice(b * candidates, (b + 1) * candidates)
+            if ahead:
+                self._foreseen[b] = _agreed(each[its], tried[its])
+            row.candidates = sum(tried[its])
+            if row.candidates:
+                row.count(row.candidates * self.scorer.guises)
+        flat = [i for i, one in enumerate(tried) if one]
         if not flat:
             return scores.blank(rows * candidates, 1).unflatten(rows, candidates)
-        unseen, from_rows = reached - counts, [i // candidates for i in flat]
-        place = (tried.reshape(-1).cumsum() - 1).clip(0).tolist()
-        pick, index, back = torch.split(
-            to_device([*flat, *from_rows, *place], valid.device), [len(flat), len(flat), len(place)]
-        )
+        from_rows = [i // candidates for i in flat]
         every = len(flat) == rows * candidates
+        place = [] if every else [max(n - 1, 0) for n in accumulate(tried)]
+        ids = to_device([*from_rows, *flat, *place], valid.device)
+        index = ids[: len(flat)]
         if not every:
+            pick, back = ids[len(flat) : 2 * len(flat)], ids[2 * len(flat) :]
             tokens, read, unseen, window = (x.index_select(0, pick) for x in (tokens, read, unseen, window))
         owner = [self.rows[b] for b in from_rows]
         query = None
         if self.cache.uses_kv:
             query = Query(from_rows, window, [row.facts.window for row in owner])
         part = self.scorer.scores(
-            self.state, index, tokens, [row.length for row in owner], read, reads[flat].tolist(), unseen,
+            self.state, index, tokens, [row.length for row in owner], read, [reads[i] for i in flat], unseen,
             draws.later(), query,
         )  # fmt: skip
         if not every:
             part = part.rows(back)
             part = changed(part, valid=part.valid & valid[:, None], unseen=part.unseen * valid)
         return part.unflatten(rows, candidates)
-
-    def _ahead(self, state: State, tokens: Tensor, masked: Tensor, valid: Tensor) -> Tensor:
-        """The ``Facts`` of the rows that candidates lead to, int64 ``[F, B * N]``."""
-        after, fills = self._after(state, tokens, masked)
-        return self._facts(after, self._plan(after), self._known(after, fills, valid), None)
 
     def _after(self, state: State, tokens: Tensor, masked: Tensor, stay: bool = False) -> tuple[State, Tensor | None]:
         """The state that ``state`` becomes with these canvases ``[B, L]``, and which masks an EOS filled, if it may.
@@ -352,11 +356,11 @@ class Engine:
             fills = before & ~masked
         return advance(state.having(tokens=tokens, masked=masked, step=state.step + 1), stay), fills
 
-    def _known(self, after: State, fills: Tensor | None, scored: Tensor) -> Tensor:
+    def _known(self, after: State, fills: Tensor | None, scored: Tensor, stay: bool = False) -> Tensor:
         """bool ``[B]``: rows of ``after`` that need no forward, of those that the sampler has ``scored``."""
         if not self.settings.reuse:
             return torch.zeros_like(scored)
-        known = scored & ~after.entered
+        known = scored if stay else scored & ~after.entered
         return known if fills is None else known & ~fills.any(1)
 
     def _own_draws(self, commit: Commit, kept: list[int]) -> Commit:
@@ -382,7 +386,7 @@ class Engine:
         self.scores, scored = commit.scores, commit.known
         if commit.scores is None or scored is None:
             scored = torch.full_like(self.state.entered, commit.scores is not None)
-        self.known = self._known(self.state, fills, scored)
+        self.known = self._known(self.state, fills, scored, stay)
 
 
 def _agreed(facts: Sequence[Sequence[int]], valid: Sequence[bool]) -> Facts:
@@ -392,6 +396,11 @@ def _agreed(facts: Sequence[Sequence[int]], valid: Sequence[bool]) -> Facts:
     """
     possible = [each for each, may in zip(facts, valid, strict=True) if may] or facts[:1]
     return Facts(*possible[0]) if all(each == possible[0] for each in possible) else UNSEEN
+
+
+def _numbers(sets: Sequence[Tensor], flags: Sequence[Tensor]) -> Tensor:
+    """int64 ``[F, B]``: how many each of ``sets`` ``[B, L]`` holds, and ``flags`` ``[B]``."""
+    return torch.cat([torch.stack(tuple(sets)).sum(-1), torch.stack(tuple(flags))])
 
 
 def _with_left(query: Tensor) -> Tensor:

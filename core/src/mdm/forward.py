@@ -14,6 +14,7 @@ from mdm.rng import Draws
 from mdm.rules import LogitRules
 from mdm.state import Scores, State
 from torch import Tensor
+from torch.nn.functional import pad
 
 if TYPE_CHECKING:
     from mdm.model import Model
@@ -137,14 +138,16 @@ class Scorer:
         draws: Draws,
         query: Query | None,
     ) -> dict[str, Tensor]:
-        hidden, place = self._hidden(state, rows, tokens, lengths, query)
-        total = sum(counts)
-        row, at = torch.nonzero_static(read, size=total).unbind(1)
-        source = at - 1 if self.model.spec.shift else at
-        if place is not None:
-            source = place[row, source]
+        hidden, run = self._hidden(state, rows, tokens, lengths, query)
+        shift, total = int(self.model.spec.shift), sum(counts)
+        # What is read, by where it lies among the positions that were run.
+        sought = pad(read, (-shift, shift)) if shift else read
+        sought = sought if run is None else sought.gather(1, run)
+        row, place = torch.nonzero_static(sought, size=total).unbind(1)
         # As flat lines: an index of one dimension is several times faster than one of two with a slice between.
-        lines = torch.add(source, row, alpha=self.guises * hidden.shape[1])
+        lines = torch.add(place, row, alpha=self.guises * hidden.shape[1])
+        at = place if run is None else run.flatten().index_select(0, torch.add(place, row, alpha=run.shape[1]))
+        at = at + shift if shift else at
         if self.guises > 1:
             lines = (lines[:, None] + hidden.shape[1] * torch.arange(self.guises, device=lines.device)).flatten()
         picked = hidden.flatten(0, 1).index_select(0, lines).view(-1, self.guises, hidden.shape[-1])
@@ -187,7 +190,7 @@ class Scorer:
     def _hidden(
         self, state: State, rows: Tensor, tokens: Tensor, lengths: Sequence[int], query: Query | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Hidden states ``[R * guises, Q, D]``; where in Q each position lies ``[R, L]`` (None: at its own index)."""
+        """Hidden states ``[R * guises, Q, D]``, and which positions these are ``[R, Q]`` (None: the first ones)."""
         if self.guises == 2:
             prompt = (state.positions < state.prompt_length[:, None]) & ~state.slots
             blind = tokens.masked_fill(prompt[rows], self.model.spec.mask_id)
@@ -197,19 +200,20 @@ class Scorer:
         store, length = self.store, tokens.shape[1]
         assert store is not None
         count, valid, write = max(query.counts), None, None
-        place = query.at.cumsum(1) - 1
         if min(query.counts) == count:
-            at = self._guised(torch.nonzero_static(query.at, size=count * len(query.at))[:, 1].view(-1, count))
+            run = torch.nonzero_static(query.at, size=count * len(query.at))[:, 1].view(-1, count)
+            at = self._guised(run)
         else:
-            order = query.at.to(torch.int8).sort(dim=1, descending=True, stable=True).indices
-            at = self._guised(order[:, :count])
+            # Behind the last position of a shorter row come some that it does not run, and nobody reads.
+            run = query.at.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :count]
+            at = self._guised(run)
             valid = self._guised(torch.arange(count, device=at.device) < query.at.sum(1, keepdim=True))
         if query.write is not None:
             write = self._guised(query.write).gather(1, at)
             write = write if valid is None else write & valid
         real = self._guised(state.real[rows]) if min(lengths) < length else None
         store.window(self._store_rows(query), at, valid=valid, write=write, real=real, grid=self.grid)
-        return self.model.hidden(tokens.gather(1, at), at, cache=store), place
+        return self.model.hidden(tokens.gather(1, at), at, cache=store), run
 
     def _whole(self, state: State, rows: Tensor, tokens: Tensor, lengths: Sequence[int], query: Query | None) -> Tensor:
         """Hidden states of whole canvases, as long as the longest."""

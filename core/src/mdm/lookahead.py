@@ -13,7 +13,7 @@ from mdm.protocols import NoOptions
 from mdm.rng import Draws
 from mdm.sampler import BaseSampler
 from mdm.scoring import top_k
-from mdm.state import Scores, State
+from mdm.state import Scores, State, picked
 from pydantic import Field
 from torch import Tensor
 
@@ -56,6 +56,10 @@ class Actions:
     valid: Tensor
     bypass: Tensor | None
 
+    def pick(self, choice: Tensor) -> tuple[Tensor, Tensor]:
+        """Where action ``choice`` ``[B]`` of each row commits and what, ``[B, K]`` each."""
+        return picked(self.where, choice), picked(self.tokens, choice)
+
 
 class Lookahead(BaseSampler):
     """Base of samplers that weigh the actions they draw."""
@@ -86,7 +90,7 @@ class Lookahead(BaseSampler):
             single = torch.eye(scores.at.shape[1], dtype=torch.bool, device=where.device) & scores.valid[:, None]
             valid = torch.cat([~look[:, None], single.any(-1) & look[:, None]], 1)
             return Actions(torch.cat([where, single], 1), tokens.expand(-1, valid.shape[1], -1), valid, bypass)
-        valid = ~_repeats(where, tokens) & look[:, None]
+        valid = ~_repeats(where, None if scores.redraw is None else tokens) & look[:, None]
         valid[:, 0].fill_(True)
         return Actions(where, tokens, valid, bypass)
 
@@ -112,7 +116,10 @@ class Lookahead(BaseSampler):
         return rows, sure if self.options.bypass == "all" else top_k(scores.log_odds, sure, k)
 
 
-def _repeats(where: Tensor, tokens: Tensor) -> Tensor:
-    """bool ``[B, N]``: actions that commit the same tokens to the same positions as an earlier one of the row."""
-    put = torch.where(where, tokens, -1)
+def _repeats(where: Tensor, tokens: Tensor | None) -> Tensor:
+    """bool ``[B, N]``: actions that commit the same tokens to the same positions as an earlier one of the row.
+
+    ``tokens`` are None where all have the same.
+    """
+    put = where if tokens is None else torch.where(where, tokens, -1)
     return (put[:, :, None] == put[:, None]).all(-1).tril(-1).any(-1)

@@ -19,15 +19,20 @@ def changed(record: T, **values: Any) -> T:
     """
     kind: Any = type(record)
     twin: T = object.__new__(kind)
-    old = record.__dict__
-    twin.__dict__.update({name: old[name] for name in _names(kind)}, **values)
+    fresh, old = twin.__dict__, record.__dict__
+    fresh.update(old)
+    if len(old) > len(names := _names(kind)):
+        for name in old.keys() - set(names):
+            del fresh[name]
+    fresh.update(values)
     return twin
 
 
 def tensors(record: Any, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """The fields of a record that are tensors, each as ``change`` makes it."""
     kind: Any = type(record)
-    return {name: change(v) for name in _names(kind) if isinstance(v := getattr(record, name), Tensor)}
+    old = record.__dict__
+    return {name: change(v) for name in _names(kind) if isinstance(v := old[name], Tensor)}
 
 
 @cache

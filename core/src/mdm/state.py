@@ -108,6 +108,15 @@ def repeated(values: Tensor, times: int) -> Tensor:
     return values[:, None].expand(-1, times, *values.shape[1:]).flatten(0, 1)
 
 
+def picked(values: Tensor, choice: Tensor) -> Tensor:
+    """``[B, ...]`` of ``values`` ``[B, N, ...]``: entry ``choice`` ``[B]`` of each row."""
+    rows, count = values.shape[:2]
+    if rows == 1:
+        return values[0].index_select(0, choice)
+    line = torch.arange(0, rows * count, count, device=choice.device) + choice
+    return values.flatten(0, 1).index_select(0, line)
+
+
 class Certainty:
     """How sure the model is of tokens: five numbers of each, kept together, so that they are picked together."""
 
@@ -186,8 +195,7 @@ class Scores(Certainty):
 
     def pick(self, choice: Tensor) -> Scores:
         """Of scores ``[B, N, K]``, candidate ``choice`` ``[B]`` of each row: scores ``[B, K]``."""
-        row = torch.arange(choice.shape[0], device=choice.device)
-        return changed(self, **tensors(self, lambda v: v[row, choice]))
+        return changed(self, **tensors(self, lambda v: picked(v, choice)))
 
     def blank(self, count: int, width: int) -> Scores:
         """``count`` rows of ``width`` positions, none of them valid."""

@@ -8,7 +8,7 @@ computed beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -167,7 +167,10 @@ def _sums(x: Tensor, scratch: Scratch) -> tuple[Tensor, ...]:
     top, best = top_two(x)
     largest, at = top[:, :1].clamp(min=LOWEST), best[:, :1]
     rest, fall = x.new_empty(len(x)), x.new_empty(len(x))
-    size = max(1, PIECE // x.shape[1]) if x.device.type == "cpu" else max(1, len(x))
+    size = max(1, PIECE // x.shape[1])
+    if x.device.type != "cpu" or len(x) <= size:
+        _rest(x, largest, at, rest, fall, scratch)
+        return top, best, rest, fall
     pieces = (torch.split(v, size) for v in (x, largest, at, rest, fall))
     for logits, tops, tokens, rests, falls in zip(*pieces, strict=True):
         _rest(logits, tops, tokens, rests, falls, scratch)
@@ -204,7 +207,7 @@ def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
         return torch.cat([largest, second], 1), torch.cat([at, its], 1)
     lanes = x.reshape(-1, LANE)
     maxima = lanes.view(count, width // LANE, LANE).amax(-1)
-    row = torch.arange(0, len(lanes), width // LANE, device=x.device)
+    row = _every(len(lanes), width // LANE, x.device)
     lane = maxima.max(-1).indices
     near = lanes.index_select(0, row + lane)
     largest, at = near.max(-1, keepdim=True)
@@ -216,6 +219,13 @@ def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
     its = there.scatter_(-1, at, gone).max(-1, keepdim=True).indices
     starts = torch.stack([lane, other[:, 0]], 1) * LANE
     return torch.cat([largest, second], 1), torch.cat([at, its], 1).add_(starts)
+
+
+@lru_cache(maxsize=64)
+def _every(stop: int, step: int, device: torch.device) -> Tensor:
+    """int64: 0, ``step``, 2 ``step`` and so on, below ``stop``."""
+    with torch.inference_mode(False):  # anybody may use it later
+        return torch.arange(0, stop, step, device=device)
 
 
 @cache

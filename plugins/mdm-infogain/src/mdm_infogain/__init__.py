@@ -34,10 +34,8 @@ class InfoGain(Lookahead):
         uncertainty, cost = ahead.uncertainty(), scores.entropy[:, None].where(actions.where, 0.0).sum(-1)
         value = -uncertainty - cost if self.counts_cost else -uncertainty
         best = value.masked_fill(~weighed, -torch.inf).argmax(-1)
-        row = torch.arange(best.shape[0], device=best.device)
         return Commit(
-            actions.where[row, best],
-            actions.tokens[row, best],
+            *actions.pick(best),
             scores=ahead.pick(best),
             known=weighed.any(-1),
             bypass=actions.bypass,

@@ -46,7 +46,7 @@ class _BlockCache:
             due = state.entered if refresh == "block" else state.entered | (state.block_step % refresh == 0)
             due = due[:, None]
             anew = state.real & due
-        return Plan(query=torch.where(due, anew, window), write=anew, window=window)
+        return Plan(query=window | anew, write=anew, window=window)
 
 
 def _left(state: State) -> Tensor:
