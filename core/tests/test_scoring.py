@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdm.rng import AHEAD, Coming, Draws, host_keys
-from mdm.scoring import readings, statistics, top_k
+from mdm.scoring import Reading, readings, statistics, top_k
 from mdm.tiles import Scratch, top_two
 
 
@@ -41,6 +41,22 @@ def test_many_rows_of_a_large_vocabulary_are_those_of_each_row():
         alone = statistics(logits[t : t + 1], never=int(logits[3].argmax()))
         for name in names:
             torch.testing.assert_close(getattr(together, name)[t : t + 1], getattr(alone, name), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("never", [5, 2048, 3000, 6200])
+@pytest.mark.parametrize("second", [9, 2047, 2060, 4100, 6300])
+@pytest.mark.parametrize("step", [2048, 4096])
+def test_a_vocabulary_added_in_pieces_gives_way_to_the_second_wherever_it_is(never, second, step):
+    logits = torch.randn(6, 6400, generator=torch.Generator().manual_seed(never))
+    logits[:4, never], logits[:4, second] = 20.0, 19.0
+    logits[4, second] = 20.0
+    reading = Reading(never=never)
+    for first in range(0, 6400, step):
+        reading.add(logits[:, first : first + step], first)
+    got, whole = reading.stats(), statistics(logits, never=never)
+    assert got.token.tolist()[:5] == [second] * 5
+    assert torch.equal(got.token, whole.token)
+    torch.testing.assert_close(got.numbers, whole.numbers)
 
 
 def test_near_certainty_the_order_is_kept():

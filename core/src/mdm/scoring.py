@@ -64,7 +64,9 @@ class Reading:
 
     def add(self, logits: Tensor, first: int = 0) -> None:
         """Add the tokens from ``first`` on, ``[T, V']``."""
-        self.tiles += summed(logits, first, self.draw, compile=self.compile, scratch=self.scratch)
+        # Only the token that is never chosen gives way to the second, and only tiles with it can tell to which.
+        rival = self.never is not None and first <= self.never < first + logits.shape[1]
+        self.tiles += summed(logits, first, self.draw, rival=rival, compile=self.compile, scratch=self.scratch)
         if self.keep:
             self.logits = logits.float()
         if self.held is not None:

@@ -31,11 +31,11 @@ LOWEST = -1e30
 class Tiles(NamedTuple):
     """What S tiles leave of T rows of logits.
 
-    ``top`` and ``best`` ``[T, S, 2]``: the two largest logits and their tokens, ties to the lower token. With
-    z = logits - the largest and e = exp(z), ``rest`` ``[T, S]`` is the sum of e and ``fall`` ``[T, S]`` that of e z
-    (nats), both without the largest's own term: near certainty they keep the resolution that a sum of almost 1 has
-    lost. ``value``, ``drawn`` and ``logit`` ``[T, S, N]``: the largest of logits / temperature + Gumbel noise of N
-    draws, its token and that token's logit; None without a temperature.
+    ``top`` and ``best`` ``[T, S, 2]``: the two largest logits and their tokens, ties to the lower token; that of the
+    second means nothing where it was not wanted. With z = logits - the largest and e = exp(z), ``rest`` ``[T, S]`` is
+    the sum of e and ``fall`` ``[T, S]`` that of e z (nats), both without the largest's own term: near certainty they
+    keep the resolution that a sum of almost 1 has lost. ``value``, ``drawn`` and ``logit`` ``[T, S, N]``: the largest
+    of logits / temperature + Gumbel noise of N draws, its token and that token's logit; None without a temperature.
     """
 
     top: Tensor
@@ -78,10 +78,17 @@ class Scratch:
 
 
 def summed(
-    logits: Tensor, first: int = 0, draw: Draw | None = None, *, compile: bool = False, scratch: Scratch | None = None
+    logits: Tensor,
+    first: int = 0,
+    draw: Draw | None = None,
+    *,
+    rival: bool = True,
+    compile: bool = False,
+    scratch: Scratch | None = None,
 ) -> list[Tiles]:
     """Tiles of ``logits`` ``[T, V']``, whose tokens are those from ``first`` on.
 
+    ``rival``: whether the token of the second largest is wanted, which takes long to find on a CPU.
     ``compile``: whether ``mdm.native`` makes sums on a CPU and torch.compile draws, where no GPU kernel makes both.
     """
     if logits.device.type == "cuda" and (kernel := _kernel()):
@@ -91,9 +98,9 @@ def summed(
     scratch = scratch or Scratch()
     parts = []
     if whole:
-        parts.append(_summed(logits[:, :whole], TILE, first, draw, compile, scratch))
+        parts.append(_summed(logits[:, :whole], TILE, first, draw, rival, compile, scratch))
     if whole < width:
-        parts.append(_summed(logits[:, whole:], width - whole, first + whole, draw, compile, scratch))
+        parts.append(_summed(logits[:, whole:], width - whole, first + whole, draw, rival, compile, scratch))
     return parts
 
 
@@ -125,12 +132,14 @@ def joined(parts: Sequence[Tiles]) -> Tiles:
     return whole._replace(value=value, drawn=tiles.drawn.gather(1, winner), logit=tiles.logit.gather(1, winner))
 
 
-def _summed(logits: Tensor, width: int, first: int, draw: Draw | None, compile: bool, scratch: Scratch) -> Tiles:
+def _summed(
+    logits: Tensor, width: int, first: int, draw: Draw | None, rival: bool, compile: bool, scratch: Scratch
+) -> Tiles:
     """``logits`` ``[T, S * width]`` in S tiles, which lie below one another as the pass sees them."""
     count, tiles = logits.shape[0], logits.shape[1] // width
     x = logits.reshape(-1, width).float()
     built = compile and x.device.type == "cpu" and native.built() is not None
-    top, best, rest, fall = native.sums(x) if built else _sums(x, scratch)
+    top, best, rest, fall = native.sums(x) if built else _sums(x, rival, scratch)
     shape = (count, tiles)
     start: int | Tensor = first
     if tiles > 1:
@@ -159,12 +168,12 @@ def _in_pieces(function: Callable[..., tuple[Tensor, ...]], x: Tensor, *given: A
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
-def _sums(x: Tensor, scratch: Scratch) -> tuple[Tensor, ...]:
+def _sums(x: Tensor, rival: bool, scratch: Scratch) -> tuple[Tensor, ...]:
     """The first four of ``Tiles`` for tiles ``[M, C]``, tokens counted within their tile.
 
     Few operations over what lies in the cache: torch.compile makes little faster of them on a CPU.
     """
-    top, best = top_two(x)
+    top, best = top_two(x, rival)
     largest, at = top[:, :1].clamp(min=LOWEST), best[:, :1]
     rest, fall = x.new_empty(len(x)), x.new_empty(len(x))
     size = max(1, PIECE // x.shape[1])
@@ -194,8 +203,10 @@ def _drawn(x: Tensor, key: Tensor, tokens: Tensor, scale: float, never: int) -> 
     return value, index, x.gather(-1, index[..., None])[..., 0]
 
 
-def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
+def top_two(x: Tensor, rival: bool = True) -> tuple[Tensor, Tensor]:
     """The two largest of ``x`` ``[M, C]`` and where they are, ``[M, 2]`` each; ties to the lower index.
+
+    Where the second largest is, is found only if the ``rival`` is wanted.
 
     The largest of a lane is a vectorised reduction, which finding where it lies over a whole row is not (several times
     slower on a CPU): only lanes that win are searched.
@@ -213,7 +224,10 @@ def top_two(x: Tensor) -> tuple[Tensor, Tensor]:
     largest, at = near.max(-1, keepdim=True)
     # What is left without it has its own largest, in the same lane or in another.
     beside = near.scatter_(-1, at, -torch.inf).amax(-1, keepdim=True)
-    second, other = maxima.scatter_(-1, lane[:, None], beside).max(-1, keepdim=True)
+    maxima.scatter_(-1, lane[:, None], beside)
+    if not rival:
+        return torch.cat([largest, maxima.amax(-1, keepdim=True)], 1), at.add_(lane[:, None], alpha=LANE).expand(-1, 2)
+    second, other = maxima.max(-1, keepdim=True)
     there = lanes.index_select(0, row + other[:, 0])
     gone = torch.where(other == lane[:, None], -torch.inf, there.gather(-1, at))
     its = there.scatter_(-1, at, gone).max(-1, keepdim=True).indices
