@@ -47,6 +47,10 @@ def test_the_native_pass_leaves_what_torch_leaves(seed, width, distinct, spread,
     if width > 1:
         assert torch.equal(ours.top, theirs.top)
         assert torch.equal(ours.best, theirs.best)
+        for compile in (False, True):
+            lone = joined(summed(x, 3, rival=False, compile=compile))
+            assert torch.equal(lone.top, theirs.top)
+            assert torch.equal(lone.best[..., 0], theirs.best[..., 0])
     torch.testing.assert_close(ours.rest, theirs.rest, rtol=3e-6, atol=1e-37)
     torch.testing.assert_close(ours.fall, theirs.fall, rtol=3e-6, atol=1e-35)
 
@@ -60,11 +64,11 @@ def test_a_broken_logit_shows_in_the_native_pass_too():
 def test_rows_of_the_native_pass_do_not_depend_on_threads_or_neighbours():
     x = torch.randn(70, 2048, generator=torch.Generator().manual_seed(0)) * 9
     threads = torch.get_num_threads()
-    alone = [native.sums(x[t : t + 1]) for t in range(70)]
+    alone = [native.sums(x[t : t + 1], True) for t in range(70)]
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            for whole, parts in zip(native.sums(x), zip(*alone, strict=True), strict=True):
+            for whole, parts in zip(native.sums(x, True), zip(*alone, strict=True), strict=True):
                 assert torch.equal(whole, torch.cat(parts))
     finally:
         torch.set_num_threads(threads)

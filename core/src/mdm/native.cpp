@@ -13,6 +13,12 @@
 typedef float Floats __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
 
+#if WIDTH == 16
+static const Ints LANES = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#else
+static const Ints LANES = {0, 1, 2, 3, 4, 5, 6, 7};
+#endif
+
 // A tile is searched in so many pieces: only those that hold what is looked for are gone through once more.
 #define PIECES 16
 
@@ -57,9 +63,9 @@ static inline float greatest(Floats v) {
     return most;
 }
 
-static inline bool any(Ints v) {
-    int32_t found = 0;
-    for (int i = 0; i < WIDTH; i++) found |= v[i];
+static inline int32_t least(Ints v) {
+    int32_t found = v[0];
+    for (int i = 1; i < WIDTH; i++) found = v[i] < found ? v[i] : found;
     return found;
 }
 
@@ -72,14 +78,24 @@ static inline Floats part(const float *x, int64_t n, int64_t from, int64_t but) 
 
 // Calls f with all vectors of x[from ... end], of a tile of n floats without number `but`, and where each begins.
 template <typename F> static inline void each(const float *x, int64_t n, int64_t from, int64_t end, int64_t but, F f) {
-    const int64_t gap = but < 0 ? -1 : but / WIDTH * WIDTH;
-    for (; from < end; from += WIDTH) f(from == gap || from + WIDTH > n ? part(x, n, from, but) : load(x + from), from);
+    auto run = [&](int64_t stop) {
+        for (; from + WIDTH <= stop; from += WIDTH) f(load(x + from), from);
+    };
+    if (but >= from && but < end) {
+        run(but);
+        f(part(x, n, from, but), from);
+        from += WIDTH;
+    }
+    run(end);
+    if (from < end) f(part(x, n, from, but), from);
 }
 
 static inline Floats larger(Floats v, Floats w) { return v > w ? v : w; }
 
-// A tile [n]; `coming` is the one that is read next.
-static void one(const float *x, int64_t n, const float *coming, float *top, int64_t *best, float *rest, float *fall) {
+// A tile [n]; `coming` is the one that is read next. Without a `rival` the token of the second is not sought.
+static void one(
+    const float *x, int64_t n, const float *coming, bool rival, float *top, int64_t *best, float *rest, float *fall
+) {
     const int64_t length = (n + WIDTH * PIECES - 1) / (WIDTH * PIECES) * WIDTH, pieces = (n + length - 1) / length;
     auto end_of = [&](int64_t piece) { return piece < pieces - 1 ? (piece + 1) * length : n; };
     Floats tops[PIECES];
@@ -94,13 +110,21 @@ static void one(const float *x, int64_t n, const float *coming, float *top, int6
         Floats most = tops[0];
         for (int64_t p = 1; p < pieces; p++) most = larger(tops[p], most);
         top[i] = greatest(most);
-        int64_t p = 0;
-        while (p < pieces - 1 && !any(tops[p] == top[i])) p++;
-        int64_t at = p * length;
-        while (at + WIDTH <= end_of(p) && !any(load(x + at) == top[i])) at += WIDTH;
-        while (at < end_of(p) && (x[at] != top[i] || at == but)) at++;
-        best[i] = at < end_of(p) ? at : 0;
-        if (i == 0) search(p, but = at);
+        if (i == 1 && !rival) {
+            best[1] = best[0];
+            break;
+        }
+        Ints holds = (Ints){} + (int32_t)(pieces - 1);
+        for (int64_t p = pieces - 1; p >= 0; p--) holds = tops[p] == top[i] ? (Ints){} + (int32_t)p : holds;
+        const int64_t p = least(holds);
+        Ints at = (Ints){} + (int32_t)n;
+        each(x, n, p * length, end_of(p), but, [&](Floats v, int64_t from) {
+            const Ints here = LANES + (int32_t)from;
+            at = (v == top[i]) & (here < at) & (here != (int32_t)but) ? here : at;
+        });
+        const int64_t found = least(at);
+        best[i] = found < n ? found : 0;
+        if (i == 0) search(p, but = found);
     }
     const float reference = top[0] > LOWEST ? top[0] : LOWEST;
     Floats sum = {}, falls = {};
@@ -113,11 +137,12 @@ static void one(const float *x, int64_t n, const float *coming, float *top, int6
 
 // Tiles [rows, n] of logits, lines `stride` apart. Writes top and best [rows, 2], rest and fall [rows].
 extern "C" void sums(
-    const float *x, int64_t rows, int64_t n, int64_t stride, int threads, float *top, int64_t *best, float *rest, float *fall
+    const float *x, int64_t rows, int64_t n, int64_t stride, int threads, int rival,
+    float *top, int64_t *best, float *rest, float *fall
 ) {
 #pragma omp parallel for num_threads(threads) if (threads > 1 && rows * n > 65536)
     for (int64_t t = 0; t < rows; t++) {
         const float *tile = x + t * stride;
-        one(tile, n, tile + stride, top + 2 * t, best + 2 * t, rest + t, fall + t);
+        one(tile, n, tile + stride, rival, top + 2 * t, best + 2 * t, rest + t, fall + t);
     }
 }

@@ -23,10 +23,10 @@ FLAGS: tuple[list[str], ...] = (["-march=native", "-fopenmp"], ["-march=native"]
 """What is asked of the compiler beside -O3, the first that it takes: not all know this processor, or OpenMP."""
 
 
-def sums(x: Tensor) -> tuple[Tensor, ...]:
+def sums(x: Tensor, rival: bool) -> tuple[Tensor, ...]:
     """``top`` and ``best`` ``[M, 2]``, ``rest`` and ``fall`` ``[M]`` of ``Tiles``, for float32 tiles ``[M, C]``.
 
-    Tokens are counted within their tile.
+    Tokens are counted within their tile. ``rival``: see ``mdm.tiles.summed``.
     """
     function = built()
     assert function is not None
@@ -36,7 +36,7 @@ def sums(x: Tensor) -> tuple[Tensor, ...]:
     top, best = torch.empty(count, 2), torch.empty(count, 2, dtype=torch.long)
     rest, fall = torch.empty(count), torch.empty(count)
     out = (t.data_ptr() for t in (top, best, rest, fall))
-    function(x.data_ptr(), count, width, x.stride(0), torch.get_num_threads(), *out)
+    function(x.data_ptr(), count, width, x.stride(0), torch.get_num_threads(), rival, *out)
     return top, best, rest, fall
 
 
@@ -62,6 +62,6 @@ def built() -> Callable[..., None] | None:
             )
             return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    function.argtypes = [pointer, number, number, number, ctypes.c_int, *[pointer] * 4]
+    function.argtypes = [pointer, number, number, number, ctypes.c_int, ctypes.c_int, *[pointer] * 4]
     function.restype = None
     return function

@@ -139,7 +139,7 @@ def _summed(
     count, tiles = logits.shape[0], logits.shape[1] // width
     x = logits.reshape(-1, width).float()
     built = compile and x.device.type == "cpu" and native.built() is not None
-    top, best, rest, fall = native.sums(x) if built else _sums(x, rival, scratch)
+    top, best, rest, fall = native.sums(x, rival) if built else _sums(x, rival, scratch)
     shape = (count, tiles)
     start: int | Tensor = first
     if tiles > 1:
