@@ -109,13 +109,11 @@ class Scorer:
         lo = 0
         while lo < len(counts):
             size = min(self.max_rows or len(counts), len(counts) - lo)
-            cut = slice(lo, lo + size)
+            given: list[Any] = [rows, tokens, lengths, read, counts, query]
+            if size < len(counts):
+                given = [x if x is None else x[lo : lo + size] for x in given]
             try:
-                part = self._part(
-                    state, rows[cut], tokens[cut], lengths[cut], read[cut], counts[cut], width, draws,
-                    query and query[cut],
-                )  # fmt: skip
-                parts.append(part)
+                parts.append(self._part(state, draws, width, *given))
                 lo += size
             except torch.OutOfMemoryError:
                 if size == 1:
@@ -129,13 +127,13 @@ class Scorer:
     def _part(
         self,
         state: State,
+        draws: Draws,
+        width: int,
         rows: Tensor,
         tokens: Tensor,
         lengths: Sequence[int],
         read: Tensor,
         counts: Sequence[int],
-        width: int,
-        draws: Draws,
         query: Query | None,
     ) -> dict[str, Tensor]:
         hidden, run = self._hidden(state, rows, tokens, lengths, query)

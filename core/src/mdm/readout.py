@@ -54,6 +54,7 @@ class Readout:
         self.compile = compile
         self.scratch = Scratch()
         can = model.head_is_matrix and not rules.processors and not logits
+        self._made: dict[int, list[tuple[int, int, LogitRules]]] = {}
         self.fused = can and (model.device.type == "cpu" if fused is None else fused)
 
     def __call__(self, hidden: Tensor, tokens: Tensor, row: Tensor, at: Tensor, draws: Draws) -> Stats:
@@ -106,15 +107,20 @@ class Readout:
     def _fused(self, hidden: Tensor, draw: Draw | None, held: Tensor | None) -> Reading:
         spec = self.model.spec
         reading = Reading(draw, never=spec.mask_id, held=held, compile=self.compile, scratch=self.scratch)
-        width = TILE * max(1, PASS_ELEMENTS // (TILE * self.guises * max(1, hidden.shape[0])))
-        whole = spec.vocab_size // TILE * TILE
-        ends = sorted({*range(width, whole, width), whole, spec.vocab_size} - {0})
         states = hidden.flatten(0, 1)
-        for first, end in pairwise([0, *ends]):
+        for first, end, rules in self._cuts(max(1, PASS_ELEMENTS // (TILE * max(1, len(states))))):
             out = self.scratch.take("logits", len(states), end - first, states)
             logits = self._merged(self.model.head_part(states, first, end, out))
-            reading.add(self.rules.within(first, end)(logits, None), first)
+            reading.add(rules(logits, None), first)
         return reading
+
+    def _cuts(self, tiles: int) -> list[tuple[int, int, LogitRules]]:
+        """The vocabulary in runs of so many tiles: where each begins and ends, and the rules for its tokens."""
+        if tiles not in self._made:
+            size, whole = self.model.spec.vocab_size, self.model.spec.vocab_size // TILE * TILE
+            ends = sorted({*range(tiles * TILE, whole, tiles * TILE), whole, size} - {0})
+            self._made[tiles] = [(first, end, self.rules.within(first, end)) for first, end in pairwise([0, *ends])]
+        return self._made[tiles]
 
     def _merged(self, logits: Tensor) -> Tensor:
         """Logits ``[T, V']`` of ``[T * guises, V']``."""

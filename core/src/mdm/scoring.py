@@ -91,23 +91,23 @@ class Reading:
         log1p(r) - sum(e z) / (1 + r).
         """
         tiles = joined(self.tiles)
-        (largest, second), best = tiles.top[:, 0].unbind(-1), tiles.best[:, 0]
+        (largest, second), (best, next_best) = tiles.top[:, 0].unbind(-1), tiles.best[:, 0].unbind(-1)
         rest, fall = tiles.rest[:, 0], tiles.fall[:, 0]
         total, ratio = 1 + rest, (second - largest).exp()
-        token, below = best[:, 0], ratio
+        token, below = best, ratio
         if tiles.drawn is not None and tiles.logit is not None:
             token, below = tiles.drawn[:, 0, 0], (tiles.logit[:, 0, 0] - largest).exp()
         elif self.never is not None:
-            token = torch.where(token == self.never, best[:, 1], token)
-        likeliest = token == best[:, 0]
+            token = torch.where(best == self.never, next_best, best)
+        likeliest = token == best
         weight = torch.where(likeliest, 1.0, below)
         others = torch.where(likeliest, rest, total - weight)
         held = None
         if self.held is not None:
             held = (torch.stack(self.held_logits).amax(0) - largest).exp() / total
-        logs = torch.stack([weight, others]).clamp_min_(TINY).log_()
-        entropy = (torch.log1p(rest) - fall / total).clamp_min(0.0)
-        numbers = torch.stack([weight / total, logs[0] - logs[1], entropy, rest, ratio], -1)
+        log_weight, log_others = torch.stack([weight, others]).clamp_min_(TINY).log_().unbind()
+        entropy = (torch.log1p(rest) - fall / total).clamp_min_(0.0)
+        numbers = torch.stack([weight / total, log_weight - log_others, entropy, rest, ratio], -1)
         return Stats(token, numbers, held, self.logits)
 
 
