@@ -163,9 +163,13 @@ def test_a_compiled_decode_is_replayed_with_compiled_forwards(wide, monkeypatch,
         (["overhead", "--threads", "100000"], "100000: this machine has"),
         (["overhead", "--cache", "none", "--cache", "nune"], "unknown cache 'nune'"),
         (["sweep", "--cache", "none", "--cache", "nune"], "unknown cache 'nune'"),
+        (["overhead", "--cache", "none", "--cache", "block"], "cache 'block' is for block-causal models"),
+        (["sweep", "--cache", "none", "--cache", "block"], "use --cache dual"),
+        (["sweep", "--sampler", "nune"], "unknown sampler 'nune'"),
         (["decode", "--bandwidth", "nan"], "nan is no number of GB/s"),
         (["sweep", "--csv", "no/such/folder/s.csv"], "cannot write no/such/folder/s.csv"),
         (["sweep", "--csv", "."], "Is a directory"),
+        (["sweep", "--csv", "s.svg", "--plot", "./s.svg"], "--csv and --plot are both s.svg: name two files"),
         (["sweep", "--plot", "no/such/folder/s.svg"], "cannot write no/such/folder/s.svg"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -175,6 +179,7 @@ def test_what_cannot_be_measured_is_said_in_one_line_before_anything_is(args, sa
         pytest.importorskip("matplotlib")
     monkeypatch.setattr("mdm.bench.overhead.measure", None)
     monkeypatch.setattr("mdm.bench.sweep.measure", None)
+    monkeypatch.setattr("mdm.bench.decode.random_model", None)
     with pytest.raises(SystemExit) as stop:
         main(["bench", *args])
     heard = capsys.readouterr()

@@ -211,6 +211,21 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [found.name for found in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_a_link_is_written_through_and_what_is_no_file_is_left(tmp_path):
+    (tmp_path / "there").mkdir()
+    real, link, pipe = tmp_path / "there" / "x.json", tmp_path / "link.json", tmp_path / "pipe"
+    link.symlink_to(real)
+    for value in (1, 2):
+        files.write_json(link, {"a": value})
+        assert link.is_symlink() and json.loads(real.read_text()) == {"a": value}
+    os.mkfifo(pipe)
+    for refused in (lambda: files.write_json(pipe, {}), lambda: files.check_writable(pipe)):
+        with pytest.raises(MdmError, match="cannot write .*pipe: not a regular file"):
+            refused()
+    assert pipe.is_fifo()
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["link.json", "pipe", "there"]
+
+
 def test_folder_names_are_safe_and_distinct():
     names = results.folder_names(["info-gain", "/models/LLaDA 8B", "models LLaDA 8B", ".."])
     assert names == ["info-gain", "models-LLaDA-8B", "models-LLaDA-8B-2", "run"]

@@ -150,7 +150,7 @@ def decode(
         tuple(logits_processors),
     )
     _check_rules(rules, spec)
-    mode = None if causal else _cache(spec, spec.default_cache if cache is None else cache, cache_options)
+    mode = None if causal else mode_for(spec, spec.default_cache if cache is None else cache, cache_options)
     longest = max((len(t) + n + len(s) for t, n, s in zip(ids, lengths, tails, strict=True)), default=1)
     chosen = sizes.fit(
         model, longest, len(ids), kv=mode is None or mode.uses_kv, guises=2 if guidance else 1,
@@ -189,16 +189,19 @@ def decode(
     if causal:
         continue_all(model, requests, settings, on_finish=finish, on_step=on_step)
     else:
-        policy = _plugin("sampler", sampler or "info-gain", sampler_options)
-        policy.check(spec)
+        policy = policy_for(spec, sampler or "info-gain", sampler_options)
         engine = Engine(model, policy, mode, settings, on_finish=finish, on_step=on_step, full_trace=trace == "full")
         with graphs.forwards(model) if compile else nullcontext():
             engine.run(requests)
     return [results[i] for i in range(len(ids))]
 
 
-def _cache(spec: ModelSpec, cache: str | CacheMode, options: Mapping[str, Any] | None) -> Any:
-    """A cache mode that the model can run under."""
+def mode_for(spec: ModelSpec, cache: str | CacheMode, options: Mapping[str, Any] | None) -> Any:
+    """A cache mode that a model can run under; name and options as in ``decode``.
+
+    Raises:
+        MdmError: it is unknown, or not for such a model.
+    """
     mode = _plugin("cache", cache, options)
     name = cache if isinstance(cache, str) else type(cache).__name__
     if mode.uses_kv and not spec.has_kv:
@@ -209,6 +212,17 @@ def _cache(spec: ModelSpec, cache: str | CacheMode, options: Mapping[str, Any] |
             f"use --cache {spec.default_cache}"
         )
     return mode
+
+
+def policy_for(spec: ModelSpec, sampler: str | Sampler, options: Mapping[str, Any] | None) -> Any:
+    """A sampler that a model suits; name and options as in ``decode``.
+
+    Raises:
+        MdmError: it is unknown, or not for such a model.
+    """
+    policy = _plugin("sampler", sampler, options)
+    policy.check(spec)
+    return policy
 
 
 def _plugin(kind: str, name: str | Sampler | CacheMode, options: Mapping[str, Any] | None) -> Any:

@@ -25,9 +25,13 @@ def spoken(path: Path, verb: str) -> Iterator[None]:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Another name to write a file under, moved into place at the end: readers never see half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    """Another name to write a file under, moved into place at the end: readers never see half of it.
+
+    Raises:
+        MdmError: the file cannot be written, or is no file that can be replaced.
+    """
     with spoken(path, "write"):
+        path, part = _place(path)
         try:
             yield part
             os.replace(part, path)
@@ -41,14 +45,22 @@ def check_writable(path: Path) -> None:
     """Say now what would keep ``path`` from being written after long work.
 
     Raises:
-        MdmError: it is a folder, or its folder is missing or takes no files.
+        MdmError: it is no file that can be replaced, or its folder is missing or takes no files.
     """
     with spoken(path, "write"):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        part = path.with_name(f".{path.name}.{os.getpid()}")
+        _, part = _place(path)
         part.touch()
         part.unlink()
+
+
+def _place(path: Path) -> tuple[Path, Path]:
+    """The file that ``path`` leads to, and the name beside it under which it is written."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():  # moving a file there would put an end to a device or a pipe
+        raise OSError(errno.EINVAL, "not a regular file")
+    path = path.resolve()
+    return path, path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def write_whole(path: Path, text: str) -> None:

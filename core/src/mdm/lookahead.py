@@ -36,7 +36,9 @@ class LookaheadOptions(NoOptions):
         "are above it; or all that are above it",
     )
     reach: Literal["open", "span"] = Field(
-        "open", description="masks whose uncertainty counts: of the whole canvas, or of the block"
+        "open",
+        description="masks whose uncertainty counts: of the whole canvas, or of the block (a block-causal model sees "
+        "no later one, so there it is the block)",
     )
     heuristic: Literal["confidence", "margin", "neg_entropy"] = Field(
         "confidence", description="what the draw of positions prefers"

@@ -219,7 +219,11 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
     from mdm.trace import plain
 
     config, task, done = run.config, run.task, job.arm.outcomes
-    total = len(done) + len(left)
+    # Of several processes each knows how far itself is: what was there before, or others do, is no part of its count.
+    label, already = job.label, 0
+    if run.here.count > 1:
+        label, already = f"{job.label} (one of {run.here.count} processes)", len(done)
+    total = len(done) + len(left) - already
     right = sum(outcome.metrics.get(task.metric, 0.0) for outcome in done.values())
     decoded: set[int] = set()
     since = time.perf_counter()
@@ -235,7 +239,7 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
         lines = trace if config.trace == "full" else [plain(line) for line in trace]
         log.add(replace(outcome, texts=dict(zip(map(str, ids), model.pieces(ids), strict=True))), lines)
         right += outcome.metrics.get(task.metric, 0.0)
-        run.watch.tick(job.label, len(done), total, right / len(done))
+        run.watch.tick(label, len(done) - already, total, right / len(done))
 
     settings = decode_settings(config, model, job.sampler, job.tokens_per_step)
     fits = sizes.fit(
@@ -250,7 +254,7 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
     seen = hooks.on_step
     if run.watch.sees_steps:
         canvases = {item.row: [*(item.canvas or ()), *[None] * item.gen_length] for item in left}
-        run.watch.begin(job.label, canvases, model.pieces)
+        run.watch.begin(label, canvases, model.pieces)
         settings["trace"] = "full"
 
         def seen(event: StepEvent) -> None:
@@ -297,7 +301,7 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
         if halved:  # out here, where the error no longer holds on to the memory
             decode(rest)
 
-    run.watch.tick(job.label, len(done), total, right / max(1, len(done)))
+    run.watch.tick(label, len(done) - already, total, right / max(1, len(done)))
     try:
         chunk = CHUNK * max(1, fits.batch_size)
         for first in range(0, len(left), chunk):

@@ -293,8 +293,9 @@ class Evaluate:
     """ "What would I see if I committed each of these?" Leaves no trace in the state or the cache.
 
     ``valid`` ``[B, N]``: candidates worth a forward. ``reach``: the masks to score, of the whole canvas ("open") or of
-    the current block ("span"). ``binding``: a promise that spares the next step a transfer. Each row then commits one
-    of its valid candidates, and with it the scores seen of it; or, where it has none, its first, without scores.
+    the current block ("span"; always on a block-causal model, which sees no later one). ``binding``: a promise that
+    spares the next step a transfer. Each row then commits one of its valid candidates, and with it the scores seen of
+    it; or, where it has none, its first, without scores.
     """
 
     candidates: Commit

@@ -9,8 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from mdm import api, registry
+from mdm import api, compiling, registry
 from mdm.model import Model
+from mdm.protocols import ModelSpec
 from mdm.sizes import Size
 
 
@@ -47,14 +48,29 @@ class Case:
         """Whether the cache keeps keys and values."""
         return bool(registry.resolve("cache", self.cache).uses_kv)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The sampler's."""
+        return {"candidates": self.candidates} if self.sampler in ("info-gain", "lookum") else {}
+
+    def check(self, spec: ModelSpec, device: str) -> None:
+        """Say now what ``decode`` would refuse of such a model on this type of device.
+
+        Raises:
+            MdmError: the cache or the sampler is unknown or not for such a model, or nothing can be compiled.
+        """
+        api.mode_for(spec, self.cache, None)
+        api.policy_for(spec, self.sampler, self.options)
+        if self.compile:
+            compiling.require(device)
+
     def decode(self, model: Model, **more: Any) -> list[api.Result]:
         prompts = _prompts(model.spec.vocab_size, self.batch, self.prompt_length)
-        options = {"candidates": self.candidates} if self.sampler in ("info-gain", "lookum") else {}
         settings: dict[str, Any] = {
             "cache": self.cache, "gen_length": self.gen_length, "block_length": self.block_length,
             "max_rows": self.max_rows, "tokens_per_step": self.tokens_per_step, "compile": self.compile,
         }  # fmt: skip
-        return api.decode(model, prompts, self.sampler, options, **settings | more)
+        return api.decode(model, prompts, self.sampler, self.options, **settings | more)
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:

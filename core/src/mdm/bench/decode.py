@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mdm import registry
 from mdm.bench.case import Case, seconds
 from mdm.bench.shapes import Shape, random_model, weight_bytes
 from mdm.counters import counting
@@ -37,10 +36,10 @@ def model_for(name: str, shape: Shape, cases: Sequence[Case], *, device: str, dt
     """A random model of ``shape``, called ``name``, that all ``cases`` can run on.
 
     Raises:
-        MdmError: a cache is unknown, or the weights, and one canvas beside them, do not fit the memory.
+        MdmError: a case is not for such a model, or the weights, and one canvas beside them, do not fit the memory.
     """
     for case in cases:
-        registry.resolve("cache", case.cache)
+        case.check(shape.spec, torch.device(device).type)
     weights, free = weight_bytes(shape, dtype), free_bytes(torch.device(device))
     if weights > free:
         raise MdmError(

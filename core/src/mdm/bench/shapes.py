@@ -29,6 +29,19 @@ class Shape:
         """The cache that the published runs of this family use."""
         return "block" if self.family == "sdar" else "dual"
 
+    @property
+    def spec(self) -> ModelSpec:
+        """The last tokens of the vocabulary are an end token and the mask."""
+        return ModelSpec(
+            family=self.family,
+            vocab_size=self.vocab,
+            mask_id=self.vocab - 1,
+            eos_ids=(self.vocab - 2,),
+            shift=self.family == "dream",
+            attention="block-causal" if self.family == "sdar" else "full",
+            default_cache=self.cache,
+        )
+
 
 SHAPES = {
     "llada-8b": Shape("llada", 126464, 4096, 32, 32, 32, 12288),
@@ -39,7 +52,7 @@ SHAPES = {
 
 
 def random_model(shape: Shape, *, device: str = "cpu", dtype: str = "float32", seed: int = 0) -> Model:
-    """A model of ``shape``; the last tokens of its vocabulary are an end token and the mask."""
+    """A model of ``shape``."""
     network = _on_meta(shape)
     config = network.config
     network = network.to(getattr(torch, dtype)).to_empty(device=device)
@@ -52,15 +65,7 @@ def random_model(shape: Shape, *, device: str = "cpu", dtype: str = "float32", s
     # What is no weight (the rotary frequencies) was not made on meta: take it from a body that was.
     network.model.rotary_emb = type(network.model.rotary_emb)(config).to(device)
     network.eval().requires_grad_(False)
-    spec = ModelSpec(
-        family=shape.family,
-        vocab_size=shape.vocab,
-        mask_id=shape.vocab - 1,
-        eos_ids=(shape.vocab - 2,),
-        shift=shape.family == "dream",
-        attention="block-causal" if shape.family == "sdar" else "full",
-    )
-    return Model(spec, network.model, network.lm_head, name="random weights")
+    return Model(shape.spec, network.model, network.lm_head, name="random weights")
 
 
 def weight_bytes(shape: Shape, dtype: str) -> int:

@@ -226,6 +226,8 @@ def sweep(
         pictures.figure(picture)
     for path in filter(None, (picture, table)):
         files.check_writable(path)  # said now, not after an hour
+    if picture and table and picture.resolve() == table.resolve():
+        raise click.UsageError(f"--csv and --plot are both {table}: name two files")
     caches = cache or (("none", "block") if SHAPES[shape].cache == "block" else ("none", "prefix", "dual"))
     axes: list[Any] = [caches, candidates or (1, 8), block_length or (32,), batch_size or (1, 4, 16)]
     cases = sweeping.grid(_base(given), *(list(dict.fromkeys(axis)) for axis in axes))

@@ -49,6 +49,8 @@ def compare(
     from mdm import compare as comparing
     from mdm import files
 
+    if picture and table and picture.resolve() == table.resolve():
+        raise click.UsageError(f"--csv and --plot are both {table}: name two files")
     records = comparing.compare(runs, baseline=baseline, metric=metric, intersect=intersect)
     if picture:
         comparing.plot(records, picture)
