@@ -10,7 +10,7 @@ import pytest
 import tiny_families
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
-from mdm import graphs
+from mdm import compiling, graphs
 from mdm.counters import counting
 from mdm.errors import MdmError
 from mdm.testing.probe import essence
@@ -106,7 +106,7 @@ def test_a_body_that_cannot_be_traced_whole_says_so(model):
 
 def test_too_many_kinds_of_forward_are_not_hidden(model, monkeypatch):
     torch._dynamo.reset()  # what another test of this process compiled would serve here as well
-    monkeypatch.setattr(graphs, "KINDS", 1)
+    monkeypatch.setattr(compiling, "KINDS", 1)
     with pytest.raises(MdmError, match="more than 1 kinds of forward"):
         decoded(model, PROMPTS[0], gen_length=8, cache="dual", compile=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from importlib.util import find_spec
 from shutil import which
 from typing import Any, TypeVar
@@ -14,6 +14,8 @@ import torch
 from mdm.errors import MdmError
 
 F = TypeVar("F", bound=Callable[..., Any])
+KINDS = 64
+"""Graphs that are made of one function at most, for all models of a process together."""
 
 
 def compiler() -> str:
@@ -38,5 +40,13 @@ def require(device: str) -> None:
 @cache
 def compiled(function: F, *, whole: bool = False) -> F:
     """``function`` for tensors of any shape, compiled when it is first called; ``whole`` lets no part stay out."""
-    made: F = torch.compile(function, dynamic=True, fullgraph=whole)  # type: ignore[assignment]
-    return made
+    compiled = torch.compile(function, dynamic=True, fullgraph=whole)
+
+    @wraps(function)
+    def made(*given: Any) -> Any:
+        from torch._dynamo import config
+
+        with config.patch(recompile_limit=KINDS):
+            return compiled(*given)
+
+    return made  # type: ignore[return-value]

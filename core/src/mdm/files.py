@@ -59,7 +59,7 @@ def _place(path: Path) -> tuple[Path, Path]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if path.exists() and not path.is_file():  # moving a file there would put an end to a device or a pipe
         raise OSError(errno.EINVAL, "not a regular file")
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # unlike resolve, does not mind links in a circle
     return path, path.with_name(f".{path.name}.{os.getpid()}")
 
 

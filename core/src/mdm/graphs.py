@@ -17,9 +17,6 @@ from mdm.replays import Replays, cuda_graphs
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-KINDS = 64
-"""Graphs that are made at most, for all models of a process together."""
-
 
 def require(model: Model) -> None:
     """Say so where ``model`` cannot be compiled.
@@ -47,7 +44,7 @@ def forwards(model: Model) -> Iterator[None]:
     """Within the block, and in this thread, ``model``'s forwards are compiled, each kind when it is first met.
 
     Raises:
-        MdmError: its body cannot be traced whole, or there are more kinds than ``KINDS``.
+        MdmError: its body cannot be traced whole, or there are more kinds than ``compiling.KINDS``.
     """
     made: Callable[..., Tensor] = _compiled
     if model.device.type == "cuda":
@@ -62,15 +59,17 @@ def forwards(model: Model) -> Iterator[None]:
 
 
 def _compiled(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
-    from torch._dynamo import config, exc
+    from torch._dynamo import exc
 
     try:
-        with attention.unseen(cache, mask), config.patch(recompile_limit=KINDS):
+        with attention.unseen(cache, mask):
             compiled = compiling.compiled(run, whole=True)
             hidden: Tensor = compiled(body, tokens.contiguous(), positions.contiguous(), None, None)
             return hidden
     except exc.FailOnRecompileLimitHit:
-        raise MdmError(f"more than {KINDS} kinds of forward are too many to compile: leave compile out") from None
+        raise MdmError(
+            f"more than {compiling.KINDS} kinds of forward are too many to compile: leave compile out"
+        ) from None
     except exc.TorchDynamoException as error:
         said = str(error).strip().partition("\n")[0]
         raise MdmError(f"the model's forward cannot be compiled ({said}): leave compile out") from error
