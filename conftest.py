@@ -20,10 +20,10 @@ settings.load_profile("mdm")
 @pytest.fixture
 def compiler():
     """Skips where torch.compile has nothing to compile with."""
-    from mdm import compiling
+    from mdm.models import torch_compile
     from mdm.errors import MdmError
 
     try:
-        compiling.require("cpu")
+        torch_compile.require("cpu")
     except MdmError as error:
         pytest.skip(str(error))

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from itertools import islice
 
 from mdm import api, registry
-from mdm.counters import counting
-from mdm.run import encode
+from mdm.runs.decode_args import encode
+from mdm_testing.counters import counting
 
 CASES = {
     "sudoku, generated, one block of 16": ("sudoku", {"mode": "generate"}, 16),

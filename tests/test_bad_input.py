@@ -127,10 +127,10 @@ def test_full_disk(tmp_path):
 )
 def test_damaged_run(tmp_path, file, text, said):
     from click.testing import CliRunner
-    from mdm import config as configs
     from mdm.cli import cli
-    from mdm.config import RunConfig, build
     from mdm.errors import MdmError
+    from mdm.runs import config as configs
+    from mdm.runs.config import RunConfig, build
 
     out = tmp_path / "out"
     out.mkdir()

@@ -12,16 +12,16 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
-from mdm import graphs
-from mdm.bench import overhead as overheads
-from mdm.bench import sweep as sweeping
-from mdm.bench.case import Case
-from mdm.bench.overhead import Forward, Head
-from mdm.bench.shapes import Shape, random_model
 from mdm.cli import cli, main
-from mdm.counters import counting
-from mdm.model import run
-from mdm.tiles import TILE
+from mdm.models import compiled
+from mdm.models.model import run
+from mdm.scoring.tiles import TILE
+from mdm_bench import overhead as overheads
+from mdm_bench import sweep as sweeping
+from mdm_bench.case import Case
+from mdm_bench.overhead import Forward, Head
+from mdm_bench.shapes import Shape, random_model
+from mdm_testing.counters import counting
 
 SIZES = ["--vocab", "64", "--hidden", "16", "--layers", "1", "--prompt-length", "6", "--gen-length", "8"]
 
@@ -78,7 +78,7 @@ def made_of(recording):
 
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
 def test_a_replay_makes_the_calls_of_the_decode(wide, cache, monkeypatch):
-    monkeypatch.setattr("mdm.readout.PASS_ELEMENTS", 10 * TILE)  # tiles, and rows in more than one cut
+    monkeypatch.setattr("mdm.scoring.readout.PASS_ELEMENTS", 10 * TILE)  # tiles, and rows in more than one cut
     case = replace(CALLS, cache=cache)
     with counting(wide, operations=False) as decoded:
         case.decode(wide, trace=False)
@@ -146,7 +146,7 @@ def test_a_compiled_decode_is_replayed_with_compiled_forwards(wide, monkeypatch,
         ran.append(tokens.shape)
         return run(body, tokens, *given)
 
-    monkeypatch.setattr(graphs, "_compiled", seen)
+    monkeypatch.setattr(compiled, "_compiled", seen)
     case = replace(CALLS, cache="dual", compile=True)
     found = overheads.measure(wide, case, pairs=1)
     # Recorded, and in a round: total, replay, forwards, plain; before it once for each shape.
@@ -177,9 +177,9 @@ def test_a_compiled_decode_is_replayed_with_compiled_forwards(wide, monkeypatch,
 def test_what_cannot_be_measured_is_said_in_one_line_before_anything_is(args, said, capsys, monkeypatch):
     if "--plot" in args:
         pytest.importorskip("matplotlib")
-    monkeypatch.setattr("mdm.bench.overhead.measure", None)
-    monkeypatch.setattr("mdm.bench.sweep.measure", None)
-    monkeypatch.setattr("mdm.bench.decode.random_model", None)
+    monkeypatch.setattr("mdm_bench.overhead.measure", None)
+    monkeypatch.setattr("mdm_bench.sweep.measure", None)
+    monkeypatch.setattr("mdm_bench.decode.random_model", None)
     with pytest.raises(SystemExit) as stop:
         main(["bench", *args])
     heard = capsys.readouterr()
@@ -263,8 +263,8 @@ def test_the_roofline_is_bytes_over_bandwidth():
 
 
 def test_a_shape_that_does_not_fit_is_refused_in_one_line(monkeypatch, capsys):
-    monkeypatch.setattr("mdm.sizes.free_bytes", lambda device: 10**9)
-    monkeypatch.setattr("mdm.bench.decode.free_bytes", lambda device: 10**9)
+    monkeypatch.setattr("mdm.engine.memory.free_bytes", lambda device: 10**9)
+    monkeypatch.setattr("mdm_bench.decode.free_bytes", lambda device: 10**9)
     for args, said in (
         (
             ["--shape", "llada-8b", "--dtype", "bfloat16"],

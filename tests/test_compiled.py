@@ -10,10 +10,10 @@ import pytest
 import tiny_families
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
-from mdm import compiling, graphs
-from mdm.counters import counting
 from mdm.errors import MdmError
-from mdm.testing.probe import essence
+from mdm.models import compiled, torch_compile
+from mdm_testing.counters import counting
+from mdm_testing.probe import essence
 from torch._dynamo.utils import counters
 
 CACHES = {"llada": ["none", "prefix", "dual"], "dream": ["none", "prefix", "dual"], "sdar": ["none", "dual", "block"]}
@@ -56,7 +56,7 @@ def test_hidden_states_are_the_same_and_of_their_own(model):
     mask[1, ..., 6:] = torch.finfo(torch.float32).min
     with torch.inference_mode():
         plain = [model.hidden(tokens, at, mask=m) for m in (None, mask)]
-        with graphs.forwards(model):
+        with compiled.forwards(model):
             first, second = (model.hidden(tokens, at, mask=m) for m in (None, mask))
     assert not torch.allclose(plain[0], plain[1])
     torch.testing.assert_close([first, second], plain)
@@ -106,7 +106,7 @@ def test_a_body_that_cannot_be_traced_whole_says_so(model):
 
 def test_too_many_kinds_of_forward_are_not_hidden(model, monkeypatch):
     torch._dynamo.reset()  # what another test of this process compiled would serve here as well
-    monkeypatch.setattr(compiling, "KINDS", 1)
+    monkeypatch.setattr(torch_compile, "KINDS", 1)
     with pytest.raises(MdmError, match="more than 1 kinds of forward"):
         decoded(model, PROMPTS[0], gen_length=8, cache="dual", compile=True)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import mdm
 import pytest
-from mdm.counters import counting
-from mdm.testing.probe import prompts
-from mdm.testing.toy import EOS, toy_model
+from mdm_testing.counters import counting
+from mdm_testing.probe import prompts
+from mdm_testing.toy import EOS, toy_model
 
 SAMPLERS = {
     "confidence": {}, "fastdllm-threshold": {}, "eb": {}, "klass": {}, "remdm": {},

@@ -7,9 +7,10 @@ import shlex
 
 import pytest
 from goldens import ROOT
-from mdm import config, registry
+from mdm import registry
 from mdm.cli import cli
 from mdm.cli.flags import given
+from mdm.runs import config
 
 PAGE = (ROOT / "docs" / "evaluation.md").read_text()
 ROWS = ("gsm8k", "math500", "humaneval", "mbpp", "gpqa", "sudoku", "countdown", "creative-writing")

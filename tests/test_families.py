@@ -6,8 +6,8 @@ import mdm
 import pytest
 import torch
 from mdm import registry
-from mdm.scoring import statistics
-from mdm.testing.probe import Watched, essence, prompts
+from mdm.scoring.statistics import statistics
+from mdm_testing.probe import Watched, essence, prompts
 from tiny_families import MASK, save, save_masked
 from transformers import (
     LogitsProcessor,

@@ -8,7 +8,7 @@ import mdm
 import pytest
 import torch
 from goldens import ABSENT, cases, committed, folder, forwards, steps, tensors
-from mdm.kv import Store
+from mdm.models.kv_store import Store
 
 
 @pytest.fixture(scope="module")

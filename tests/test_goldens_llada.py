@@ -6,10 +6,10 @@ import mdm
 import pytest
 import torch
 from goldens import ABSENT, cases, committed, facts, folder, forwards, steps, tensors
-from mdm.kv import Store
-from mdm.schedule import quota
-from mdm.scoring import statistics
-from mdm.state import Scores
+from mdm.engine.schedule import quota
+from mdm.models.kv_store import Store
+from mdm.protocols import Scores
+from mdm.scoring.statistics import statistics
 
 
 @pytest.fixture(scope="module")

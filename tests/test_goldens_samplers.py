@@ -13,10 +13,8 @@ import mdm
 import pytest
 import torch
 from goldens import ABSENT, cases, committed, facts, folder, steps, tensors
-from mdm.lookahead import Lookahead, LookaheadOptions
-from mdm.rng import Draws
-from mdm.scoring import statistics
-from mdm.state import Scores
+from mdm.protocols import Draws, Lookahead, LookaheadOptions, Scores
+from mdm.scoring.statistics import statistics
 
 
 def load(family: str) -> Any:

@@ -8,12 +8,12 @@ import mdm
 import pytest
 import tiny_families
 import torch
-from mdm import attention
-from mdm.bench.shapes import Shape, random_model
-from mdm.counters import counting
 from mdm.errors import MdmError
-from mdm.kv import Store
-from mdm.readout import Readout
+from mdm.models import attention
+from mdm.models.kv_store import Store
+from mdm.scoring.readout import Readout
+from mdm_bench.shapes import Shape, random_model
+from mdm_testing.counters import counting
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 

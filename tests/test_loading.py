@@ -9,8 +9,8 @@ import mdm
 import mdm_tiny
 import pytest
 import torch
-from mdm import attention, placing
 from mdm.cli import main
+from mdm.models import attention, placement
 from safetensors.torch import load_file, save_file
 from tiny_families import MASK, save, save_bpe, save_causal
 
@@ -234,20 +234,20 @@ def test_a_run_of_it_leaves_nothing(refused, checkpoint, flags, said):
 
 @pytest.mark.parametrize(("name", "library"), [("bnb-4bit", "bitsandbytes"), ("torchao-int8", "torchao")])
 def test_quantization_without_its_library(refused, checkpoint, monkeypatch, name, library):
-    monkeypatch.setattr(placing, "find_spec", lambda _: None)
+    monkeypatch.setattr(placement, "find_spec", lambda _: None)
     said = f"quantization '{name}' needs {library}, which is not installed: pip install {library}"
     assert said in refused(checkpoint, "--quantization", name)
 
 
 def test_quantization_that_needs_a_gpu(refused, checkpoint, monkeypatch):
-    monkeypatch.setattr(placing, "find_spec", lambda _: True)
+    monkeypatch.setattr(placement, "find_spec", lambda _: True)
     assert "needs a CUDA GPU, and the device is cpu" in refused(
         checkpoint, "--device", "cpu", "--quantization", "torchao-int4"
     )
 
 
 def test_a_kernel_that_takes_no_mask(monkeypatch, tmp_path):
-    monkeypatch.setattr(placing, "_attention", lambda name, device: name)
+    monkeypatch.setattr(placement, "_attention", lambda name, device: name)
     with pytest.raises(mdm.MdmError, match="'flash_attention_2' takes no mask of a row's own"):
         mdm.load_model(save(tmp_path, "dream"), device="cpu", attn_implementation="flash_attention_2")
 

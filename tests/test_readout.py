@@ -9,14 +9,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mdm import readout as readouts
-from mdm.bench.shapes import Shape, random_model
-from mdm.counters import counting
-from mdm.model import Model
-from mdm.readout import Readout
-from mdm.rng import Draws
-from mdm.rules import LogitRules
-from mdm.tiles import TILE
+from mdm.models import Model
+from mdm.protocols import Draws
+from mdm.scoring import readout as readouts
+from mdm.scoring.logit_rules import LogitRules
+from mdm.scoring.readout import Readout
+from mdm.scoring.tiles import TILE
+from mdm_bench.shapes import Shape, random_model
+from mdm_testing.counters import counting
 
 VOCAB = 2 * TILE + 900
 RULES = LogitRules(

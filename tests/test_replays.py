@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import mdm
 import pytest
 import torch
-from mdm import replays
-from mdm.kv import Store
-from mdm.model import Model, run, running
-from mdm.replays import Replays
-from mdm.testing.probe import essence
-from mdm.testing.toy import toy_model
+from mdm.models import Model, cuda_graphs
+from mdm.models.cuda_graphs import Replays
+from mdm.models.kv_store import Store
+from mdm.models.model import run, running
+from mdm_testing.probe import essence
+from mdm_testing.toy import toy_model
 
 PROMPTS = [[1, 2, 3, 4, 5], [7, 8], [9] * 8]
 SETTINGS = [{}, {"guidance": 0.7}, {"max_rows": 2}, {"batch_size": 1, "temperature": 0.8}]
@@ -84,7 +84,7 @@ def test_rows_that_continue_from_others_are_not_mixed_up():
 
 @torch.inference_mode()
 def test_what_a_forward_gave_is_not_overwritten_and_the_oldest_makes_place(monkeypatch):
-    monkeypatch.setattr(replays, "MOST", 2)
+    monkeypatch.setattr(cuda_graphs, "MOST", 2)
     model, at = toy_model(), torch.arange(8)[None]
     replayed = Replays(run, again)
     tokens = [torch.full((1, 8), n) for n in range(1, 5)]

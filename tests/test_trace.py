@@ -5,7 +5,7 @@ from __future__ import annotations
 import mdm
 import pytest
 import torch
-from mdm.trace import plain
+from mdm.protocols.hooks import plain
 from tiny_families import MASK, save
 
 PROMPTS = [[3, 14, 15, 92, 65, 35], [7, 1]]

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from mdm import view
 from mdm.cli import cli
 from mdm.errors import MdmError
-from mdm.view import data
+from mdm_report import view
+from mdm_report.view import data
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
@@ -224,7 +224,7 @@ def test_a_picture(folder, tmp_path, kind):
 
 
 def test_a_picture_of_no_known_kind_or_without_matplotlib_is_refused(folder, tmp_path, monkeypatch):
-    from mdm.view import plot
+    from mdm_report.view import plot
 
     found = data.load([folder], limit=1)
     with pytest.raises(MdmError, match=r"\.png"):

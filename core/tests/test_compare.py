@@ -8,13 +8,13 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from mdm import config as configs
 from mdm.cli import cli
-from mdm.compare import compare
-from mdm.config import RunConfig
 from mdm.errors import MdmError
-from mdm.jobs import jobs
-from mdm.results import Outcome
+from mdm.runs import config as configs
+from mdm.runs.config import RunConfig
+from mdm.runs.results import Outcome
+from mdm.runs.variants import jobs
+from mdm_report.compare import compare
 
 pytest.importorskip("scipy")
 TASK = """

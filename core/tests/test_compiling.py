@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mdm import native
 from mdm.cli import main
-from mdm.rng import Draws
-from mdm.scoring import readings
-from mdm.testing.toy import toy_model
-from mdm.tiles import Draw, joined, summed
+from mdm.protocols import Draws
+from mdm.scoring import tiles_native
+from mdm.scoring.statistics import readings
+from mdm.scoring.tile_pass import summed
+from mdm.scoring.tiles import Draw, joined
+from mdm_testing.toy import toy_model
 
 pytestmark = pytest.mark.usefixtures("compiler")
 
@@ -42,7 +43,7 @@ def test_the_native_pass_leaves_what_torch_leaves(seed, width, distinct, spread,
     if forbidden and width > 2:
         x[1:3, torch.rand(width, generator=random) < 0.7] = -torch.inf
         x[1:3, torch.randperm(width, generator=random)[:2]] = torch.tensor([-3.0, 4.0])
-    assert native.built() is not None
+    assert tiles_native.built() is not None
     ours, theirs = joined(summed(x, 3, compile=True)), joined(summed(x, 3))
     if width > 1:
         assert torch.equal(ours.top, theirs.top)
@@ -64,11 +65,11 @@ def test_a_broken_logit_shows_in_the_native_pass_too():
 def test_rows_of_the_native_pass_do_not_depend_on_threads_or_neighbours():
     x = torch.randn(70, 2048, generator=torch.Generator().manual_seed(0)) * 9
     threads = torch.get_num_threads()
-    alone = [native.sums(x[t : t + 1], True) for t in range(70)]
+    alone = [tiles_native.sums(x[t : t + 1], True) for t in range(70)]
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            for whole, parts in zip(native.sums(x, True), zip(*alone, strict=True), strict=True):
+            for whole, parts in zip(tiles_native.sums(x, True), zip(*alone, strict=True), strict=True):
                 assert torch.equal(whole, torch.cat(parts))
     finally:
         torch.set_num_threads(threads)
@@ -76,13 +77,13 @@ def test_rows_of_the_native_pass_do_not_depend_on_threads_or_neighbours():
 
 def test_a_compiler_that_does_not_take_it_leaves_the_pass_to_torch(monkeypatch):
     monkeypatch.setenv("CXX", "false")
-    native.built.cache_clear()
+    tiles_native.built.cache_clear()
     x = torch.randn(3, 300)
     try:
         with pytest.warns(UserWarning, match="false does not build the pass"):
             ours = joined(summed(x, compile=True))
     finally:
-        native.built.cache_clear()
+        tiles_native.built.cache_clear()
     for mine, theirs in zip(ours, joined(summed(x)), strict=True):
         assert mine is theirs is None or torch.equal(mine, theirs)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from mdm import config
-from mdm.config import DecodeConfig, RunConfig
 from mdm.errors import MdmError
+from mdm.runs import config
+from mdm.runs.config import DecodeConfig, RunConfig
 
 PLUGINS = """
     from typing import Literal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mdm.counters import counting
+from mdm_testing.counters import counting
 
 X = torch.arange(6.0)
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mdm.rng import Draws
-from mdm.tiles import Draw, joined, summed
+from mdm.protocols import Draws
+from mdm.scoring.tile_pass import summed
+from mdm.scoring.tiles import Draw, joined
 
-kernels = pytest.importorskip("mdm.kernels", reason="Triton is not installed")
+kernels = pytest.importorskip("mdm.scoring.tiles_triton", reason="Triton is not installed")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

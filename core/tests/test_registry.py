@@ -115,7 +115,7 @@ def test_unknown_name(site):
 
 
 def test_absent_package_is_named(site, monkeypatch):
-    monkeypatch.setitem(registry._BROUGHT_BY["task"], "crosswords", "mdm-crosswords")
+    monkeypatch.setitem(registry.known_plugins()["task"], "crosswords", "mdm-crosswords")
     with pytest.raises(MdmError, match="task 'crosswords' comes with the package mdm-crosswords, which is not inst"):
         registry.resolve("task", "crosswords")
     with pytest.raises(MdmError, match=r"unknown task 'croswords'. Did you mean 'crosswords'\?"):

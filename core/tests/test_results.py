@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from mdm import files, results
-from mdm.config import RunConfig
 from mdm.errors import MdmError
-from mdm.results import Arm
+from mdm.runs import files, results
+from mdm.runs.config import RunConfig
+from mdm.runs.results import Arm
 from outcomes import outcome
 
 
@@ -124,7 +124,7 @@ def test_a_full_disk_tears_no_line(tmp_path):
     limited = """
 import resource, sys
 from pathlib import Path
-from mdm import files
+from mdm.runs import files
 path = Path(sys.argv[1])
 log = files.Log(path)
 log.append({"row": 0})

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import mdm
 import pytest
 import torch
-from mdm import config as configs
-from mdm import run as runs
 from mdm.cli import main
-from mdm.config import RunConfig
 from mdm.errors import MdmError
 from mdm.protocols import MASK, ModelSpec
+from mdm.runs import config as configs
+from mdm.runs import run as runs
+from mdm.runs.config import RunConfig
+from mdm.runs.watch import Interrupted, Watch
 
 PLUGINS = """
     from concurrent.futures import ThreadPoolExecutor
@@ -239,9 +240,9 @@ def test_what_the_engine_is_asked(engine, tmp_path):
 
 def test_sizes_that_are_not_given_are_what_fits(engine, tmp_path, monkeypatch):
     said = []
-    watch = runs.Watch()
+    watch = Watch()
     watch.note = said.append
-    monkeypatch.setattr("mdm.sizes.free_bytes", lambda device: 10**9)
+    monkeypatch.setattr("mdm.engine.memory.free_bytes", lambda device: 10**9)
     runs.run(make(limit=20, batch_size="auto"), tmp_path / "auto", watch)
     fits = engine.calls[0]["batch_size"], engine.calls[0]["max_rows"]
     assert fits[0] == 20 and 0 < fits[1] < 10**5 and len(engine.calls[0]["prompts"]) == 20
@@ -293,7 +294,7 @@ def test_interrupted_and_taken_up(engine, tmp_path, stop):
     whole = runs.run(config, tmp_path / "whole")
     engine.decoded.clear()
     engine.stop_after = stop
-    with pytest.raises(runs.Interrupted) as caught:
+    with pytest.raises(Interrupted) as caught:
         runs.run(config, tmp_path / "cut")
     assert caught.value.summary["examples"] == stop and not caught.value.summary["complete"]
     engine.stop_after = None
@@ -363,7 +364,7 @@ def test_repeats(engine, tmp_path):
     assert facts("thrice") == facts("once")
     assert [row % 10**9 for row, *_ in facts("thrice", 2)] == list(range(5))
     engine.stop_after = len(engine.decoded) + 8
-    with pytest.raises(runs.Interrupted) as caught:
+    with pytest.raises(Interrupted) as caught:
         runs.run(make(repeats=3, batch_size=1), tmp_path / "cut")
     assert not caught.value.summary["complete"]
     engine.stop_after = None
@@ -381,7 +382,7 @@ def test_grading_beside_decoding(engine, tmp_path):
 
 def test_ctrl_c_waits_for_the_grades_of_what_is_decoded(engine, tmp_path):
     engine.stop_after = 3
-    with pytest.raises(runs.Interrupted) as caught:
+    with pytest.raises(Interrupted) as caught:
         runs.run(make("hold=3", task="slow"), tmp_path)
     assert caught.value.summary["examples"] == 3
 
@@ -433,7 +434,7 @@ def test_a_mistake_of_a_later_model_keeps_what_was_done(engine, tmp_path, monkey
 
 def test_hooks_see_each_result(engine, site, tmp_path):
     source = """
-        from mdm.hookspecs import hookimpl
+        from mdm.protocols import hookimpl
         seen = []
         @hookimpl
         def on_finish(result):
@@ -453,7 +454,7 @@ def command(capsys, *args):
 
 def test_hooks_that_fail_are_named(engine, site, tmp_path):
     source = """
-        from mdm.hookspecs import hookimpl
+        from mdm.protocols import hookimpl
         @hookimpl
         def on_finish(result):
             raise ValueError("upset")

@@ -6,7 +6,8 @@ import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
-from mdm.schedule import SCHEDULES, blocks, quota, split
+from mdm.engine.schedule import blocks, quota, split
+from mdm.protocols.settings import SCHEDULES
 
 COUNT = st.integers(1, 80)
 

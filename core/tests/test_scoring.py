@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mdm.rng import AHEAD, Coming, Draws, host_keys
-from mdm.scoring import Reading, readings, statistics, top_k
-from mdm.tiles import Scratch, top_two
+from mdm.protocols import Draws, top_k
+from mdm.protocols.draws import AHEAD, Coming, host_keys
+from mdm.scoring.statistics import Reading, readings, statistics
+from mdm.scoring.tiles import Scratch, top_two
 
 
 @given(st.integers(0, 2**31), st.floats(0.1, 30))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import mdm
 import pytest
 import torch
-from mdm import sizes
-from mdm.counters import counting
+from mdm.engine import memory
 from mdm.errors import MdmError
-from mdm.testing.probe import decode, essence, looking, prompts
-from mdm.testing.toy import HEADS, KV_HEADS, LAYERS, WIDTH, toy_model
+from mdm_testing.counters import counting
+from mdm_testing.probe import decode, essence, looking, prompts
+from mdm_testing.toy import HEADS, KV_HEADS, LAYERS, WIDTH, toy_model
 
 LENGTH = 100
 UNEVEN = [5, 3, 4, 3]
@@ -17,19 +17,19 @@ KEPT = 2 * LAYERS * KV_HEADS * (WIDTH // HEADS) * LENGTH * 4
 
 
 def fit(monkeypatch, free, count=1000, *, kv=True, guises=1, **asked):
-    reserve = 16 * sizes.CHUNK_ELEMENTS
-    monkeypatch.setattr(sizes, "free_bytes", lambda device: int((free + reserve) / sizes.SHARE))
+    reserve = 16 * memory.CHUNK_ELEMENTS
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int((free + reserve) / memory.SHARE))
     asked = {"batch_size": "auto", "max_rows": "auto"} | asked
-    return sizes.fit(toy_model(), LENGTH, count, kv=kv, guises=guises, **asked)
+    return memory.fit(toy_model(), LENGTH, count, kv=kv, guises=guises, **asked)
 
 
 def test_what_is_kept_takes_at_most_half(monkeypatch):
-    monkeypatch.setattr(sizes, "PAYS", {"cpu": 10**9})
-    assert sizes.kept_bytes(toy_model(), LENGTH) == KEPT
+    monkeypatch.setattr(memory, "PAYS", {"cpu": 10**9})
+    assert memory.kept_bytes(toy_model(), LENGTH) == KEPT
     assert fit(monkeypatch, 20 * KEPT + 9).batch_size == 10
     assert fit(monkeypatch, 20 * KEPT + 9, guises=2).batch_size == 5
     assert fit(monkeypatch, 20 * KEPT + 9, count=3).batch_size == 3
-    row = sizes.forward_bytes(toy_model(), LENGTH)
+    row = memory.forward_bytes(toy_model(), LENGTH)
     found = fit(monkeypatch, 8 * KEPT + 50 * row + 9, batch_size=8)
     assert (found.batch_size, found.max_rows) == (8, 50)
     assert fit(monkeypatch, 50 * row + 9, kv=False, batch_size=8).max_rows == 50
@@ -37,7 +37,7 @@ def test_what_is_kept_takes_at_most_half(monkeypatch):
 
 
 def test_a_batch_is_no_larger_than_pays_and_what_is_given_stays(monkeypatch):
-    assert fit(monkeypatch, 10**12).batch_size == -(-sizes.PAYS["cpu"] // LENGTH)
+    assert fit(monkeypatch, 10**12).batch_size == -(-memory.PAYS["cpu"] // LENGTH)
     found = fit(monkeypatch, 10**12, batch_size=7, max_rows=None)
     assert (found.batch_size, found.max_rows) == (7, None)
     assert fit(monkeypatch, 10**12, batch_size=None, max_rows=5).batch_size == 1000
@@ -51,7 +51,7 @@ def plain(cache="none", **asked):
 def test_little_memory_changes_calls_and_nothing_else(monkeypatch, cache):
     with counting(toy_model(), operations=False) as counts:
         ample = plain(cache)
-    monkeypatch.setattr(sizes, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
     with counting(toy_model(), operations=False) as tight:
         alone = plain(cache)
         one = plain(cache, batch_size="auto")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mdm.summary import summarise, wilson
+from mdm.runs.summary import summarise, wilson
 from outcomes import outcome
 
 

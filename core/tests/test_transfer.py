@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mdm.transfer import to_host
+from mdm.models.transfer import to_host
 
 GRID = torch.arange(12).view(4, 3)
 

@@ -1,4 +1,4 @@
-"""docs/cli.md: the help of every command of the core, as the command line says it.
+"""docs/cli.md: the help of every command of the core and of our tools, as the command line says it.
 
     python docs/site/cli.py
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 import click
-from mdm.cli import COMMANDS, cli
+from mdm import registry
+from mdm.cli import cli
 
+COMMANDS = ("run", "compare", "generate", "bench", "plugins", "check", "new", "trace", "doctor")
+"""The core's commands and those of our tools, in the order in which people meet them."""
 PAGE = Path(__file__).parents[1] / "cli.md"
 HEAD = (
     "# Command line\n\nGenerated from the commands themselves. Other packages may add some: `mdm --help` lists them.\n"
@@ -36,7 +38,7 @@ def text() -> str:
     root = click.Context(cli, info_name="mdm", help_option_names=["-h", "--help"])
     parts = [HEAD]
     for name in COMMANDS:
-        for path, said in helps(getattr(import_module(f"mdm.cli.{name}"), name), name, root):
+        for path, said in helps(registry.resolve("command", name), name, root):
             parts.append(f"## {path}\n\n```text\n{said}\n```\n")
     return "\n".join(parts)
 

@@ -7,8 +7,8 @@ import re
 
 import pytest
 from click.testing import CliRunner
-from mdm.cli.check import check
 from mdm.errors import MdmError
+from mdm_testing.check_command import check
 
 
 def test_a_report_of_every_check():

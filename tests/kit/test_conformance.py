@@ -5,7 +5,7 @@ from __future__ import annotations
 import tiny_families
 from goldens import SHARED
 from mdm import registry
-from mdm.testing import Subject, parametrize_with_checks, subject
+from mdm_testing import Subject, parametrize_with_checks, subject
 
 DATA = {
     "gsm8k": "gsm8k_test.jsonl", "math500": "math500_test.jsonl", "gpqa": "gpqa.jsonl",

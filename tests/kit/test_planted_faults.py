@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import mdm.engine
+import mdm.engine.engine
 import pytest
 from mdm.errors import MdmError
-from mdm.forward import Query
-from mdm.testing import Subject, checks, parametrize_with_checks, run, subject
+from mdm.scoring.scorer import Query
+from mdm_testing import Subject, checks, parametrize_with_checks, run, subject
 from planted_faults import FAULTS, AllRight, Echo, Overspends, Sound, WholeSpan
 
 
@@ -29,7 +29,7 @@ def test_a_candidate_that_leaks_into_the_cache_is_caught(monkeypatch):
     run_check, of = outcomes("cache", WholeSpan, "is_read_only_while_a_sampler_looks_ahead")
     run_check(of)
     monkeypatch.setattr(
-        mdm.engine,
+        mdm.engine.engine,
         "Query",
         lambda rows, at, counts, write=None, kept=(): Query(rows, at, counts, at if write is None else write, kept),
     )

@@ -8,10 +8,10 @@ import sys
 import pytest
 from click.testing import CliRunner
 from mdm import registry
-from mdm.cli.new import KINDS, new
 from mdm.errors import MdmError
-from mdm.scaffold import create
-from mdm.testing import run, subject
+from mdm_testing import run, subject
+from mdm_testing.new_command import KINDS, new
+from mdm_testing.scaffold import create
 
 
 @pytest.fixture(scope="module")

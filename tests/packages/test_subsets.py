@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 BLOCKS = """
 import mdm
-from mdm.testing import toy_model
+from mdm_testing import toy_model
 [result] = mdm.decode(toy_model("block-causal"), ["hello"], "confidence", cache="block", gen_length=8)
 assert len(result.tokens) >= 8  # the last block of the grid is whole
 """

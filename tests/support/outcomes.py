@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdm.results import Outcome
+from mdm.runs.results import Outcome
 
 
 def outcome(index: int, right: float = 1.0, **changes) -> Outcome:

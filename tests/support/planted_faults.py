@@ -7,13 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from mdm.caches import NoCache
 from mdm.errors import MdmError
-from mdm.protocols import Example, NoOptions, Prompt
-from mdm.sampler import BaseSampler
-from mdm.scoring import top_k
-from mdm.state import Commit, Evaluate, Plan
-from mdm.testing import toy_model
+from mdm.protocols import BaseSampler, Commit, Evaluate, Example, NoCache, NoOptions, Plan, Prompt, top_k
+from mdm_testing import toy_model
 
 
 def best(state, scores, key=None):

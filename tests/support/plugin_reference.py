@@ -14,18 +14,18 @@ import re
 from pathlib import Path
 
 from mdm import registry
-from mdm.testing import checks
+from mdm_testing import checks
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 SHOWN = {
     "protocols": ("mdm.protocols", ["Sampler", "CacheMode", "ModelFamily", "Network", "Task"]),
     "records": ("mdm.protocols", ["NoOptions", "ModelSpec", "Prompt", "Message", "Example"]),
-    "state": ("mdm.state", ["State", "Certainty", "Scores", "Commit", "Evaluate", "Plan", "Rowwise"]),
-    "sampler": ("mdm.sampler", ["BaseSampler"]),
-    "draws": ("mdm.rng", ["Draws"]),
-    "model": ("mdm.model", ["Model"]),
-    "hooks": ("mdm.hookspecs", ["Hooks"]),
-    "functions": ("mdm.scoring", ["ranks", "top_k"]),
+    "state": ("mdm.protocols.state", ["State", "Certainty", "Scores", "Commit", "Evaluate", "Plan", "Rowwise"]),
+    "sampler": ("mdm.protocols.sampler", ["BaseSampler"]),
+    "draws": ("mdm.protocols.draws", ["Draws"]),
+    "model": ("mdm.models.model", ["Model"]),
+    "hooks": ("mdm.protocols.hooks", ["Hooks"]),
+    "functions": ("mdm.scoring.statistics", ["ranks", "top_k"]),
 }
 """Mark -> module and what of it is shown."""
 

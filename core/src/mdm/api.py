@@ -7,19 +7,22 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mdm import graphs, registry, sizes
-from mdm.canvas import Request, Row
-from mdm.causal import continue_all
-from mdm.checkpoints import refuse_policy
-from mdm.engine import Engine, Settings
+from mdm import registry
+from mdm.engine import memory
+from mdm.engine.autoregressive import continue_all
+from mdm.engine.engine import Engine, Settings
+from mdm.engine.requests import Request
+from mdm.engine.rows import Row
 from mdm.errors import MdmError
-from mdm.loading import load_model as load_model
-from mdm.model import Model
-from mdm.protocols import CacheMode, ModelSpec, Sampler
-from mdm.rules import LogitRules, Processor
-from mdm.schedule import SCHEDULES
-from mdm.sizes import Size
-from mdm.trace import Line, StepEvent
+from mdm.models import compiled
+from mdm.models.loading import load_model as load_model
+from mdm.models.model import Model
+from mdm.protocols.cache import CacheMode
+from mdm.protocols.hooks import Line, StepEvent
+from mdm.protocols.model import ModelSpec
+from mdm.protocols.sampler import Sampler
+from mdm.protocols.settings import SCHEDULES, Size, refuse_policy
+from mdm.scoring.logit_rules import LogitRules, Processor
 from pydantic import BaseModel, ValidationError
 
 
@@ -135,7 +138,7 @@ def decode(
     block_length = spec.block_length or 32 if block_length is None else block_length
     _check(schedule, block_length, steps, tokens_per_step, temperature, batch_size, max_rows)
     if compile and not causal:
-        graphs.require(model)
+        compiled.require(model)
     ids = [[*spec.prefix, *model.encode(p)] if isinstance(p, str) else [int(t) for t in p] for p in prompts]
     tails = [tuple(suffix) if suffix is not None else spec.suffix if isinstance(p, str) else () for p in prompts]
     lengths = [gen_length] * len(ids) if isinstance(gen_length, int) else [int(n) for n in gen_length]
@@ -152,7 +155,7 @@ def decode(
     _check_rules(rules, spec)
     mode = None if causal else mode_for(spec, spec.default_cache if cache is None else cache, cache_options)
     longest = max((len(t) + n + len(s) for t, n, s in zip(ids, lengths, tails, strict=True)), default=1)
-    chosen = sizes.fit(
+    chosen = memory.fit(
         model, longest, len(ids), kv=mode is None or mode.uses_kv, guises=2 if guidance else 1,
         batch_size=batch_size, max_rows=max_rows,
     )  # fmt: skip
@@ -191,7 +194,7 @@ def decode(
     else:
         policy = policy_for(spec, sampler or "info-gain", sampler_options)
         engine = Engine(model, policy, mode, settings, on_finish=finish, on_step=on_step, full_trace=trace == "full")
-        with graphs.forwards(model) if compile else nullcontext():
+        with compiled.forwards(model) if compile else nullcontext():
             engine.run(requests)
     return [results[i] for i in range(len(ids))]
 

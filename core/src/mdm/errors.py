@@ -1,4 +1,13 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and how its lines are worded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 
 class MdmError(Exception):
@@ -6,3 +15,37 @@ class MdmError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+def suggest(wrong: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for a misspelt name, or an empty text."""
+    near = difflib.get_close_matches(wrong, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
+    """The first mistake that pydantic found, in one line. A union's complaints about one value are joined.
+
+    Args:
+        where: what stands in front of the field's name, such as ``"config.yaml: "``.
+        schema: the model that was validated; its fields are listed where a name is unknown.
+    """
+    details = error.errors(include_url=False)
+    first = details[0]
+    if not first["loc"]:
+        return f"{where.rstrip('. ')}: {_reason(first['msg'])}" if where else _reason(first["msg"])
+    key = str(first["loc"][0])
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        known = ", ".join(schema.model_fields) or "no options"
+        return f"{where}{key}: there is no such name.{suggest(key, schema.model_fields)} There are: {known}"
+    same = dict.fromkeys(_reason(detail["msg"]) for detail in details if detail["loc"][:1] == first["loc"][:1])
+    return f"{where}{key}={_display(first['input'])}: {' or '.join(same)}"
+
+
+def _reason(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "should be")
+
+
+def _display(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -7,13 +7,13 @@ does not ask for it by name.
 
 from __future__ import annotations
 
-import difflib
+import json
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import (
     Distribution,
     EntryPoint,
@@ -22,9 +22,10 @@ from importlib.metadata import (
     distributions,
     version,
 )
+from importlib.resources import files
 from typing import Any
 
-from mdm.errors import MdmError
+from mdm.errors import MdmError, suggest
 
 KINDS = {
     "model": "mdm.models",
@@ -47,50 +48,6 @@ _SEAM = {
 
 DEPRECATED: dict[str, dict[str, str]] = {}
 """Kind -> attribute of a plugin that the next major version will not read -> what to write instead."""
-
-_BROUGHT_BY = {
-    "model": {
-        "llada": "mdm-llada",
-        "dream": "mdm-dream",
-        "sdar": "mdm-sdar",
-        "mmada": "mdm-mmada",
-        "mlm": "mdm-mlm",
-        "ar": "mdm-ar",
-    },
-    "checkpoint": {"tiny": "mdm-tiny"},
-    "sampler": {
-        "confidence": "mdm-greedy",
-        "entropy": "mdm-greedy",
-        "margin": "mdm-greedy",
-        "random": "mdm-greedy",
-        "left-to-right": "mdm-greedy",
-        "info-gain": "mdm-infogain",
-        "lookum": "mdm-infogain",
-        "pc": "mdm-pc",
-        "linear-position": "mdm-pc",
-        "eb": "mdm-eb",
-        "fastdllm-threshold": "mdm-fastdllm",
-        "fastdllm-factor": "mdm-fastdllm",
-        "sdar-static": "mdm-fastdllm",
-        "sdar-dynamic": "mdm-fastdllm",
-        "remdm": "mdm-remdm",
-        "klass": "mdm-klass",
-        "beam": "mdm-beam",
-    },
-    "cache": {"prefix": "mdm-kvcache", "dual": "mdm-kvcache", "block": "mdm-sdar"},
-    "task": {
-        "sudoku": "mdm-planning",
-        "countdown": "mdm-planning",
-        "equations": "mdm-planning",
-        "gsm8k": "mdm-math",
-        "math500": "mdm-math",
-        "humaneval": "mdm-code",
-        "mbpp": "mdm-code",
-        "gpqa": "mdm-gpqa",
-        "creative-writing": "mdm-writing",
-    },
-}
-"""Packages we know of, for the hint in an error. Nothing is looked up here to run."""
 
 
 @dataclass(frozen=True, order=True)
@@ -181,12 +138,6 @@ def check() -> list[tuple[Entry, str | None]]:
     return [(entry, _fault(entry)) for entry in entries()]
 
 
-def suggest(wrong: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for a misspelt name, or nothing."""
-    near = difflib.get_close_matches(wrong, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
 def _fault(entry: Entry) -> str | None:
     try:
         if entry.kind == "hook":  # hooks all run together: their names need not be unique
@@ -199,6 +150,16 @@ def _fault(entry: Entry) -> str | None:
     except MdmError as error:
         return str(error)
     return None
+
+
+@cache
+def known_plugins() -> dict[str, dict[str, str]]:
+    """Kind -> plugin name -> the package that brings it, for the hint in an error.
+
+    ``known_plugins.json`` is written by tests/packages/known_plugins.py from the packages' own metadata.
+    """
+    table: dict[str, dict[str, str]] = json.loads(files("mdm").joinpath("known_plugins.json").read_text("utf-8"))
+    return table
 
 
 _Path = tuple[tuple[str, int, int], ...]
@@ -278,7 +239,7 @@ def _unmet(dist: Distribution, core: str) -> str:
 
 
 def _unknown(kind: str, name: str) -> str:
-    installed, brought = names(kind), _BROUGHT_BY.get(kind, {})
+    installed, brought = names(kind), known_plugins().get(kind, {})
     if name in brought:
         return f"{kind} {name!r} comes with the package {brought[name]}, which is not installed"
     hint = suggest(name, installed) or suggest(name, brought)

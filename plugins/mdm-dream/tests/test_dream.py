@@ -6,7 +6,7 @@ import mdm
 import pytest
 import tiny_families
 import torch
-from mdm.kv import Store
+from mdm.models.kv_store import Store
 from mdm.protocols import Message
 
 

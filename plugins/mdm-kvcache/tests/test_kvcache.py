@@ -6,14 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mdm.bench.shapes import Shape, random_model
-from mdm.canvas import block_numbers
-from mdm.counters import counting
-from mdm.protocols import ModelSpec
-from mdm.state import State
-from mdm.testing.probe import decode, essence, looking, plain, prompts
-from mdm.testing.toy import toy_model
+from mdm.engine.canvas import block_numbers
+from mdm.protocols import ModelSpec, State
+from mdm_bench.shapes import Shape, random_model
 from mdm_kvcache import Dual, KVOptions, Prefix
+from mdm_testing.counters import counting
+from mdm_testing.probe import decode, essence, looking, plain, prompts
+from mdm_testing.toy import toy_model
 
 SPEC = ModelSpec("toy", 8, 7)
 

@@ -6,10 +6,10 @@ import json
 from collections import Counter
 
 import mdm
-import mdm.files
+import mdm.runs.files
 import pytest
 from click.testing import CliRunner
-from mdm.loading import tokenizer_of
+from mdm.models.loading import tokenizer_of
 from mdm_pc import count
 from tiny_families import save
 
@@ -39,14 +39,14 @@ def test_counts_are_those_of_the_tokenizer(tmp_path):
 def test_a_killed_count_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(count, "BATCH", 4)
     monkeypatch.setattr(count, "SAVE_EVERY", -1.0)
-    part, save = tmp_path / "c.json.part", mdm.files.write_json
+    part, save = tmp_path / "c.json.part", mdm.runs.files.write_json
 
     def killed(path, value):
         save(path, value)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(mdm.files, "write_json", killed)
+        patch.setattr(mdm.runs.files, "write_json", killed)
         assert counted(tmp_path).exit_code != 0
     assert json.loads(part.read_text())["line"] == 2
     assert not (tmp_path / "c.json").exists()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import mdm
 import pytest
 import torch
-from mdm.config import DecodeConfig
-from mdm.counters import counting
-from mdm.run import decode_settings
+from mdm.runs.config import DecodeConfig
+from mdm.runs.decode_args import decode_settings
 from mdm_sdar import FAMILY
+from mdm_testing.counters import counting
 from tiny_families import CONFIGS, MASK, save
 
 TRADO = {

@@ -1,13 +1,12 @@
-"""The command line. One file a command, imported when it is asked for; nothing here imports torch.
+"""The command line. One file for each command, imported when it is asked for; nothing here imports torch.
 
-Packages add commands by an entry point of the group ``mdm.commands`` that names a click command.
+Every command, ours included, is an entry point of the group ``mdm.commands`` that names a click command.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any, NoReturn
 
 import click
@@ -15,20 +14,16 @@ from mdm import registry
 from mdm.cli.interrupt import CtrlC
 from mdm.errors import MdmError
 
-COMMANDS = ("run", "compare", "generate", "bench", "plugins", "check", "new", "trace", "doctor")
-"""Our own: module and function of that name in this package."""
+CORE = "mdm-core"
 
 
 class LazyGroup(click.Group):
-    """Our commands and everybody's, none of the others' imported before it is invoked."""
+    """The commands of all installed packages, this one's included; each is imported when it is invoked."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *(name for name in registry.names("command") if name not in COMMANDS)]
+        return registry.names("command")
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in COMMANDS:
-            command: click.Command = getattr(import_module(f"mdm.cli.{name}"), name)
-            return command
         if name not in registry.names("command"):
             return None
         entry = registry.find("command", name)
@@ -40,20 +35,19 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        known = self.list_commands(ctx)
-        if args and args[0] not in known and not args[0].startswith("-"):
-            raise click.UsageError(f"No such command {args[0]!r}.{registry.suggest(args[0], known)}", ctx)
+        if args and not args[0].startswith("-"):
+            registry.find("command", args[0])  # says what is wrong with an unknown or ambiguous name
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        ours = [(name, getattr(import_module(f"mdm.cli.{name}"), name).get_short_help_str(80)) for name in COMMANDS]
-        theirs = [
-            (entry.name, f"(from {entry.package})")
-            for entry in registry.entries("command")
-            if entry.name not in COMMANDS
-        ]
+        ours, others = [], []
+        for entry in registry.entries("command"):
+            if entry.dist == CORE:  # cheap to import, and always there
+                ours.append((entry.name, registry.load(entry).get_short_help_str(80)))
+            else:
+                others.append((entry.name, f"(from {entry.package})"))
         with formatter.section("Commands"):
-            formatter.write_dl(ours + theirs)
+            formatter.write_dl(ours + others)
 
 
 def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-from mdm.placing import DEVICE_MAPS, DTYPES, QUANTIZATIONS
-from mdm.schedule import SCHEDULES
+from mdm.models.placement import DEVICE_MAPS, DTYPES, QUANTIZATIONS
+from mdm.protocols.settings import SCHEDULES
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from mdm.cli.flags import decode_flags, given
 from mdm.errors import MdmError
-from mdm.protocols import MASK, Message, Prompt
+from mdm.protocols.task import MASK, Message, Prompt
 
 
 @click.command()
@@ -31,8 +31,8 @@ def generate(
     **flags: Any,
 ) -> None:
     """Decode one prompt. TEXT `-` reads it from stdin."""
-    from mdm import config as configs
-    from mdm import run as runs
+    from mdm.runs import config as configs
+    from mdm.runs.decode_args import decode_settings, encode, load_model
 
     if text == "-":
         text = sys.stdin.read()
@@ -49,10 +49,10 @@ def generate(
         raise MdmError(f"nothing to decode: --gen-length is 0 and the text holds no {mask}")
 
     from mdm import api
-    from mdm.jobs import AUTOREGRESSIVE, without_policy
-    from mdm.trace import plain
+    from mdm.protocols.hooks import plain
+    from mdm.runs.variants import AUTOREGRESSIVE, without_policy
 
-    model = runs.load_model(config, config.model[0])
+    model = load_model(config, config.model[0])
     if model.spec.attention == "causal":
         config = without_policy(config)
     if infill:
@@ -61,9 +61,9 @@ def generate(
         prompt = Prompt((Message("user", masked),), "", gen_length)
     else:
         prompt = Prompt(masked, "", gen_length)
-    ids, context = runs.encode(model, prompt)
+    ids, context = encode(model, prompt)
     sampler = next(iter(config.sampler), AUTOREGRESSIVE)
-    settings = runs.decode_settings(config, model, sampler)
+    settings = decode_settings(config, model, sampler)
     start = time.perf_counter()
     if watched:
         from mdm.cli.live import live

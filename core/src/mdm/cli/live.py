@@ -12,7 +12,7 @@ import click
 from mdm.cli.progress import Bars, Lines
 
 if TYPE_CHECKING:
-    from mdm.trace import Line, StepEvent
+    from mdm.protocols.hooks import Line, StepEvent
     from rich.console import RenderableType
     from rich.text import Text
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import click
 from mdm import registry
-from mdm.errors import MdmError
+from mdm.errors import MdmError, suggest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -26,7 +26,7 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
     found = [entry for entry in registry.entries() if name in (None, entry.name)]
     if name and not found:
         known = {entry.name for entry in registry.entries()}
-        raise MdmError(f"no plugin {name!r} is installed.{registry.suggest(name, known)} `mdm plugins` lists them")
+        raise MdmError(f"no plugin {name!r} is installed.{suggest(name, known)} `mdm plugins` lists them")
     records: list[dict[str, Any]] = [asdict(entry) for entry in found]
     for entry, record in zip(found, records, strict=True):
         if check or (entry.unmet and not name):

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
-from mdm.run import Watch
+from mdm.runs.watch import Watch
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

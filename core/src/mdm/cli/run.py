@@ -15,7 +15,7 @@ from mdm.cli.flags import SIZE, decode_flags, given
 from mdm.errors import MdmError
 
 if TYPE_CHECKING:
-    from mdm.config import RunConfig
+    from mdm.runs.config import RunConfig
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -54,11 +54,12 @@ def run(
     Several --sampler, --model or --tokens-per-step make one comparison. Without arguments: the embedded model,
     Info-Gain, sudoku, a few examples.
     """
-    from mdm import config as configs
-    from mdm import processes
-    from mdm import run as runs
     from mdm.cli.live import live
     from mdm.cli.progress import watch
+    from mdm.runs import config as configs
+    from mdm.runs import processes
+    from mdm.runs import run as runs
+    from mdm.runs.watch import Interrupted
 
     config = configs.build(configs.RunConfig, file, given(flags), assignments)
     if processes.among_others() and (num_processes > 1 or out is None):
@@ -71,7 +72,7 @@ def run(
     try:
         with live() if watched else watch() as seen:
             summary = runs.run(config, folder, seen, fail_fast=fail_fast)
-    except runs.Interrupted as stop:
+    except Interrupted as stop:
         _report(stop.summary, folder, as_json)
         if not processes.launched():  # else who launched us says it
             click.echo(f"mdm: {stop.why}; {_to_go_on(folder)}", err=True)
@@ -83,8 +84,8 @@ def run(
 
 def _launch(config: RunConfig, folder: Path, count: int, flags: list[str]) -> int:
     """The same run in processes, which read its configuration from a file."""
-    from mdm import config as configs
-    from mdm import processes
+    from mdm.runs import config as configs
+    from mdm.runs import processes
 
     with TemporaryDirectory() as place:
         file = Path(place) / "config.yaml"

@@ -1,7 +1,7 @@
 """The sampler keeps what every sampler promises, and does what it is for."""
 
 import mdm
-from mdm.testing import parametrize_with_checks, toy_model
+from mdm_testing import parametrize_with_checks, toy_model
 
 
 @parametrize_with_checks("sampler", ["right-to-left"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from mdm.errors import MdmError
-from mdm.model import Model
+from mdm.models import Model
 from mdm.protocols import ModelSpec
 from torch import Tensor, nn
 

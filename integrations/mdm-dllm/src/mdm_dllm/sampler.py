@@ -10,7 +10,7 @@ import torch
 from dllm.core.samplers import base
 from mdm import api
 from mdm.errors import MdmError
-from mdm.model import Model
+from mdm.models import Model
 from torch import Tensor
 
 from mdm_dllm.network import Network

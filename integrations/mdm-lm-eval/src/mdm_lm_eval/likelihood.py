@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from mdm.model import Model
-from mdm.rng import Draws
+from mdm.models import Model
+from mdm.protocols import Draws
 from torch import Tensor
 
 

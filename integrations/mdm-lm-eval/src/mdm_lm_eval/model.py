@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
-from mdm import api, config, run, sizes
+from mdm import api
+from mdm.engine import memory
 from mdm.errors import MdmError
+from mdm.runs import config
+from mdm.runs.decode_args import decode_settings, load_model
 from tqdm import tqdm
 
 from mdm_lm_eval.likelihood import Answer, log_likelihoods
@@ -60,7 +63,7 @@ class MdmLM(LM):
         assignments = [f"{name}={value}" for name, value in settings.items() if name not in known]
         self.config = config.build(config.DecodeConfig, None, flags, assignments)
         self.draws, self.max_length, self.greedy = draws, max_length, greedy
-        self.model = run.load_model(self.config, pretrained)
+        self.model = load_model(self.config, pretrained)
 
     def get_model_info(self) -> dict[str, Any]:
         return {"mdm": self.config.model_dump(mode="json"), "mdm_draws": self.draws}
@@ -96,7 +99,7 @@ class MdmLM(LM):
                     self.cache_hook.add_partial("generate_until", requests[place].args, written[place])
                     bar.update()
 
-                settings = run.decode_settings(self.config, self.model, self.config.sampler[0])
+                settings = decode_settings(self.config, self.model, self.config.sampler[0])
                 api.decode(
                     self.model,
                     [self._context(asked[place][0]) for place in places],
@@ -128,7 +131,7 @@ class MdmLM(LM):
         batch_size = self.config.batch_size
         if batch_size == "auto":
             longest = max((len(answer.prefix) + len(answer.target) for answer in answers), default=1)
-            batch_size = sizes.fit(
+            batch_size = memory.fit(
                 self.model, longest, len(answers) * self.draws, kv=False, guises=1, batch_size="auto", max_rows=None
             ).batch_size
         with tqdm(total=len(answers), desc="log-likelihoods", disable=disable_tqdm) as bar:
@@ -143,7 +146,7 @@ class MdmLM(LM):
             self.model,
             [answer.prefix for answer in answers],
             gen_length=[len(answer.target) for answer in answers],
-            **run.decode_settings(self.config, self.model, self.config.sampler[0]) | {"temperature": 0.0},
+            **decode_settings(self.config, self.model, self.config.sampler[0]) | {"temperature": 0.0},
         )
         return [
             tuple(result.tokens[: len(answer.target)]) == answer.target

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mdm.checkpoints import is_stock
+from mdm.models import is_stock
 
 if TYPE_CHECKING:
-    from mdm.model import Model
+    from mdm.models import Model
 
 
 class Ar:
@@ -19,7 +19,7 @@ class Ar:
         return is_stock(config, "ForCausalLM")
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.loading import affixes, load_network, load_tokenizer, stock_config, token_ids
+        from mdm.models import affixes, load_network, load_tokenizer, stock_config, token_ids
         from mdm.protocols import ModelSpec
         from transformers import AutoModelForCausalLM, GenerationConfig
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mdm.model import Model
+from mdm.models import Model
 from mdm.protocols import ModelSpec
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
@@ -26,7 +26,7 @@ class ArModel(Model):
     def generate(
         self, prompts: Sequence[Sequence[int]], gen_length: int, choose: Callable[[Tensor, Tensor], Tensor]
     ) -> list[list[int]]:
-        """See ``mdm.protocols.Autoregressive``. Rows of a batch are padded on the left; no prompt is empty."""
+        """See ``mdm.protocols.model.Autoregressive``. Rows of a batch are padded on the left; no prompt is empty."""
         longest, pad = max(map(len, prompts)), self.spec.pad_id or 0
         tokens = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=self.device)
         real = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.device)

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from mdm.lookahead import Actions, Lookahead, LookaheadOptions
-from mdm.rng import Draws, mixed
-from mdm.state import Commit, Evaluate, Rowwise, Scores, State, Weighed
+from mdm.protocols import Actions, Commit, Draws, Evaluate, Lookahead, LookaheadOptions, Rowwise, Scores, State, Weighed
+from mdm.protocols.draws import mixed
 from pydantic import Field
 from torch import Tensor
 

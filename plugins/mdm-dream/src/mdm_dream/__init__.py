@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mdm.errors import MdmError
 
 if TYPE_CHECKING:
-    from mdm.model import Model
+    from mdm.models import Model
 
 
 class Dream:
@@ -20,11 +20,11 @@ class Dream:
         return config.get("model_type") == "Dream"
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.families.qwen import CHAT, as_qwen
-        from mdm.loading import check_mask, load_network, load_tokenizer, token_ids
-        from mdm.model import Model
+        from mdm.models import Model, check_mask, load_network, load_tokenizer, token_ids
         from mdm.protocols import ModelSpec
         from transformers import Qwen2Config, Qwen2ForCausalLM
+
+        from mdm_dream.layout import CHAT, as_qwen
 
         qwen = Qwen2Config(**as_qwen(config, source))
         if config.get("mask_token_id") is None:

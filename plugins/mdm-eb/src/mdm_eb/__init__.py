@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from mdm.protocols import NoOptions
-from mdm.rng import Draws
-from mdm.sampler import BaseSampler
-from mdm.scoring import ranks
-from mdm.state import Commit, Scores, State
+from mdm.protocols import BaseSampler, Commit, Draws, NoOptions, Scores, State, ranks
 from pydantic import BaseModel, Field
 
 

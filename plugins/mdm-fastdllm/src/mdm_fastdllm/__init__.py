@@ -9,11 +9,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from mdm.protocols import NoOptions
-from mdm.rng import Draws
-from mdm.sampler import BaseSampler
-from mdm.scoring import ranks, top_k
-from mdm.state import Commit, Scores, State
+from mdm.protocols import BaseSampler, Commit, Draws, NoOptions, Scores, State, ranks, top_k
 from pydantic import BaseModel, Field
 
 

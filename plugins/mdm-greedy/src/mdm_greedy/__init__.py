@@ -6,10 +6,7 @@ margin (Dream, arXiv:2508.15487), noise (LLaDA's random remasking), or the posit
 
 from __future__ import annotations
 
-from mdm.rng import Draws
-from mdm.sampler import BaseSampler
-from mdm.scoring import top_k
-from mdm.state import Commit, Scores, State
+from mdm.protocols import BaseSampler, Commit, Draws, Scores, State, top_k
 from torch import Tensor
 
 

@@ -11,9 +11,7 @@ from collections.abc import Generator
 from typing import ClassVar
 
 import torch
-from mdm.lookahead import Lookahead
-from mdm.rng import Draws
-from mdm.state import Commit, Evaluate, Scores, State, Weighed
+from mdm.protocols import Commit, Draws, Evaluate, Lookahead, Scores, State, Weighed
 
 
 class InfoGain(Lookahead):

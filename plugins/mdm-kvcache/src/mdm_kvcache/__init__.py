@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from mdm.protocols import ModelSpec, NoOptions
-from mdm.state import Plan, State
+from mdm.protocols import ModelSpec, NoOptions, Plan, State
 from pydantic import BaseModel, Field
 from torch import Tensor
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdm.model import Model
+    from mdm.models import Model
 
 
 class Llada:
@@ -21,7 +21,7 @@ class Llada:
         return config.get("model_type") == "llada" or "LLaDAModelLM" in architectures
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.families.llada import load
+        from mdm_llada.layout import load
 
         return load(self.name, source, config, device=device, dtype=dtype, **options)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mdm.checkpoints import is_stock
 from mdm.errors import MdmError
+from mdm.models import is_stock
 
 if TYPE_CHECKING:
-    from mdm.model import Model
+    from mdm.models import Model
 
 OTHER_HEADS = r"(pooler|seq_relationship|contact_head|position_ids|score|classifier)"
 """Weights that checkpoints hold beside the masked-language-model head."""
@@ -22,7 +22,7 @@ class Mlm:
         return is_stock(config, "ForMaskedLM", "EsmForDPLM")
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.loading import affixes, check_mask, load_network, load_tokenizer, stock_config
+        from mdm.models import affixes, check_mask, load_network, load_tokenizer, stock_config
         from mdm.protocols import ModelSpec
         from transformers import AutoModelForMaskedLM
 

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from mdm.model import Model
+from mdm.models import Model
 from mdm.protocols import ModelSpec
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mdm.errors import MdmError
 
 if TYPE_CHECKING:
-    from mdm.model import Model
+    from mdm.models import Model
 
 
 class Mmada:
@@ -26,7 +26,7 @@ class Mmada:
         return config.get("model_type") == "mmada" or "MMadaModelLM" in (config.get("architectures") or ())
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.families.llada import load
+        from mdm_llada.layout import load
 
         size = config.get("new_vocab_size") or config.get("embedding_size") or config.get("vocab_size")
         layout = {**config, "embedding_size": config.get("embedding_size") or size}

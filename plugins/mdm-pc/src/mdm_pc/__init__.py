@@ -16,11 +16,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from mdm.protocols import ModelSpec, NoOptions
-from mdm.rng import Draws
-from mdm.sampler import BaseSampler
-from mdm.scoring import top_k
-from mdm.state import Commit, Scores, State
+from mdm.protocols import BaseSampler, Commit, Draws, ModelSpec, NoOptions, Scores, State, top_k
 from pydantic import Field, field_validator
 from torch import Tensor
 

@@ -26,8 +26,8 @@ SAVE_EVERY = 5.0
 def pc_count(tokenizer: str, source: Path, keys: str, output: Path) -> None:
     """Count the tokens of a corpus. Started again after a kill, it goes on where it was."""
     from mdm.data import read
-    from mdm.files import read_json, write_json
-    from mdm.loading import tokenizer_of
+    from mdm.models.loading import tokenizer_of
+    from mdm.runs.files import read_json, write_json
     from pydantic import create_model
 
     from mdm_pc.frequencies import Frequencies

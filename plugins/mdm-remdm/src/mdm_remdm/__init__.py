@@ -10,11 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from mdm.protocols import NoOptions
-from mdm.rng import Draws
-from mdm.sampler import BaseSampler
-from mdm.scoring import top_k
-from mdm.state import Commit, Rowwise, Scores, State
+from mdm.protocols import BaseSampler, Commit, Draws, NoOptions, Rowwise, Scores, State, top_k
 from pydantic import BaseModel, Field
 from torch import Tensor
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mdm.errors import MdmError
 
 if TYPE_CHECKING:
-    from mdm.model import Model
+    from mdm.models import Model
 
 MASK_TOKEN, END_OF_TURN = "<|MASK|>", "<|im_end|>"
 
@@ -24,11 +24,11 @@ class Sdar:
         return config.get("model_type") in ("sdar", "sdar_moe") or bool(named)
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.families.qwen import CHAT_NO_SYSTEM, as_qwen
-        from mdm.loading import check_mask, load_network, load_tokenizer, token_ids
-        from mdm.model import Model
+        from mdm.models import Model, check_mask, load_network, load_tokenizer, token_ids
         from mdm.protocols import ModelSpec
         from transformers import Qwen3Config, Qwen3ForCausalLM
+
+        from mdm_sdar.layout import CHAT_NO_SYSTEM, as_qwen
 
         qwen = Qwen3Config(
             **as_qwen(config, source),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from mdm.protocols import NoOptions
-from mdm.state import Plan, State
+from mdm.protocols import NoOptions, Plan, State
 
 
 class Block:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from mdm import files
 from mdm.errors import MdmError
+from mdm.runs import files
 
 from mdm_writing.endpoint import KEY
 from mdm_writing.questions import CRITERIA

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdm import files
 from mdm.errors import MdmError
+from mdm.runs import files
 from pydantic import BaseModel, ValidationError
 
 Key = tuple[str, int]

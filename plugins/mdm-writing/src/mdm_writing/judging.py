@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from mdm import files
-from mdm.summary import wilson
+from mdm.runs import files
+from mdm.runs.summary import wilson
 
 from mdm_writing.endpoint import Answer
 from mdm_writing.entrants import Key

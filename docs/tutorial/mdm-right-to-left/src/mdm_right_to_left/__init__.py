@@ -1,9 +1,6 @@
 """Commits the masks of the block from right to left."""
 
-from mdm.protocols import NoOptions
-from mdm.sampler import BaseSampler
-from mdm.scoring import top_k
-from mdm.state import Commit
+from mdm.protocols import BaseSampler, Commit, NoOptions, top_k
 from pydantic import Field
 
 

@@ -1,0 +1,1 @@
+"""The engine: decodes requests with a model, a sampler and a cache."""

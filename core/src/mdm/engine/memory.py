@@ -1,0 +1,129 @@
+"""How many rows a batch and a forward may have: what the memory holds, and no more than pays.
+
+Estimates, on the safe side. Nothing decoded depends on them: rows do not depend on their neighbours, and a forward in
+parts is the same forward. Where an estimate was too bold on a GPU, the rows are halved until they fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mdm.protocols.settings import Size
+from mdm.scoring.readout import CHUNK_ELEMENTS
+
+if TYPE_CHECKING:
+    from mdm.models.model import Model
+
+
+SHARE = 0.8
+"""Of the free memory, how much may be used: estimates are rough, and allocators leave gaps."""
+
+PAYS = {"cpu": 1024}
+"""Row-tokens from which more rows in a forward make no token cheaper, by kind of device."""
+
+PAYS_ELSEWHERE = 16384
+"""The same for accelerators, where the weights moved are shared by all rows of a forward."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows decoded together, canvases in one model call (None: no limit), and the free bytes they were chosen for."""
+
+    batch_size: int
+    max_rows: int | None
+    free: int
+
+    @property
+    def tight(self) -> bool:
+        """Whether a forward may have so few rows that a lookahead will feel it."""
+        return self.max_rows is not None and self.max_rows < 64 * self.batch_size
+
+    def halved(self) -> Sizes:
+        """Half the batch."""
+        return replace(self, batch_size=self.batch_size // 2)
+
+    def __str__(self) -> str:
+        rows = "" if self.max_rows is None else f", at most {self.max_rows:,} rows in a forward"
+        return f"batch size {self.batch_size:,}{rows} ({self.free / 1e9:.1f} GB free)"
+
+
+def fit(model: Model, length: int, count: int, *, kv: bool, guises: int, batch_size: Size, max_rows: Size) -> Sizes:
+    """The sizes for ``count`` canvases of at most ``length`` tokens; those that are given stay as they are.
+
+    Args:
+        kv: whether keys and values of every row are kept.
+        guises: canvases a row takes in a forward (2 with guidance).
+    """
+    free = free_bytes(model.device)
+    usable = int(free * SHARE) - 16 * CHUNK_ELEMENTS  # a chunk of logits in float32, and what its statistics make
+    kept, moving = (kv * kept_bytes(model, length) * guises), forward_bytes(model, length) * guises
+    batch = count if batch_size is None or batch_size == "auto" else min(batch_size, count)
+    if batch_size == "auto":
+        # At most half for what is kept: a lookahead's candidates keep nothing, but go through the model.
+        holds = usable // 2 // kept if kept else usable // moving
+        pays = -(-PAYS.get(model.device.type, PAYS_ELSEWHERE) // length)
+        batch = max(1, min(count, holds, pays))
+    rows = max(1, (usable - kept * batch) // moving) if max_rows == "auto" else max_rows
+    return Sizes(batch, rows, free)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be had on ``device``."""
+    if device.type == "cuda":
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + idle
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    import psutil  # type: ignore[import-untyped]  # the portable way to ask
+
+    return int(psutil.virtual_memory().available)
+
+
+def kept_bytes(model: Model, length: int) -> int:
+    """Keys and values of one canvas in all layers."""
+    shape = _Shape.of(model)
+    return 2 * shape.layers * shape.kv_width * length * model.dtype.itemsize
+
+
+def forward_bytes(model: Model, length: int) -> int:
+    """What one canvas takes while a layer works on all of it: the states, the layer's projections, and its mask."""
+    shape = _Shape.of(model)
+    token = 6 * shape.width + 2 * (shape.heads_width + 2 * shape.kv_width) + 3 * shape.mlp
+    return (token + length) * length * model.dtype.itemsize
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device, or this machine, has no memory left."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What a forward's memory follows from; of a network that does not say, guesses from its vocabulary."""
+
+    layers: int
+    width: int
+    mlp: int
+    heads_width: int
+    kv_width: int
+
+    @staticmethod
+    def of(model: Model) -> _Shape:
+        config: Any = getattr(model.body, "config", None)
+
+        def say(name: str, otherwise: int) -> int:
+            return int(getattr(config, name, None) or otherwise)
+
+        width = say("hidden_size", 4096)
+        heads = say("num_attention_heads", 1)
+        head = say("head_dim", width // heads)
+        return _Shape(
+            layers=say("num_hidden_layers", 32),
+            # Whose head is none makes logits in place of states (mdm-dllm).
+            width=model.spec.vocab_size if isinstance(model.lm_head, torch.nn.Identity) else width,
+            mlp=say("intermediate_size", 4 * width),
+            heads_width=heads * head,
+            kv_width=say("num_key_value_heads", heads) * head,
+        )

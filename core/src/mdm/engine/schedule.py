@@ -1,0 +1,62 @@
+"""Where blocks lie, and how many tokens each step commits."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+
+@lru_cache(maxsize=4096)
+def quota(schedule: str, masks: int, steps: int) -> tuple[int, ...]:
+    """How many of ``masks`` masked positions each step commits.
+
+    even: m // s, the first m % s steps one more; at least one a step (LLaDA, get_num_transfer_tokens).
+    linear, cosine: round-half-even(remaining (1 - (1 - a(t')) / (1 - a(t)))) with t from 1 to 0 and
+        a(t) = 1 - t or 1 - cos(pi/2 (1 - t)); steps of zero are dropped (dllm).
+    dream: t from 1 to 0.001, floor(remaining (1 - t' / t)), the last step all that is left; a step of zero is kept.
+    """
+    if masks <= 0:
+        return ()
+    if schedule == "even":
+        each, more = divmod(masks, steps)
+        return tuple(k for k in (each + (i < more) for i in range(steps)) if k)
+    if schedule == "dream":
+        times = [1 + i * (0.001 - 1) / steps for i in range(steps + 1)]
+        counts, left = [], masks
+        for i in range(steps):
+            k = left if i == steps - 1 else int(left * (1 - times[i + 1] / times[i]))
+            counts.append(k)
+            left -= k
+        return tuple(counts)
+    import torch
+
+    counts, left = [], masks
+    for i in range(steps):
+        # float32, as published: round-half-even meets many exact halves, and their side is part of the schedule.
+        pair = torch.tensor([1 - i / steps, 1 - (i + 1) / steps], dtype=torch.float32)
+        visible = 1 - pair if schedule == "linear" else 1 - torch.cos(math.pi / 2 * (1 - pair))
+        share = 1 - (1 - visible[1]) / (1 - visible[0])
+        k = min(int(torch.round(left * share)), left)
+        if k > 0:
+            counts.append(k)
+            left -= k
+    return tuple(counts)
+
+
+def split(total: int, parts: int) -> list[int]:
+    """``total`` steps over ``parts`` blocks: evenly, the first ones taking the remainder, at least one each."""
+    each, more = divmod(total, parts)
+    return [max(1, each + (i < more)) for i in range(parts)]
+
+
+def blocks(prompt_length: int, gen_length: int, block_length: int, *, grid: bool) -> list[tuple[int, int]]:
+    """The blocks ``[start, stop)`` of a generation, left to right.
+
+    From the end of the prompt with a ragged last one; or, on a ``grid`` from position 0, whole grid blocks of which the
+    first may begin inside the prompt and the last is rounded up.
+    """
+    end = prompt_length + gen_length
+    if grid:
+        first = prompt_length // block_length * block_length
+        return [(s, s + block_length) for s in range(first, end, block_length)]
+    return [(s, min(s + block_length, end)) for s in range(prompt_length, end, block_length)]

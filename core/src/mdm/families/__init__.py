@@ -1,1 +1,0 @@
-"""Published layouts that several model families share: which config keys they have, and what these become."""

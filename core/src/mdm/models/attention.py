@@ -1,0 +1,187 @@
+"""Attention of new positions over keys and values that are kept and over their own, with no copy of what is kept.
+
+The softmax over both sets is put together from the softmax over each and their log-sum-exps, as flash attention
+(arXiv:2205.14135) does with its tiles. All rows of a forward that continue from one kept row (candidates) are folded
+into one long query over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from mdm.errors import MdmError
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+
+@dataclass(frozen=True)
+class Slots:
+    """One forward's place in the store. R rows continue from G store rows, at most N of them from the same one.
+
+    ``rows`` gives the store row of each of the R, ``kept`` the G store rows in ascending order. ``at`` ``[R, Q]`` are
+    the positions run; None means the whole canvas, position by position. ``write`` ``[R, Q]`` are those to be kept
+    (for a whole canvas: all or none).
+    """
+
+    rows: slice | Tensor
+    write: Tensor | bool
+    at: Tensor | None = None
+    kept: slice | Tensor | None = None
+    gather: Tensor | None = None
+    """``[G * N]`` which of the R rows stand in each group; None where they stand so already"""
+    scatter: Tensor | None = None
+    """``[R]`` where each row stands among them"""
+    size: int = 1
+    """N"""
+    kept_mask: Tensor | None = None
+    """additive, ``[G, 1, 1, L]`` or ``[G, 1, share * N * Q, L]`` for share query heads a kept head"""
+    own_mask: Tensor | None = None
+    """additive, ``[R, 1, 1, Q]`` or ``[R, 1, share * Q, Q]``"""
+
+    @property
+    def writes(self) -> bool:
+        return self.write is not False
+
+    def grouped(self, query: Tensor) -> Tensor:
+        """``[G, N, ...]`` of ``[R, ...]``: the rows that continue from one store row side by side, the last again."""
+        query = query if self.gather is None else query[self.gather]
+        return query.view(-1, self.size, *query.shape[1:])
+
+    def ungrouped(self, found: Tensor) -> Tensor:
+        """``[R, ...]`` of ``[G, N, ...]``"""
+        found = found.flatten(0, 1)
+        return found if self.scatter is None else found[self.scatter]
+
+
+NAME = "mdm"
+"""What transformers knows this attention by."""
+
+
+class Met(NamedTuple):
+    """Keys (or values) that a query meets: ``kept`` ``[G, H, L, D]`` of G store rows, ``own`` ``[R, H, Q, D]``."""
+
+    kept: Tensor
+    own: Tensor
+    slots: Slots
+
+
+_unseen: ContextVar[tuple[Any, Tensor | None]] = ContextVar("mdm.models.attention")
+
+
+@contextmanager
+def unseen(cache: Any, mask: Tensor | None) -> Iterator[None]:
+    """Within the block a compiled forward attends with this cache and mask, and its graph knows neither."""
+    token = _unseen.set((cache, mask))
+    try:
+        yield
+    finally:
+        _unseen.reset(token)
+
+
+def used_in(body: nn.Module) -> bool:
+    """Whether a body attends by ``attend``."""
+    return getattr(getattr(body, "config", None), "_attn_implementation", None) == NAME
+
+
+def use_in(body: nn.Module) -> None:
+    """Make a transformers body attend by ``attend`` where it would by sdpa, which is the same without kept keys."""
+    config = getattr(body, "config", None)
+    if getattr(body, "_supports_attention_backend", False) and getattr(config, "_attn_implementation", "") == "sdpa":
+        AttentionInterface.register(NAME, attend)
+        AttentionMaskInterface.register(NAME, sdpa_mask)
+        body.set_attn_implementation(NAME)  # type: ignore[operator]
+
+
+def attend(
+    module: nn.Module, query: Tensor, key: Any, value: Any, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: ``query`` ``[R, H, Q, D]`` to ``[R, Q, H, D]``.
+
+    ``key`` and ``value`` are what the cache's update gave: tensors, or ``Met``, which bring masks of their own.
+    """
+    # Not is_compiling, which is true for every thread while one of them compiles.
+    if torch.compiler.is_dynamo_compiling():
+        if attention_mask is not None or kwargs.get("is_causal", module.is_causal):
+            raise MdmError("its layers mask by themselves")
+        seen: Tensor = torch.ops.mdm.attend(query, key, value, module.layer_idx, kwargs["scaling"])
+        return seen, None
+    if not isinstance(key, Met):
+        whole: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        return whole
+    slots, scale = key.slots, kwargs["scaling"]
+    own, own_weight = _grouped(query[:, None], key.own, value.own, slots.own_mask, scale)
+    kept, kept_weight = _grouped(slots.grouped(query), key.kept, value.kept, slots.kept_mask, scale)
+    share = (slots.ungrouped(kept_weight) - own_weight[:, 0]).sigmoid()
+    out = own[:, 0].lerp(slots.ungrouped(kept), share[..., None].to(own.dtype))
+    return out.transpose(1, 2), None
+
+
+def _attend_unseen(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
+    """``attend`` as one operation of a compiled forward, with what ``unseen`` says."""
+    cache, mask = _unseen.get()
+    module: Any = SimpleNamespace(num_key_value_groups=query.shape[1] // key.shape[1])
+    if cache is not None:
+        key, value = cache.update(key, value, layer)
+    return attend(module, query, key, value, mask, scaling=scale, is_causal=False)[0].contiguous()
+
+
+def _attend_shape(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
+    return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
+
+
+_library: Any = torch.library.Library("mdm", "DEF")  # type: ignore[no-untyped-call]
+
+
+def _grouped(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention ``[G, N, H, Q, D]`` of as many queries over ``[G, H / share, T, D]``, and its ``[G, N, H, Q]`` weights.
+
+    ``mask``: additive ``[G, 1, 1, T]`` or ``[G, 1, share * N * Q, T]``.
+    """
+    groups, count, heads, length, width = query.shape
+    kept_heads = keys.shape[1]
+    if count == 1 and heads == kept_heads:
+        out, weight = part(query[:, 0], keys, values, mask, scale)
+        return out[:, None], weight[:, None]
+    split = (groups, count, kept_heads, heads // kept_heads, length)
+    folded = query.reshape(*split, width).permute(0, 2, 3, 1, 4, 5).reshape(groups, kept_heads, -1, width)
+    out, weight = part(folded, keys, values, mask, scale)
+    lines = (groups, kept_heads, heads // kept_heads, count, length)
+    out = out.reshape(*lines, width).permute(0, 3, 1, 2, 4, 5).reshape(query.shape)
+    return out, weight.reshape(lines).permute(0, 3, 1, 2, 4).reshape(query.shape[:-1])
+
+
+def part(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention ``[G, H, Q, D]`` over ``keys`` ``[G, H, T, D]``, and the log-sum-exp ``[G, H, Q]`` of its scores.
+
+    torch's public attention keeps the log-sum-exp to itself; its kernels for CPU and CUDA give it.
+    """
+    if query.device.type == "cpu":
+        found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, keys, values, attn_mask=mask, scale=scale
+        )
+        return found[0], found[1]
+    if query.device.type == "cuda" and query.shape[-1] % 8 == 0:
+        if mask is not None:
+            # The kernel loads the mask in aligned pieces: its lines are laid out in a multiple of 8.
+            room = torch.nn.functional.pad(mask, (0, -mask.shape[-1] % 8))
+            mask = room[..., : mask.shape[-1]].expand(-1, query.shape[1], query.shape[2], -1)
+        found = torch.ops.aten._scaled_dot_product_efficient_attention(query, keys, values, mask, True, scale=scale)
+        return found[0], found[1][..., : query.shape[2]]
+    return plain_part(query, keys, values, mask, scale)
+
+
+def plain_part(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """``part`` in plain operations, for devices whose kernels do not give log-sum-exps."""
+    scores = torch.matmul(query * scale, keys.transpose(-1, -2)).float()
+    if mask is not None:
+        scores = scores + mask
+    weight = scores.logsumexp(-1)
+    return torch.matmul((scores - weight[..., None]).exp().to(values.dtype), values), weight

@@ -1,0 +1,116 @@
+"""Where a checkpoint lies and which family takes it. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mdm import registry
+from mdm.errors import MdmError
+from mdm.models.family import ModelFamily
+
+
+def is_causal(name: str | Path, *, adapter: str | None = None, offline: bool = False) -> bool:
+    """Whether a checkpoint is an autoregressive baseline; reads no weights.
+
+    Raises:
+        MdmError: as ``load_model``, as far as the configuration tells.
+    """
+    folder = locate(str(name), offline, weights=False)
+    return bool(getattr(find_family(read_config(folder), adapter, folder), "causal", False))
+
+
+def locate(name: str, offline: bool, *, weights: bool = True) -> Path:
+    # A folder that happens to be called like a named checkpoint is meant by ./name.
+    if name in registry.names("checkpoint"):
+        return locate(str(registry.resolve("checkpoint", name)()), offline)
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        known = ", ".join(registry.names("checkpoint")) or "none is installed"
+        raise MdmError(f"model {name!r}: no such folder, and no such named checkpoint (named ones: {known})")
+    from huggingface_hub import snapshot_download
+
+    files = ["*.json", "*.txt", "*.jinja", "*.model", *(["*.safetensors"] if weights else [])]
+    try:
+        return Path(snapshot_download(name, allow_patterns=files, local_files_only=offline))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MdmError(f"model {name!r}: not a local folder, and the hub did not give it: {reason}") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MdmError(f"{folder} has no config.json: it is not a checkpoint in Hugging Face format") from None
+    except (OSError, ValueError) as error:
+        raise MdmError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise MdmError(f"{path} is not a JSON object")
+    return config
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse a checkpoint whose weights are not all there, without reading them.
+
+    Raises:
+        MdmError: there are none, only pickled ones, a shard is missing, or a file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        shards = ["model.safetensors"]
+    elif index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MdmError(f"{index} cannot be read: {error}") from None
+    else:
+        pickled = next(iter([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]), None)
+        if pickled is not None:
+            raise MdmError(f"{folder} has its weights in {pickled.name}, a pickle: convert them to safetensors")
+        raise MdmError(f"{folder} holds neither model.safetensors nor {index.name}: these are the weights")
+    for name in shards:
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except FileNotFoundError:
+            raise MdmError(f"{folder}: {name} is missing, a shard that {index.name} names") from None
+        except (OSError, SafetensorError) as error:
+            raise MdmError(f"{folder}: {name} is damaged or incomplete: {error}") from None
+
+
+def is_stock(config: Mapping[str, Any], *heads: str) -> bool:
+    """Whether a config.json is of a class that transformers itself has, whose name ends in one of ``heads``."""
+    if not any(name.endswith(heads) for name in config.get("architectures") or ()):
+        return False
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return config.get("model_type") in CONFIG_MAPPING_NAMES
+
+
+def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) -> ModelFamily:
+    if adapter is not None:
+        chosen: ModelFamily = registry.resolve("model", adapter)
+        return chosen
+    families: dict[str, ModelFamily] = {}
+    for entry in registry.entries("model"):
+        try:
+            families[entry.name] = registry.load(entry)
+        except MdmError:
+            continue  # a broken family harms nobody who does not ask for it
+    claims = [name for name, family in families.items() if family.claims(config)]
+    kind = config.get("model_type") or (config.get("architectures") or ["unnamed"])[0]
+    if not claims:
+        raise MdmError(
+            f"{folder} is a {kind!r} checkpoint, which no installed model family takes "
+            f"(installed: {', '.join(families) or 'none; try mdm-llada'}); --adapter chooses one by hand"
+        )
+    if len(claims) > 1:
+        raise MdmError(f"{folder} is claimed by {' and '.join(claims)}: choose one with --adapter")
+    return families[claims[0]]

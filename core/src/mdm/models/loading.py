@@ -1,0 +1,242 @@
+"""From a name to a model: where it lies, which family it is, and weights that are all in place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mdm.errors import MdmError
+from mdm.models.checkpoints import check_weights, find_family, locate, read_config
+from mdm.models.model import Model
+from mdm.models.placement import device_of, dtype_of, loading_options
+
+PROGRESS_FROM = 1 << 28
+"""Bytes of weights from which loading shows its progress."""
+
+
+def load_model(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    adapter: str | None = None,
+    offline: bool = False,
+    device_map: str | Mapping[str, int | str] | None = None,
+    quantization: str | None = None,
+    attn_implementation: str | None = None,
+    **options: Any,
+) -> Model:
+    """Load a checkpoint.
+
+    Args:
+        name: a registered checkpoint ("tiny"), a local folder or a hub id.
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: auto (float32 on CPU, else what the checkpoint names, else bfloat16), float32, bfloat16, float16.
+        adapter: the model family, where config.json does not tell.
+        offline: never ask the hub.
+        device_map: spread the weights over several devices, as accelerate does: auto, balanced, balanced_low_0,
+            sequential, or a mapping from modules to devices.
+        quantization: bnb-4bit, bnb-8bit (bitsandbytes), torchao-int8 or torchao-int4.
+        attn_implementation: the attention of transformers to use: sdpa (its default), eager, ...
+        options: passed to transformers' ``from_pretrained``.
+
+    Raises:
+        MdmError: the checkpoint is missing, broken, or of a kind that no installed family can take.
+    """
+    folder = locate(str(name), offline)
+    config = read_config(folder)
+    family = find_family(config, adapter, folder)
+    check_weights(folder)
+    if device_map is not None and device != "auto":
+        raise MdmError(f"device_map {device_map} places the weights, and device {device} does too: give one of them")
+    target = device_of(device)
+    placed = loading_options(target, device_map, quantization, attn_implementation)
+    return family.load(str(folder), config, device=target, dtype=dtype_of(dtype, target, config), **placed, **options)
+
+
+def stock_config(source: str) -> Any:
+    """The configuration of a checkpoint whose class is transformers' own, without remote code.
+
+    Raises:
+        MdmError: transformers cannot read it.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    except ValueError as error:
+        raise MdmError(f"{source}: transformers cannot read its config.json: {error}") from None
+
+
+def load_network(
+    module: Any,
+    source: str,
+    config: Any,
+    *,
+    device: str,
+    dtype: str,
+    key_mapping: Mapping[str, str] | None = None,
+    bidirectional: bool = True,
+    surplus: str | None = None,
+    **options: Any,
+) -> Any:
+    """A transformers module with every weight of ``source`` in its place.
+
+    Args:
+        module: a transformers class, for example ``LlamaForCausalLM``.
+        config: its configuration.
+        key_mapping: regular expressions from the checkpoint's weight names to the module's.
+        bidirectional: switch causal attention off.
+        surplus: a regular expression of weights that the checkpoint may hold beside the module's (other heads).
+
+    Raises:
+        MdmError: a file that cannot be read; a missing, unexpected or misshapen weight.
+    """
+    if bidirectional:
+        config.is_causal = False
+        attention = str(options.get("attn_implementation"))
+        if attention.startswith("flash"):
+            raise MdmError(f"attention {attention!r} takes no mask of a row's own, which this family needs: use sdpa")
+    options.setdefault("device_map", {"": device})
+    try:
+        with _own_words(source):
+            network, info = module.from_pretrained(
+                source,
+                config=config,
+                dtype=getattr(torch, dtype),
+                key_mapping=dict(key_mapping or {}),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+    except Exception as error:
+        raise MdmError(f"{source} cannot be loaded: {_first_line(error)}") from None
+    for kind in ("mismatched_keys", "missing_keys", "unexpected_keys"):
+        keys = sorted(str(k[0] if isinstance(k, tuple) else k) for k in info.get(kind) or ())
+        if kind == "unexpected_keys" and surplus is not None:
+            keys = [key for key in keys if not re.search(surplus, key)]
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            word = {"mismatched_keys": "the wrong shape for", "missing_keys": "no", "unexpected_keys": "a surplus"}[
+                kind
+            ]
+            raise MdmError(
+                f"{source}: the checkpoint has {word} weight {keys[0]}{more}: it does not fit its config.json"
+            )
+    return network.eval().requires_grad_(False)
+
+
+@contextmanager
+def _own_words(source: str) -> Iterator[None]:
+    """Keep transformers' report to ourselves, and its progress bar to checkpoints that take time."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if sum(path.stat().st_size for path in Path(source).glob("*.safetensors")) < PROGRESS_FROM:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def load_tokenizer(source: str, bpe: str | None = None, *, auto: bool = False) -> Any:
+    """The checkpoint's own tokenizer, without remote code; None where it has none.
+
+    Args:
+        bpe: the transformers class that reads the family's vocab.json and merges.txt where there is no tokenizer.json.
+        auto: the family's tokenizers are transformers' own: let it choose the class.
+    """
+    folder = Path(source)
+    there = {path.name for path in folder.iterdir()}
+    if auto and there & {"tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json"}:
+        kind = "AutoTokenizer"
+    elif "tokenizer.json" in there:
+        kind = "PreTrainedTokenizerFast"
+    elif bpe is not None and {"vocab.json", "merges.txt"} <= there:
+        kind = bpe
+    else:
+        return None
+    import transformers
+
+    try:
+        return getattr(transformers, kind).from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, clean_up_tokenization_spaces=False
+        )
+    except Exception as error:
+        raise MdmError(f"{folder}: the tokenizer cannot be read: {_first_line(error)}") from None
+
+
+def tokenizer_of(name: str, *, offline: bool = False) -> Any:
+    """The tokenizer of a checkpoint, named as in ``load_model``.
+
+    Raises:
+        MdmError: there is no such checkpoint, or it has no tokenizer.
+    """
+    folder = locate(name, offline, weights=False)
+    tokenizer = load_tokenizer(str(folder), bpe="Qwen2Tokenizer")
+    if tokenizer is None:
+        raise MdmError(f"{folder} has no tokenizer")
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def check_mask(mask_id: int, vocabulary: int, tokenizer: Any, source: str) -> None:
+    """Refuse a mask token that the network or the tokenizer does not have.
+
+    Args:
+        mask_id: as the family or config.json says.
+        vocabulary: tokens that the network knows.
+        tokenizer: the checkpoint's own, or None.
+
+    Raises:
+        MdmError: the id is behind the vocabulary of the one or the other.
+    """
+    if not 0 <= mask_id < vocabulary:
+        raise MdmError(f"{source}: the mask token is {mask_id}, and the network has {vocabulary} tokens")
+    if tokenizer is not None and mask_id >= len(tokenizer):
+        raise MdmError(
+            f"{source}: the mask token is {mask_id}, and the tokenizer has no token of that id "
+            f"(it has {len(tokenizer)}): these files do not belong together"
+        )
+
+
+def affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What a tokenizer puts before and behind a text of its own accord (BOS; [CLS] and [SEP])."""
+    if tokenizer is None:
+        return (), ()
+    bare, whole = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a", add_special_tokens=True)
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return tuple(whole[:start]), tuple(whole[start + len(bare) :])
+    return (), ()
+
+
+def token_ids(value: int | list[int] | None) -> tuple[int, ...]:
+    """What a config says of an id: one, several or none."""
+    return () if value is None else tuple(value) if isinstance(value, list) else (value,)
+
+
+def refuse(config: Mapping[str, Any], accepted: Mapping[str, tuple[Any, ...]], where: str) -> None:
+    """Refuse a config key whose value selects what the family does not do.
+
+    Args:
+        accepted: for each key, the values it may have. A missing key is fine.
+    """
+    for key, values in accepted.items():
+        if key in config and config[key] not in values:
+            wanted = " or ".join(repr(v) for v in values)
+            raise MdmError(f"{where}: config key {key!r} is {config[key]!r}, and this family runs only {wanted}")

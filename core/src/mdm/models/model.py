@@ -1,0 +1,194 @@
+"""A loaded model: weights, tokenizer and the facts decoding needs, over any transformers module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from mdm.errors import MdmError
+from mdm.models import attention
+from mdm.protocols.model import ModelSpec
+from mdm.protocols.task import MASK, Message
+from torch import Tensor, nn
+
+
+def run(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
+    """Final hidden states of a transformers body; the arguments are those of ``Model.hidden``."""
+    out = body(
+        input_ids=tokens,
+        position_ids=positions,
+        attention_mask=mask,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
+    hidden: Tensor = out.last_hidden_state
+    return hidden
+
+
+_running: ContextVar[tuple[Model | None, Callable[..., Tensor]]] = ContextVar("mdm.models.model", default=(None, run))
+
+
+@contextmanager
+def running(model: Model, how: Callable[..., Tensor]) -> Iterator[None]:
+    """Within the block ``model``'s forwards are run by ``how`` in place of ``run``, in this thread."""
+    token = _running.set((model, how))
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+class Model:
+    """What ``load_model`` returns.
+
+    Args:
+        spec: what decoding must know of the family.
+        body: the transformers module that gives hidden states (``LlamaModel`` and the like), not causal.
+        lm_head: hidden states to logits.
+        tokenizer: a transformers tokenizer, or None: then prompts are ids.
+        chat_template: used where the tokenizer has none.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        body: nn.Module,
+        lm_head: nn.Module,
+        tokenizer: Any = None,
+        *,
+        name: str = "",
+        chat_template: str | None = None,
+    ) -> None:
+        self.spec = spec
+        self.body = body
+        if spec.has_kv:
+            attention.use_in(body)
+        self.lm_head = lm_head
+        self.tokenizer = tokenizer
+        self.name = name
+        self.chat_template = chat_template
+        self.log_vocabulary = math.log(spec.vocab_size)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.body.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.body.parameters()).dtype
+
+    @property
+    def layers(self) -> int:
+        """Attention layers that keep keys and values."""
+        return int(self.body.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+
+    def hidden(self, tokens: Tensor, positions: Tensor, *, mask: Tensor | None = None, cache: Any = None) -> Tensor:
+        """Final hidden states ``[R, Q, D]`` of ``tokens`` at ``positions`` ``[R, Q]``.
+
+        ``mask``: additive float ``[R, 1, Q, T]`` over the keys, or None where every key is visible.
+        """
+        model, how = _running.get()
+        hidden = (how if model is self else run)(self.body, tokens, positions, mask, cache)
+        return hidden.to(tokens.device)  # a model on several devices ends on another than it began
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits ``[..., V]`` of hidden states ``[..., D]``."""
+        logits: Tensor = self.lm_head(hidden)
+        return logits.to(hidden.device)
+
+    @property
+    def head_is_matrix(self) -> bool:
+        """Whether ``head_part`` is to be had: a plain linear head, neither quantized nor hooked into."""
+        head = self.lm_head
+        # accelerate hooks into a head that lies elsewhere than the hidden states, or on the disk.
+        hooked = head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook")
+        return type(head) is nn.Linear and not hooked and type(self).head is Model.head
+
+    def head_part(self, hidden: Tensor, first: int, end: int, out: Tensor | None = None) -> Tensor:
+        """Logits ``[T, end - first]`` of the tokens from ``first`` on, for ``hidden`` ``[T, D]``; in ``out``."""
+        head = self.lm_head
+        assert isinstance(head, nn.Linear)
+        weight = head.weight[first:end].t()
+        if head.bias is None:
+            return torch.mm(hidden, weight, out=out)
+        return torch.addmm(head.bias[first:end], hidden, weight, out=out)
+
+    @torch.inference_mode()
+    def score_logits(self, tokens: Tensor, block_length: int | None = None, positions: Tensor | None = None) -> Tensor:
+        """Plain full-forward logits ``[B, L, V]`` of unpadded ``tokens`` ``[B, L]``; row i predicts position i.
+
+        Args:
+            block_length: the grid of a block-causal family (default: the family's own).
+            positions: int64 ``[K]``; gives ``[B, K, V]``, the head run on these positions only.
+        """
+        length = tokens.shape[1]
+        tokens = tokens.to(self.device)
+        at = torch.arange(length, device=self.device)
+        mask = None
+        if self.spec.attention == "block-causal":
+            block = at // (block_length or self.spec.block_length or length)
+            hidden_from = block[None, :] > block[:, None]
+            mask = torch.zeros(length, length, dtype=self.dtype, device=self.device)
+            mask = mask.masked_fill(hidden_from, torch.finfo(self.dtype).min)[None, None].expand(
+                len(tokens), -1, -1, -1
+            )
+        source = at if positions is None else positions.to(self.device)
+        if self.spec.shift:
+            source = (source - 1).clamp(min=0)
+        return self.head(self.hidden(tokens, at.expand_as(tokens), mask=mask)[:, source])
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text in which ``mdm.protocols.MASK`` stands for a masked position.
+
+        Raises:
+            MdmError: the checkpoint has no tokenizer, or the text has characters it does not know.
+        """
+        tokenizer = self._tokenizer()
+        ids: list[int] = []
+        for i, part in enumerate(text.split(MASK)):
+            if i:
+                if self.spec.mask_id < 0:
+                    raise MdmError(f"{self.name or 'the model'} is autoregressive: it cannot fill in {MASK}")
+                ids.append(self.spec.mask_id)
+            if part:
+                new = tokenizer.encode(part, add_special_tokens=False)
+                unknown = getattr(tokenizer, "unk_token_id", None)
+                if not new or (unknown is not None and unknown in new):
+                    raise MdmError(f"{self.name or 'the model'}'s tokenizer does not know some characters of {part!r}")
+                ids += new
+        return ids
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a chat that the assistant is to answer.
+
+        Raises:
+            MdmError: there is no tokenizer or no chat template.
+        """
+        tokenizer = self._tokenizer()
+        template = None if getattr(tokenizer, "chat_template", None) else self.chat_template
+        if template is None and not getattr(tokenizer, "chat_template", None):
+            raise MdmError(f"{self.name or 'the model'} has no chat template: use plain text (--no-chat)")
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        text = tokenizer.apply_chat_template(turns, chat_template=template, add_generation_prompt=True, tokenize=False)
+        return list(tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids up to the first end-of-sequence token, special tokens left out."""
+        tokenizer = self._tokenizer()
+        end = next((i for i, t in enumerate(ids) if t in self.spec.eos_ids), len(ids))
+        text: str = tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
+        return text
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text of each id by itself, special tokens included."""
+        tokenizer = self._tokenizer()
+        return [tokenizer.decode([i], skip_special_tokens=False, clean_up_tokenization_spaces=False) for i in ids]
+
+    def _tokenizer(self) -> Any:
+        if self.tokenizer is None:
+            raise MdmError(f"{self.name or 'this checkpoint'} has no tokenizer: give prompts as lists of token ids")
+        return self.tokenizer

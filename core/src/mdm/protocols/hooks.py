@@ -1,0 +1,50 @@
+"""What cuts across kinds: anybody may watch a decoding without being a sampler, a cache or a model.
+
+A package announces a hook by an entry point of the group ``mdm.hooks`` that names a module or an object with
+methods marked ``@mdm.protocols.hooks.hookimpl``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pluggy
+
+Line = dict[str, Any]
+"""One line of trace.jsonl: row, step, positions, tokens, entropy, kind, candidates, forwards, rows.
+
+A full trace adds ``confidence``, a list beside ``entropy``, and ``weighed``: of each candidate that was compared its
+``positions``, ``J`` (what the sampler maximised), ``C`` (entropy paid) and ``H`` (state uncertainty left), in nats.
+"""
+
+DETAIL = ("confidence", "weighed")
+
+
+def plain(line: Line) -> Line:
+    """A line without what only a full trace has."""
+    return {key: value for key, value in line.items() if key not in DETAIL}
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """One step of all rows, as given to ``on_step``: the trace lines that the step added."""
+
+    lines: tuple[Line, ...]
+
+
+hookspec = pluggy.HookspecMarker("mdm")
+
+hookimpl = pluggy.HookimplMarker("mdm")
+
+
+class Hooks:
+    """The calls a hook may answer. What it returns is ignored."""
+
+    @hookspec
+    def on_step(self, event: Any) -> None:
+        """After each step: ``event.lines`` are the trace lines it added, of all rows."""
+
+    @hookspec
+    def on_finish(self, result: Any) -> None:
+        """When an example of a run is decoded and graded: its ``Result``."""

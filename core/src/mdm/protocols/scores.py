@@ -1,0 +1,173 @@
+"""What the model says at the positions that are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from mdm.protocols.rowwise import changed, picked, tensors
+from torch import Tensor
+
+TINY = torch.finfo(torch.float32).tiny
+"""The least of what a logarithm is taken of."""
+
+
+class Certainty:
+    """How sure the model is of tokens: five numbers of each, kept together, so that they are picked together."""
+
+    numbers: Tensor
+    """float32 ``[..., 5]``: the five that follow, in their order"""
+
+    @property
+    def confidence(self) -> Tensor:
+        """probability of ``token``"""
+        return self.numbers.select(-1, 0)
+
+    @property
+    def log_odds(self) -> Tensor:
+        """orders as ``confidence`` does, and keeps its resolution where float32 rounds that to 1"""
+        return self.numbers.select(-1, 1)
+
+    @property
+    def entropy(self) -> Tensor:
+        """of the whole distribution (nats)"""
+        return self.numbers.select(-1, 2)
+
+    @property
+    def rest(self) -> Tensor:
+        """probability of all tokens but the likeliest, over that of the likeliest"""
+        return self.numbers.select(-1, 3)
+
+    @property
+    def ratio(self) -> Tensor:
+        """probability of the second likeliest token, over that of the likeliest"""
+        return self.numbers.select(-1, 4)
+
+    @property
+    def margin(self) -> Tensor:
+        """probability of the likeliest token minus that of the second likeliest"""
+        return (1 - self.ratio) / (1 + self.rest)
+
+    @property
+    def margin_rank(self) -> Tensor:
+        """orders as ``margin`` does, and keeps its resolution where float32 rounds that to 1"""
+        return torch.log1p(self.rest) - (self.rest + self.ratio).clamp_min(TINY).log()
+
+
+@dataclass(frozen=True)
+class Scores(Certainty):
+    """What the model says at the positions that were read.
+
+    All ``[B, K]``, or ``[B, N, K]`` as the answer to an ``Evaluate``. Where ``valid`` is False the rest means nothing.
+    """
+
+    at: Tensor
+    """int64: absolute positions, ascending"""
+    valid: Tensor
+    token: Tensor
+    """int64: the likeliest but for the mask, or with a temperature the one that was drawn"""
+    numbers: Tensor
+    """float32 ``[..., K, 5]``: see ``Certainty``, whose properties are read by name"""
+    unseen: Tensor
+    """int64 ``[B]`` or ``[B, N]``: masked positions within reach that this forward did not compute"""
+    log_vocabulary: float
+    """ln V, the entropy counted for an unseen mask (nats)"""
+    features: Tensor | None = None
+    """``[..., K, D]``: kept where tokens are drawn, so that they can be drawn again"""
+    held: Tensor | None = None
+    """probability of the token that stands at the position; for samplers that read decoded positions"""
+    logits: Tensor | None = None
+    """``[..., K, V]`` float32, after guidance and rules; for samplers that keep them"""
+    redraw: Callable[[Scores, int], tuple[Tensor, Tensor]] | None = None
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the number of tokens"""
+        return round(math.exp(self.log_vocabulary))
+
+    def rows(self, index: Tensor) -> Scores:
+        return changed(self, **tensors(self, lambda v: v.index_select(0, index)))
+
+    def pick(self, choice: Tensor) -> Scores:
+        """Of scores ``[B, N, K]``, candidate ``choice`` ``[B]`` of each row: scores ``[B, K]``."""
+        return changed(self, **tensors(self, lambda v: picked(v, choice)))
+
+    def blank(self, count: int, width: int) -> Scores:
+        """``count`` rows of ``width`` positions, none of them valid."""
+        values: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                rest = () if f.name == "unseen" else (width, *value.shape[2:])
+                values[f.name] = value.new_zeros(count, *rest)
+        return changed(self, **values)
+
+    def placed(self, index: Tensor, count: int, base: Scores | None = None) -> Scores:
+        """These rows at ``index`` ``[R]`` among ``count`` rows; the others as in ``base``, or without a valid entry."""
+        width = max(self.at.shape[1], base.at.shape[1] if base is not None else 0)
+        out = self.blank(count, width)
+        parts = [(torch.arange(count, device=index.device), base)] if base is not None else []
+        for where, part in [*parts, (index, self)]:
+            for f in fields(part):
+                value = getattr(part, f.name)
+                if isinstance(value, Tensor):
+                    target = getattr(out, f.name)
+                    if f.name == "unseen":
+                        target[where] = value
+                    else:
+                        target[where, : value.shape[1]] = value
+        return out
+
+    def unflatten(self, rows: int, candidates: int) -> Scores:
+        """Scores ``[B * N, K]`` as ``[B, N, K]``."""
+        return changed(self, **tensors(self, lambda v: v.reshape(rows, candidates, *v.shape[1:])))
+
+    def uncertainty(self) -> Tensor:
+        """State uncertainty, the mean entropy over the masks within reach (nats): ``[B]`` or ``[B, N]``."""
+        seen = self.entropy.where(self.valid, 0.0).sum(-1)
+        count = self.valid.sum(-1) + self.unseen
+        return seen.add(self.unseen, alpha=self.log_vocabulary).div_(count.clamp_min_(1))
+
+    def draws(self, candidates: int) -> tuple[Tensor, Tensor]:
+        """Tokens and their confidences ``[B, N, K]``: the first as scored, the others drawn afresh.
+
+        Without a token temperature all are the same.
+        """
+        shape = (self.at.shape[0], candidates, self.at.shape[-1])
+        if self.redraw is None or candidates <= 1:
+            return self.token[:, None].expand(shape), self.confidence[:, None].expand(shape)
+        return self.redraw(self, candidates)
+
+
+def ranks(key: Tensor, eligible: Tensor) -> Tensor:
+    """The place of each entry among the eligible of its row, best first, ties to the lower index.
+
+    Args:
+        key: ``[..., K]``, larger is better.
+        eligible: bool, broadcast to ``key``; the others rank behind all eligible.
+
+    Returns:
+        int64 ``[..., K]``.
+    """
+    # An eligible entry whose key is -inf itself still goes before the others.
+    finite = key.clamp_min(torch.finfo(key.dtype).min)
+    order = torch.where(eligible, finite, -torch.inf).sort(dim=-1, descending=True, stable=True).indices
+    places = torch.arange(key.shape[-1], device=key.device).expand_as(order)
+    return torch.empty_like(order).scatter_(-1, order, places)
+
+
+def top_k(key: Tensor, eligible: Tensor, k: Tensor) -> Tensor:
+    """The ``k`` best eligible entries of each row, fewer where fewer are eligible.
+
+    Args:
+        key: ``[..., K]``, larger is better; ties go to the lower index.
+        eligible: bool, broadcast to ``key``.
+        k: int64, broadcast to ``[...]``, a number for each row.
+
+    Returns:
+        bool ``[..., K]``.
+    """
+    return (ranks(key, eligible) < k[..., None]) & eligible

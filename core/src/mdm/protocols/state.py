@@ -1,0 +1,93 @@
+"""What is being decoded, and what samplers and caches say about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from mdm.protocols.rowwise import changed, repeated, tensors
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class State:
+    """The canvases of all rows. L is the longest row's length; shorter rows are padded on the right.
+
+    Positions count from a row's own first prompt token.
+    """
+
+    tokens: Tensor
+    """int64 ``[B, L]``"""
+    masked: Tensor
+    """bool ``[B, L]``: still to be decoded"""
+    real: Tensor
+    """bool ``[B, L]``: not padding"""
+    slots: Tensor
+    """bool ``[B, L]``: masked when the row began"""
+    starts: Tensor
+    """int64 ``[B, M]``: where each block starts and the last one ends, ascending, padded with L"""
+    blocks: Tensor
+    """int64 ``[B, L]``: the number of each position's block: -1 before the first, and behind the last one more"""
+    prompt_length: Tensor
+    """int64 ``[B]``"""
+    row_id: Tensor
+    """int64 ``[B]``: keys the row's random draws"""
+    request: Tensor
+    """int64 ``[B]``: the prompt a row serves; beams share one"""
+    block: Tensor
+    """int64 ``[B]``: the number of the block that the row works on"""
+    entered: Tensor
+    """bool ``[B]``: the row has just entered its block"""
+    step: Tensor
+    """int64 ``[B]``: steps taken"""
+    block_step: Tensor
+    """int64 ``[B]``: steps taken in this block"""
+    budget: Tensor
+    """int64 ``[B]``: how many tokens the schedule commits this step"""
+    mask_id: int
+    """the token of a masked position; committing it re-masks"""
+
+    @property
+    def device(self) -> torch.device:
+        return self.tokens.device
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """int64 ``[L]``"""
+        return torch.arange(self.tokens.shape[1], device=self.device)
+
+    @cached_property
+    def in_span(self) -> Tensor:
+        """bool ``[B, L]``: positions of the row's current block"""
+        return self.blocks == self.block[:, None]
+
+    @cached_property
+    def span(self) -> Tensor:
+        """int64 ``[B, 2]``: where the row's current block starts and stops"""
+        return self.starts.gather(1, torch.stack([self.block, self.block + 1], 1))
+
+    @cached_property
+    def open(self) -> Tensor:
+        """bool ``[B, L]``: masked positions of the row's current block"""
+        return self.masked & self.in_span
+
+    def having(self, **values: Any) -> State:
+        """The state with these fields; what follows from blocks alone is kept where they are."""
+        twin = changed(self, **values)
+        if values.keys().isdisjoint(("blocks", "block", "starts")):
+            kept = ("positions", "in_span", "span")
+            twin.__dict__.update({name: self.__dict__[name] for name in kept if name in self.__dict__})
+        return twin
+
+    def to(self, device: torch.device) -> State:
+        return changed(self, **tensors(self, lambda v: v.to(device, non_blocking=True)))
+
+    def rows(self, index: Tensor) -> State:
+        """Rows ``index`` ``[R]``, in that order."""
+        return changed(self, **tensors(self, lambda v: v.index_select(0, index)))
+
+    def repeated(self, times: int) -> State:
+        """``[B * times, ...]``: each row ``times`` times, one after the other."""
+        return changed(self, **tensors(self, lambda v: repeated(v, times)))

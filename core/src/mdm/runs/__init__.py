@@ -1,0 +1,1 @@
+"""A run: configuration, variants, examples decoded and graded, and the folder of results."""

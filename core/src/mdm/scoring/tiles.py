@@ -1,0 +1,171 @@
+"""A vocabulary taken tile by tile: what a tile leaves of rows of logits, and how tiles add up.
+
+Functions of this file, or their twins for a GPU (``tiles_triton``) and a CPU with a compiler (``tiles_native``), are
+all that ever goes over a vocabulary. A tile is a fixed run of tokens, so that a row's numbers do not depend on what was
+computed beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TILE = 2048
+"""Tokens of a tile."""
+
+LANE = 64
+"""Logits of which the largest is kept on the way to the two largest of a tile."""
+
+PIECE = 1 << 17
+"""Logits worked on at a time on a CPU: what a pass over them makes stays in its cache."""
+
+LOWEST = -1e30
+"""In place of -inf in a difference: a token at -inf weighs nothing, and 0 * -inf would be nan."""
+
+
+class Tiles(NamedTuple):
+    """What S tiles leave of T rows of logits.
+
+    ``top`` and ``best`` ``[T, S, 2]``: the two largest logits and their tokens, ties to the lower token; that of the
+    second means nothing where it was not wanted. With z = logits - the largest and e = exp(z), ``rest`` ``[T, S]`` is
+    the sum of e and ``fall`` ``[T, S]`` that of e z (nats), both without the largest's own term: near certainty they
+    keep the resolution that a sum of almost 1 has lost. ``value``, ``drawn`` and ``logit`` ``[T, S, N]``: the largest
+    of logits / temperature + Gumbel noise of N draws, its token and that token's logit; None without a temperature.
+    """
+
+    top: Tensor
+    best: Tensor
+    rest: Tensor
+    fall: Tensor
+    value: Tensor | None = None
+    drawn: Tensor | None = None
+    logit: Tensor | None = None
+
+
+class Draw(NamedTuple):
+    """How tokens are drawn from rows of logits.
+
+    ``keys`` int64 ``[T, N]``: ``Draws.token_keys`` of N draws; the token ``never`` is not drawn.
+    """
+
+    keys: Tensor
+    temperature: float
+    never: int | None
+
+
+class Scratch:
+    """Memory that a pass on a CPU writes over and over: memory that is new costs it more than the work in it."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, Tensor] = {}
+        self._views: dict[tuple[str, int, int], Tensor] = {}
+
+    def take(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
+        """The ``[rows, columns]`` of that name, of the dtype and on the device of ``like``, with anything in them."""
+        view = self._views.get((name, rows, columns))
+        if view is None:
+            memory = self._memory.get(name)
+            if memory is None or memory.numel() < rows * columns:
+                memory = self._memory[name] = like.new_empty(rows * columns)
+                self._views = {key: view for key, view in self._views.items() if key[0] != name}
+            view = self._views[name, rows, columns] = memory[: rows * columns].view(rows, columns)
+        return view
+
+
+def joined(parts: Sequence[Tiles]) -> Tiles:
+    """All tiles of a row, in the order of their tokens, as one: S becomes 1."""
+    tiles = parts[0]
+    if len(parts) > 1:
+        tiles = Tiles(*(torch.cat(column, 1) for column in zip(*parts, strict=True) if column[0] is not None))
+    if tiles.rest.shape[1] == 1:
+        return tiles
+    largest, at = tiles.top[..., 0].max(1, keepdim=True)
+    fall_to = (tiles.top[..., 0] - largest.clamp(min=LOWEST)).clamp_(min=LOWEST)
+    weight = fall_to.exp()
+    # The largest of every other tile is one more term of the rest.
+    terms = tiles.rest + torch.ones_like(weight).scatter_(1, at, 0.0)
+    # The second largest is the second of the tile that holds the largest, or the largest of another.
+    others = tiles.top[..., 0].scatter(1, at, tiles.top[..., 1].gather(1, at))
+    tokens = tiles.best[..., 0].scatter(1, at, tiles.best[..., 1].gather(1, at))
+    second, where = others.max(1, keepdim=True)
+    whole = Tiles(
+        top=torch.stack([largest, second], -1),
+        best=torch.stack([tiles.best[..., 0].gather(1, at), tokens.gather(1, where)], -1),
+        rest=(weight * terms).sum(1, keepdim=True),
+        fall=(weight * (tiles.fall + fall_to * terms)).sum(1, keepdim=True),
+    )
+    if tiles.value is None or tiles.drawn is None or tiles.logit is None:
+        return whole
+    value, winner = tiles.value.max(1, keepdim=True)
+    return whole._replace(value=value, drawn=tiles.drawn.gather(1, winner), logit=tiles.logit.gather(1, winner))
+
+
+def _sums(x: Tensor, rival: bool, scratch: Scratch) -> tuple[Tensor, ...]:
+    """The first four of ``Tiles`` for tiles ``[M, C]``, tokens counted within their tile.
+
+    Few operations over what lies in the cache: torch.compile makes little faster of them on a CPU.
+    """
+    top, best = top_two(x, rival)
+    largest, at = top[:, :1].clamp(min=LOWEST), best[:, :1]
+    rest, fall = x.new_empty(len(x)), x.new_empty(len(x))
+    size = max(1, PIECE // x.shape[1])
+    if x.device.type != "cpu" or len(x) <= size:
+        _rest(x, largest, at, rest, fall, scratch)
+        return top, best, rest, fall
+    pieces = (torch.split(v, size) for v in (x, largest, at, rest, fall))
+    for logits, tops, tokens, rests, falls in zip(*pieces, strict=True):
+        _rest(logits, tops, tokens, rests, falls, scratch)
+    return top, best, rest, fall
+
+
+def _rest(x: Tensor, largest: Tensor, at: Tensor, rest: Tensor, fall: Tensor, scratch: Scratch) -> None:
+    """Writes ``rest`` and ``fall`` ``[M]`` of ``Tiles``, for tiles ``[M, C]`` with the largest of each ``[M, 1]``."""
+    count, width = x.shape
+    z = torch.sub(x, largest, out=scratch.take("z", count, width, x))
+    e = torch.exp(z, out=scratch.take("e", count, width, x)).scatter_(1, at, 0.0)
+    torch.sum(e, 1, out=rest)
+    # 0 * -inf: a token at -inf weighs nothing. A nan among the logits is still one in the first sum.
+    torch.nansum(z.mul_(e), 1, out=fall)
+
+
+def top_two(x: Tensor, rival: bool = True) -> tuple[Tensor, Tensor]:
+    """The two largest of ``x`` ``[M, C]`` and where they are, ``[M, 2]`` each; ties to the lower index.
+
+    Where the second largest is, is found only if the ``rival`` is wanted.
+
+    The largest of a lane is a vectorised reduction, which finding where it lies over a whole row is not (several times
+    slower on a CPU): only lanes that win are searched.
+    """
+    count, width = x.shape
+    if width % LANE or width < 4 * LANE:
+        largest, at = x.max(-1, keepdim=True)
+        second, its = x.scatter(-1, at, -torch.inf).max(-1, keepdim=True)
+        return torch.cat([largest, second], 1), torch.cat([at, its], 1)
+    lanes = x.reshape(-1, LANE)
+    maxima = lanes.view(count, width // LANE, LANE).amax(-1)
+    row = _every(len(lanes), width // LANE, x.device)
+    lane = maxima.max(-1).indices
+    near = lanes.index_select(0, row + lane)
+    largest, at = near.max(-1, keepdim=True)
+    # What is left without it has its own largest, in the same lane or in another.
+    beside = near.scatter_(-1, at, -torch.inf).amax(-1, keepdim=True)
+    maxima.scatter_(-1, lane[:, None], beside)
+    if not rival:
+        return torch.cat([largest, maxima.amax(-1, keepdim=True)], 1), at.add_(lane[:, None], alpha=LANE).expand(-1, 2)
+    second, other = maxima.max(-1, keepdim=True)
+    there = lanes.index_select(0, row + other[:, 0])
+    gone = torch.where(other == lane[:, None], -torch.inf, there.gather(-1, at))
+    its = there.scatter_(-1, at, gone).max(-1, keepdim=True).indices
+    starts = torch.stack([lane, other[:, 0]], 1) * LANE
+    return torch.cat([largest, second], 1), torch.cat([at, its], 1).add_(starts)
+
+
+@lru_cache(maxsize=64)
+def _every(stop: int, step: int, device: torch.device) -> Tensor:
+    """int64: 0, ``step``, 2 ``step`` and so on, below ``stop``."""
+    with torch.inference_mode(False):  # anybody may use it later
+        return torch.arange(0, stop, step, device=device)

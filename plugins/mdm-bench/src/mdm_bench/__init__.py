@@ -1,0 +1,1 @@
+"""Measures what a decode costs on a machine: ``mdm bench``."""

@@ -1,0 +1,142 @@
+"""What a shape reaches: tokens a second, beside what the device's memory would allow.
+
+Every forward has to read all weights, and the keys and values that are kept, once. The roofline is the speed at which
+that traffic alone would run: bytes of all forwards of the decode ÷ the memory's bandwidth. It counts no arithmetic,
+so where many row-tokens share a forward the device's matrix units are the nearer limit; ``tflops`` is then the figure
+to hold against them.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mdm.engine.memory import forward_bytes, free_bytes, kept_bytes
+from mdm.errors import MdmError
+from mdm.models import Model
+from mdm_testing.counters import counting
+
+from mdm_bench.case import Case, seconds
+from mdm_bench.shapes import Shape, random_model, weight_bytes
+
+COPIED = 1 << 28
+"""Bytes of the copy that bandwidth is measured by: more than any processor's cache."""
+
+
+def bandwidth(device: str, times: int = 5) -> float:
+    """Bytes a second, read and written, of the best of some copies."""
+    source = torch.zeros(COPIED, dtype=torch.uint8, device=device)
+    target = torch.ones_like(source)
+    return 2 * COPIED / min(seconds(lambda: target.copy_(source), source.device) for _ in range(times))
+
+
+def model_for(name: str, shape: Shape, cases: Sequence[Case], *, device: str, dtype: str) -> Model:
+    """A random model of ``shape``, called ``name``, that all ``cases`` can run on.
+
+    Raises:
+        MdmError: a case is not for such a model, or the weights, and one canvas beside them, do not fit the memory.
+    """
+    for case in cases:
+        case.check(shape.spec, torch.device(device).type)
+    weights, free = weight_bytes(shape, dtype), free_bytes(torch.device(device))
+    if weights > free:
+        raise MdmError(
+            f"{name} in {dtype} has {weights / 1e9:.1f} GB of weights, and {device} has {free / 1e9:.1f} GB free: "
+            "choose a smaller or narrower model, or another device"
+        )
+    model = random_model(shape, device=device, dtype=dtype)
+    most, free = max(_least(model, case) for case in cases), free_bytes(model.device)
+    if most > free:
+        raise MdmError(
+            f"beside {name}'s weights the batch takes {most / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB free: "
+            "choose a smaller --batch-size or shorter lengths"
+        )
+    return model
+
+
+def _least(model: Model, case: Case) -> int:
+    """Bytes without which a case cannot run: what its batch keeps, and one canvas in a forward."""
+    kept = kept_bytes(model, case.length) * case.batch if case.keeps else 0
+    return kept + forward_bytes(model, case.length)
+
+
+def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str, Any]:
+    """Times, counts and the roofline of ``case`` at a memory bandwidth of ``speed`` (bytes a second).
+
+    ``settings`` go to ``mdm.decode``. The decode before the one that is timed warms up, and is counted.
+    """
+    device = model.device
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    with counting(model, operations=not on_gpu) as counts:
+        results = case.decode(model, **settings)
+    weights = _weights(model)
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else weights["all"] + counts.peak_bytes
+    if case.compile:  # where operations are counted nothing is compiled
+        case.decode(model, trace=False, **settings)
+    took = seconds(lambda: case.decode(model, trace=False, **settings), device)
+    tokens = sum(len(result.tokens) for result in results)
+    words = sum(token not in model.spec.eos_ids for result in results for token in result.tokens)
+    forwards = sum(result.forwards for result in results)
+    kept = kept_bytes(model, case.length) * case.batch if case.keeps else 0
+    moved = counts.model_calls * (weights["body"] + weights["head"] + kept)
+    flops = 2 * (weights["body"] * counts.positions + weights["head"] * counts.head_rows) / model.dtype.itemsize
+    return {
+        "cache": case.cache,
+        "sampler": case.sampler,
+        "candidates": case.candidates,
+        "batch_size": case.batch,
+        "prompt_length": case.prompt_length,
+        "gen_length": case.gen_length,
+        "block_length": case.block_length,
+        "tokens_per_step": case.tokens_per_step,
+        "compile": case.compile,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": device_name(device),
+        "seconds": took,
+        "tokens_per_second": tokens / took,
+        "tokens_per_forward": tokens / forwards,
+        "tokens_per_forward_without_eos": words / forwards,
+        "forwards": counts.model_calls,
+        "rows": counts.rows,
+        "row_tokens": counts.positions,
+        "head_rows": counts.head_rows,
+        "peak_bytes": peak,
+        "weight_bytes": weights["body"] + weights["head"],
+        "kept_bytes": kept,
+        "bandwidth": speed,
+        "roofline_tokens_per_second": tokens * speed / moved,
+        "share_of_roofline": moved / speed / took,
+        "tflops": flops / took / 1e12,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The device as its maker calls it, and of a CPU how many threads work."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type
+
+
+def _processor() -> str:
+    """What the system calls the processor."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _weights(model: Model) -> dict[str, int]:
+    """Bytes of weights: those that a forward reads (of the embeddings only a few rows), the head's, and all."""
+    body, head = ({p.data_ptr(): p.nbytes for p in part.parameters()} for part in (model.body, model.lm_head))
+    embeddings = sum(p.nbytes for p in model.body.get_input_embeddings().parameters())  # type: ignore[operator]
+    return {
+        "body": sum(body.values()) - embeddings,
+        "head": sum(head.values()),
+        "all": sum((body | head).values()),
+    }

@@ -1,0 +1,91 @@
+"""Models of a given shape with random weights, made on the spot: what they say is noise, what they cost is real."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mdm.models import Model
+from mdm.protocols import ModelSpec
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes that decide what a forward costs."""
+
+    family: str
+    """llada, dream or sdar: Llama, Qwen2 or Qwen3"""
+    vocab: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mlp: int
+    head_dim: int | None = None
+
+    @property
+    def cache(self) -> str:
+        """The cache that the published runs of this family use."""
+        return "block" if self.family == "sdar" else "dual"
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The last tokens of the vocabulary are an end token and the mask."""
+        return ModelSpec(
+            family=self.family,
+            vocab_size=self.vocab,
+            mask_id=self.vocab - 1,
+            eos_ids=(self.vocab - 2,),
+            shift=self.family == "dream",
+            attention="block-causal" if self.family == "sdar" else "full",
+            default_cache=self.cache,
+        )
+
+
+SHAPES = {
+    "llada-8b": Shape("llada", 126464, 4096, 32, 32, 32, 12288),
+    "dream-7b": Shape("dream", 152064, 3584, 28, 28, 4, 18944),
+    "sdar-8b": Shape("sdar", 151936, 4096, 36, 32, 8, 12288, head_dim=128),
+    "tiny": Shape("llada", 512, 64, 4, 4, 4, 256),
+}
+
+
+def random_model(shape: Shape, *, device: str = "cpu", dtype: str = "float32", seed: int = 0) -> Model:
+    """A model of ``shape``."""
+    network = _on_meta(shape)
+    config = network.config
+    network = network.to(getattr(torch, dtype)).to_empty(device=device)
+    random = torch.Generator(device).manual_seed(seed)
+    for name, weight in network.named_parameters():
+        if weight.dim() == 1 and not name.endswith("bias"):
+            weight.data.fill_(1.0)
+        else:
+            weight.data.normal_(0.0, 0.02, generator=random)
+    # What is no weight (the rotary frequencies) was not made on meta: take it from a body that was.
+    network.model.rotary_emb = type(network.model.rotary_emb)(config).to(device)
+    network.eval().requires_grad_(False)
+    return Model(shape.spec, network.model, network.lm_head, name="random weights")
+
+
+def weight_bytes(shape: Shape, dtype: str) -> int:
+    """What the weights of ``shape`` take."""
+    return int(sum(weight.numel() for weight in _on_meta(shape).parameters()) * getattr(torch, dtype).itemsize)
+
+
+def _on_meta(shape: Shape) -> Any:
+    """The network without memory for its weights."""
+    import transformers
+
+    sizes: dict[str, Any] = {
+        "vocab_size": shape.vocab, "hidden_size": shape.hidden, "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads, "intermediate_size": shape.mlp,
+        "max_position_embeddings": 1 << 16, "tie_word_embeddings": False,
+    }  # fmt: skip
+    if shape.head_dim:
+        sizes["head_dim"] = shape.head_dim
+    prefix = {"llada": "Llama", "dream": "Qwen2", "sdar": "Qwen3"}[shape.family]
+    config = getattr(transformers, f"{prefix}Config")(**sizes)
+    config.is_causal = False
+    with torch.device("meta"):
+        return getattr(transformers, f"{prefix}ForCausalLM")(config)

@@ -1,0 +1,1 @@
+"""Reports on finished runs: ``mdm compare`` and ``mdm trace``."""

@@ -1,0 +1,140 @@
+"""``mdm compare``: runs side by side, paired by example."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+Record = dict[str, Any]
+PLAIN = (
+    "label", "run", "model", "sampler", "tokens_per_step", "cache", "task", "metric", "examples", "repeats", "accuracy",
+    "accuracy_se", "cumulative_entropy", "forwards", "rows", "tokens", "seconds", "forwards_per_example",
+    "rows_per_example", "seconds_per_example", "errors",
+)  # fmt: skip
+PAIRED = ("wins", "ties", "losses", "difference", "p_value", "test", "entropy_difference")
+
+
+@click.command(short_help="Compare runs, samplers and models, example by example.")
+@click.argument("runs", nargs=-1, required=True, type=FOLDER, metavar="RUN...")
+@click.option("--baseline", metavar="NAME", help="Label or sampler to set the others against (default: the first).")
+@click.option("--metric", metavar="NAME", help="Grade to compare (default: the task's accuracy).")
+@click.option("--intersect", is_flag=True, help="Compare the examples that all have, where the runs differ in them.")
+@click.option("--csv", "table", type=PATH, metavar="FILE", help="Write all numbers as CSV.")
+@click.option("--plot", "picture", type=PATH, metavar="FILE", help="Draw accuracy against rows: .png, .svg or .pdf.")
+@click.option("--markdown", is_flag=True, help="A Markdown table on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else there.")
+def compare(
+    runs: tuple[Path, ...],
+    baseline: str | None,
+    metric: str | None,
+    intersect: bool,
+    table: Path | None,
+    picture: Path | None,
+    markdown: bool,
+    as_json: bool,
+) -> None:
+    """Compare runs, and the samplers, models and paces inside of each, example by example.
+
+    Differences are to the baseline at the same pace: with a 95% bootstrap interval, wins/ties/losses, and the exact
+    McNemar test. Costs are per decoded example.
+    """
+    from mdm.runs import files
+
+    from mdm_report import compare as comparing
+
+    if picture and table and picture.resolve() == table.resolve():
+        raise click.UsageError(f"--csv and --plot are both {table}: name two files")
+    records = comparing.compare(runs, baseline=baseline, metric=metric, intersect=intersect)
+    if picture:
+        comparing.plot(records, picture)
+    if table:
+        files.write_whole(table, _csv(records))
+    if as_json:
+        click.echo(json.dumps(records, indent=2, ensure_ascii=False))
+        return
+    columns = [name for name, (worth, _) in COLUMNS.items() if worth(records)]
+    cells = [[COLUMNS[name][1](record) for name in columns] for record in records]
+    if markdown:
+        click.echo(_markdown(columns, cells))
+        return
+    from mdm.cli.tables import show
+
+    show(columns, cells, right=[name for name in columns if name != "run"])
+    against = {record["against"]["label"] for record in records if "against" in record}
+    if against:
+        click.echo(f"differences are to {', '.join(sorted(against))}; entropy in nats; costs are per example")
+    for path in filter(None, (table, picture)):
+        click.echo(f"written: {path}")
+
+
+def _always(records: list[Record]) -> bool:
+    return True
+
+
+def _several(records: list[Record]) -> bool:
+    return len(records) > 1
+
+
+def _repeated(records: list[Record]) -> bool:
+    return any(record["repeats"] > 1 for record in records)
+
+
+def _paired(text: Callable[[Record], str]) -> Callable[[Record], str]:
+    return lambda record: text(record["against"]) if "against" in record else ""
+
+
+COLUMNS: dict[str, tuple[Callable[[list[Record]], bool], Callable[[Record], str]]] = {
+    "run": (_always, lambda record: record["label"]),
+    "examples": (_always, lambda record: str(record["examples"])),
+    "accuracy": (_always, lambda record: f"{record['accuracy']:.1%}"),
+    "std. error": (_repeated, lambda record: f"{record['accuracy_se'] or 0:.1%}"),
+    "95% interval": (_always, lambda record: "{:.1%} to {:.1%}".format(*record["accuracy_ci95"])),
+    "difference": (_several, _paired(lambda pair: f"{pair['difference']:+.1%}")),
+    "its 95% interval": (_several, _paired(lambda pair: "{:+.1%} to {:+.1%}".format(*pair["difference_ci95"]))),
+    "wins/ties/losses": (_several, _paired(lambda pair: f"{pair['wins']}/{pair['ties']}/{pair['losses']}")),
+    "p": (_several, _paired(lambda pair: f"{pair['p_value']:.3f}" if pair["p_value"] >= 0.0005 else "<0.001")),
+    "cum. entropy": (_always, lambda record: f"{record['cumulative_entropy']:.3f}"),
+    "forwards": (_always, lambda record: f"{record['forwards_per_example']:.1f}"),
+    "rows": (_always, lambda record: f"{record['rows_per_example']:.1f}"),
+    "seconds": (_always, lambda record: f"{record['seconds_per_example']:.3f}"),
+}
+"""The table's columns: whether these records are worth one, and its cell of a record."""
+
+
+def _markdown(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _csv(records: list[Record]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    intervals = ("accuracy_ci95_low", "accuracy_ci95_high")
+    paired = (
+        "difference_ci95_low",
+        "difference_ci95_high",
+        "entropy_difference_ci95_low",
+        "entropy_difference_ci95_high",
+    )
+    writer.writerow([*PLAIN, *intervals, "baseline", *PAIRED, *paired])
+    for record in records:
+        against = record.get("against", {})
+        ends = [*against.get("difference_ci95", ("", "")), *against.get("entropy_difference_ci95", ("", ""))]
+        writer.writerow(
+            [
+                *("" if record[name] is None else record[name] for name in PLAIN),
+                *record["accuracy_ci95"],
+                against.get("label", ""),
+                *(against.get(name, "") for name in PAIRED),
+                *ends,
+            ]
+        )
+    return text.getvalue()

@@ -1,0 +1,28 @@
+"""Decoding to look at: the traces of runs as one page that needs nothing else, or as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """What ``mdm_report.view.data.load`` gives, as one HTML file that fetches nothing."""
+    here = files(__name__)
+    # Inside a script element only "<" could end the data early.
+    embedded = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    parts = {
+        "title": escape(data["title"]),
+        "style": here.joinpath("trace.css").read_text(encoding="utf-8"),
+        "script": here.joinpath("trace.js").read_text(encoding="utf-8"),
+        "data": embedded,
+    }
+    head, *rest = here.joinpath("trace.html").read_text(encoding="utf-8").split("{{")
+    out = [head]
+    for piece in rest:  # one pass, so that nothing inside a part is taken for a place
+        name, _, tail = piece.partition("}}")
+        out += [parts[name], tail]
+    return "".join(out)

@@ -1,0 +1,59 @@
+"""Qwen's layout, which Dream (Qwen2) and SDAR (Qwen3) keep: config keys and tokenizer files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mdm.errors import MdmError
+from mdm.models import refuse
+
+ACCEPTED: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu",),
+    "num_experts": (None, 0),
+    "rope_scaling": (None,),
+    "use_sliding_window": (False, None),
+}
+"""Keys that select code paths, and the values that the adapters run."""
+
+CHAT = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen2's chat, Dream's too, for a checkpoint that carries none."""
+
+CHAT_NO_SYSTEM = CHAT[CHAT.index("{% for m") :]
+"""Qwen3's chat, SDAR's too: no system turn unless one is given."""
+
+
+def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The arguments of ``Qwen2Config`` or ``Qwen3Config`` in a Qwen-like config.json; only keys known here are taken.
+
+    What else it holds may select code of its own (SDAR's names an attention kernel that aborts on a CPU).
+
+    Raises:
+        MdmError: a key is missing, or asks for what the adapters do not do.
+    """
+    refuse(config, ACCEPTED, source)
+    if "sliding_attention" in (layers := config.get("layer_types") or ()):
+        refuse({"layer_types": layers}, {"layer_types": (["full_attention"] * len(layers),)}, source)
+    rope = config.get("rope_parameters") or {}  # where transformers 5 keeps rope_theta and rope_scaling
+    if rope.get("rope_type", "default") != "default":
+        refuse({"rope_parameters": rope}, {"rope_parameters": ({"rope_type": "default"},)}, source)
+    theta = rope.get("rope_theta") or config.get("rope_theta") or 1000000.0
+    try:
+        needed = (
+            "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        )  # fmt: skip
+        found = {key: config[key] for key in needed}
+    except KeyError as error:
+        raise MdmError(f"{source}: config.json lacks the key {error} of a Qwen-like checkpoint") from None
+    return found | {
+        "num_key_value_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
+        "max_position_embeddings": config.get("max_position_embeddings", 32768),
+        "rms_norm_eps": config.get("rms_norm_eps", 1e-6),
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+        "tie_word_embeddings": config.get("tie_word_embeddings", False),
+        "use_sliding_window": False,
+    }

@@ -1,0 +1,29 @@
+"""The conformance kit: run against a plugin, yours or ours, what every plugin of its kind promises.
+
+    from mdm_testing import parametrize_with_checks
+
+    @parametrize_with_checks("sampler", ["my-sampler"])
+    def test_conforms(check):
+        check()
+
+or ``mdm check my-sampler`` from the shell. It needs no download: samplers and caches run on a toy model made on the
+spot. A plugin that knowingly fails a check says so in a class attribute ``expected_failures``, the check's name with
+the reason; the report shows both.
+"""
+
+from mdm_testing.kit import Check, NotApplicable, Outcome, Subject
+from mdm_testing.pytest import parametrize_with_checks
+from mdm_testing.suite import checks, run, subject
+from mdm_testing.toy import toy_model
+
+__all__ = [
+    "Check",
+    "NotApplicable",
+    "Outcome",
+    "Subject",
+    "checks",
+    "parametrize_with_checks",
+    "run",
+    "subject",
+    "toy_model",
+]

@@ -1,0 +1,253 @@
+"""What every cache mode promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mdm.engine.engine import Engine, Settings
+from mdm.engine.requests import Request
+from mdm.models import Model
+from mdm.protocols import ModelSpec, Plan, State
+from mdm.scoring.statistics import statistics
+from torch import Tensor
+
+from mdm_testing.counters import counting
+from mdm_testing.kit import NotApplicable, Subject, check
+from mdm_testing.probe import (
+    GEN,
+    Decided,
+    Looking,
+    Watched,
+    copied,
+    decode,
+    difference,
+    essence,
+    looking,
+    plain,
+    prompts,
+)
+from mdm_testing.samplers import refuses_unknown_names
+from mdm_testing.toy import BLOCK, MASK, toy_model
+
+CLOSE = 2e-3
+"""How far two float32 forwards of one canvas may differ, in nats and log-odds."""
+UNEVEN = [10, 3, 8, 6]
+"""Lengths that bring rows into their blocks at different steps."""
+
+
+class _Shown:
+    """A cache mode whose plans are shown to ``look`` before they are used."""
+
+    def __init__(self, mode: Any, look: Callable[[State, Plan], None]) -> None:
+        self.mode, self.look = mode, look
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.mode, name)
+
+    def plan(self, state: State, spec: ModelSpec) -> Plan:
+        plan: Plan = self.mode.plan(state, spec)
+        self.look(state, plan)
+        return plan
+
+
+@check("cache")
+def options_refuse_unknown_names(of: Subject) -> None:
+    """Options is a pydantic model with defaults that forbids names it does not know."""
+    refuses_unknown_names(of)
+
+
+@check("cache")
+def plans_are_well_formed(of: Subject) -> None:
+    """Plans are bool [B, L], within the real positions, and write no position that they do not run."""
+
+    def look(state: State, plan: Plan) -> None:
+        shape = state.tokens.shape
+        for name in ("query", "write", "window"):
+            part = getattr(plan, name)
+            assert part.dtype == torch.bool, f"{name} is {part.dtype}, not bool"
+            assert part.shape == shape, f"{name} is {tuple(part.shape)}, the canvas {tuple(shape)}"
+            assert not (part & ~state.real).any(), f"{name} holds padding"
+        assert not (plan.write & ~plan.query).any(), "writes positions that it does not run"
+
+    decode(_model(of), prompts(), plain(), _Shown(of.make(), look), gen_length=UNEVEN)
+
+
+@check("cache")
+def runs_every_position_that_is_read(of: Subject) -> None:
+    """Each step runs all masks of the row's block, and so does a lookahead."""
+
+    def look(state: State, plan: Plan) -> None:
+        for name in ("query", "window"):
+            left = state.open & ~getattr(plan, name)
+            assert not left.any(), f"step {int(state.step.max())}: {name} leaves masks of the block out"
+
+    decode(_model(of), prompts(), plain(), _Shown(of.make(), look), gen_length=UNEVEN)
+
+
+@check("cache")
+def plans_are_a_pure_function(of: Subject) -> None:
+    """A plan depends on state and model alone: the same again, nothing kept, nothing changed."""
+    mode = of.make()
+    before = dict(vars(mode))
+    spec = _model(of).spec
+    for seen, plan in _planned(of):
+        state = copied(seen.state)
+        again = mode.plan(seen.state, spec)
+        assert difference(again, plan) is None, "planned again for the same state, it differs"
+        changed = difference(state, seen.state)
+        assert changed is None, f"writes into state.{changed}"
+    after = vars(mode)
+    changed = ", ".join(key for key in {*before, *after} if before.get(key) is not after.get(key))
+    assert not changed, f"keeps {changed} in itself: rows come and go, and their state is in State"
+
+
+@check("cache")
+def waits_for_nothing(of: Subject) -> None:
+    """Planning brings nothing to the host, which would make an accelerator wait."""
+    mode, spec = of.make(), _model(of).spec
+    for seen, _ in _planned(of):
+        with counting() as counts:
+            mode.plan(seen.state, spec)
+        assert not counts.syncs, f"waits {counts.syncs} times for the host in a plan: keep to tensor operations"
+
+
+@check("cache")
+def a_refresh_is_exact(of: Subject) -> None:
+    """Where a row runs its whole canvas, its scores are those of the plain forward."""
+    found = False
+    for seen, plan in _planned(of):
+        whole = (plan.query == seen.state.real).all(1)
+        found = found or bool(whole.any())
+        _equals_none(of, seen, whole)
+    if not found:
+        raise NotApplicable("it never runs a whole canvas")
+
+
+@check("cache")
+def the_first_step_is_exact(of: Subject) -> None:
+    """With nothing kept yet, a row's scores are those of the plain forward."""
+    for seen, _ in _planned(of):
+        _equals_none(of, seen, seen.state.step == 0)
+
+
+@check("cache")
+def keeping_what_is_final_is_exact(of: Subject) -> None:
+    """On block-causal attention, a mode that keeps finished blocks only gives the plain forward's scores throughout."""
+    if getattr(of.plugin, "attention", "full") != "block-causal":
+        raise NotApplicable("its attention is not block-causal")
+    _uses_kv(of)
+    for seen, plan in _planned(of):
+        ahead = seen.state.positions >= seen.state.span[:, :1]
+        _equals_none(of, seen, ~(plan.write & ahead).any(1))
+
+
+@check("cache")
+def is_read_only_while_a_sampler_looks_ahead(of: Subject) -> None:
+    """A lookahead leaves the kept keys and values as they were: no candidate leaks."""
+    _uses_kv(of)
+    kept: list[Tensor] = []
+    looks = 0
+
+    def around(moment: str) -> None:
+        nonlocal looks
+        now = _kept(engine)
+        if moment == "before":
+            kept[:] = [tensor.clone() for tensor in now]
+            return
+        looks += 1
+        assert len(now) == len(kept) and all(map(torch.equal, now, kept)), (
+            "keys and values differ after a lookahead: a candidate leaked into the cache"
+        )
+
+    engine = _engine(_model(of), looking(around=around, heed=False), of.make())
+    engine.run([Request(i, tokens, GEN, i) for i, tokens in enumerate(prompts())])
+    assert looks, "no lookahead was made"
+
+
+@check("cache")
+def looking_without_heeding_changes_nothing(of: Subject) -> None:
+    """A sampler that looks ahead and does not heed it decides as one that does not look."""
+    model, given = _model(of), prompts()
+    looked = decode(model, given, looking(heed=False), of.make())
+    for i, (a, b) in enumerate(zip(looked, decode(model, given, plain(), of.make()), strict=True)):
+        assert essence(a) == essence(b), f"prompt {i} decodes otherwise after lookaheads whose outcome was not used"
+
+
+@check("cache")
+def a_row_does_not_depend_on_its_neighbours(of: Subject) -> None:
+    """Padded and in any batch, a prompt decodes to the same tokens in the same order as alone."""
+    model, given = _model(of), prompts()
+    for sampler in (plain, looking):
+        together = decode(model, given, sampler(), of.make(), tokens_per_step=2)
+        for i in (1, 2):
+            [alone] = decode(model, [given[i]], sampler(), of.make(), row_ids=[i], tokens_per_step=2)
+            assert essence(alone) == essence(together[i]), f"prompt {i} decodes otherwise alone than in a batch"
+
+
+@check("cache")
+def rows_may_be_in_different_blocks(of: Subject) -> None:
+    """Rows that enter their blocks at different steps, end and make place decode as they do alone."""
+    model, given, lengths = _model(of), prompts(), UNEVEN
+    refilled = decode(model, given, looking(), of.make(), gen_length=lengths, batch_size=2)
+    for i, result in enumerate(refilled):
+        [alone] = decode(model, [given[i]], looking(), of.make(), gen_length=lengths[i], row_ids=[i])
+        assert essence(alone) == essence(result), f"prompt {i} decodes otherwise beside rows in other blocks"
+
+
+@check("cache")
+def holes_are_filled(of: Subject) -> None:
+    """An infill, with visible tokens behind masks, ends and changes nothing but the masks."""
+    [prompt] = prompts(lengths=(17,))
+    holes = [5, 6, 11]
+    holed = [MASK if i in holes else token for i, token in enumerate(prompt)]
+    [result] = decode(_model(of), [holed], plain(), of.make(), gen_length=0)
+    assert sorted(p for line in result.trace for p in line["positions"]) == holes
+
+
+def _model(of: Subject) -> Model:
+    return toy_model(getattr(of.plugin, "attention", "full"))
+
+
+def _uses_kv(of: Subject) -> None:
+    if not of.plugin.uses_kv:
+        raise NotApplicable("it keeps no keys and values")
+
+
+def _planned(of: Subject) -> list[tuple[Decided, Plan]]:
+    """The steps of a batch, each with what the mode planned for it."""
+    model = _model(of)
+    watched = Watched(plain())
+    decode(model, prompts(), watched, of.make(), gen_length=UNEVEN)
+    mode = of.make()
+    return [(seen, mode.plan(seen.state, model.spec)) for seen in watched.decided]
+
+
+def _equals_none(of: Subject, seen: Decided, rows: Tensor) -> None:
+    for row in rows.nonzero().flatten().tolist():
+        state, valid = seen.state, seen.scores.valid[row]
+        length = int(state.real[row].sum())
+        true = statistics(_logits(_model(of), state, row, length), never=MASK)
+        at = seen.scores.at[row][valid]
+        for name in ("entropy", "log_odds"):
+            given, wanted = getattr(seen.scores, name)[row][valid], getattr(true, name)[at]
+            off = float((given - wanted).abs().max())
+            assert off < CLOSE, (
+                f"step {int(state.step[row])}, row {row}: {name} differs from the plain forward's by {off:.3g}"
+            )
+
+
+def _logits(model: Model, state: State, row: int, length: int) -> Tensor:
+    return model.score_logits(state.tokens[row : row + 1, :length], BLOCK)[0]
+
+
+def _engine(model: Model, sampler: Looking, cache: Any) -> Engine:
+    return Engine(model, sampler, cache, Settings(block_length=BLOCK), on_finish=lambda row: None)
+
+
+def _kept(engine: Engine) -> list[Tensor]:
+    """Every tensor that the engine's store holds."""
+    store = engine.scorer.store
+    layers = [] if store is None else store.layers
+    return [v for layer in layers for _, v in sorted(vars(layer).items()) if isinstance(v, Tensor)]

@@ -1,0 +1,222 @@
+"""What a decode costs, counted: model calls, head rows, host syncs, operations, memory. Counts do not vary, times do.
+
+Used by ``mdm bench``, by tests and by the conformance kit::
+
+    with counting(model) as counts:
+        mdm.decode(model, prompts)
+    counts.syncs
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import torch
+from mdm.models import transfer
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+if TYPE_CHECKING:
+    from mdm.models import Model
+
+aten = torch.ops.aten
+_WAITS = {
+    aten.item.default,
+    aten._local_scalar_dense.default,
+    aten.is_nonzero.default,
+    aten.equal.default,
+    aten.allclose.default,
+    aten.nonzero.default,
+    aten.nonzero_numpy.default,
+    aten.argwhere.default,
+    aten.masked_select.default,
+    aten.repeat_interleave.Tensor,
+    aten.unique_consecutive.default,
+    aten.unique_dim.default,
+    aten._unique.default,
+    aten._unique2.default,
+    aten.bincount.default,
+}
+"""Operations whose result, or whose result's shape, the host has to know before it can go on."""
+_VIEWS_OF_THE_HOST = ("tolist", "numpy", "cpu", "__array__")
+"""Methods that bring a tensor to the host without an operation that could be seen on CPU."""
+
+
+@dataclass
+class Counts:
+    """What happened inside ``counting``."""
+
+    model_calls: int = 0
+    rows: int = 0
+    """canvases that went through the model"""
+    positions: int = 0
+    """row-tokens that went through the model"""
+    head_rows: int = 0
+    """hidden states that went through the head"""
+    syncs: int = 0
+    """times the host waited for a result: each is a device to host transfer on an accelerator"""
+    operations: int = 0
+    """operations outside the model and its head"""
+    model_operations: int = 0
+    largest: int = 0
+    """elements of the largest tensor made"""
+    live_bytes: int = 0
+    peak_bytes: int = 0
+    """largest sum of tensors made inside and alive at one time; a kernel's own temporaries are not seen"""
+
+
+@contextmanager
+def counting(model: Model | None = None, *, operations: bool = True) -> Iterator[Counts]:
+    """Count what happens in the block; model calls and head rows are ``model``'s.
+
+    On CPU nothing ever waits, so a sync is whatever would make an accelerator's host wait. Without ``operations``
+    only the model's calls and their rows are counted, which costs no time.
+    """
+    counts = Counts()
+    mode = _Mode(counts)
+    with _model_calls(model, mode):
+        if operations:
+            with _host_views(mode), mode:
+                yield counts
+        else:
+            yield counts
+
+
+class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation; composite ones as the operations that they are made of."""
+
+    def __init__(self, counts: Counts) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts = counts
+        self.in_model = 0
+        self._seen: dict[int, weakref.finalize[..., Any]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        waits = _waits(func, args, kwargs)
+        if not waits and func not in _WAITS:
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs)
+        if not func.is_view:
+            if self.in_model:
+                self.counts.model_operations += 1
+            else:
+                self.counts.operations += 1
+        self.counts.syncs += waits
+        # A view, or what was written into, is memory that was there before: a weight, if nothing else.
+        if not func.is_view and not func._schema.is_mutable:
+            for made in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(made, Tensor):
+                    self._made(made)
+        return out
+
+    def _made(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size, counts = storage._cdata, storage.nbytes(), self.counts
+        if key in self._seen:
+            return
+        counts.largest = max(counts.largest, size // tensor.element_size())
+        counts.live_bytes += size
+        counts.peak_bytes = max(counts.peak_bytes, counts.live_bytes)
+
+        def gone() -> None:
+            del self._seen[key]
+            counts.live_bytes -= size
+
+        self._seen[key] = weakref.finalize(storage, gone)
+
+
+def _waits(func: Any, args: Any, kwargs: Any) -> bool:
+    if func in _WAITS:
+        return kwargs.get("output_size") is None
+    if func in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default):
+        # A boolean index is a nonzero, unless one number goes everywhere: that is a masked_fill.
+        fill = func is not aten.index.Tensor and args[2].numel() == 1
+        return not fill and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    if func is aten._to_copy.default:
+        device = kwargs.get("device")
+        return device is not None and torch.device(device).type == "cpu" and args[0].device.type != "cpu"
+    if func is aten.copy_.default:
+        return bool(args[0].device.type == "cpu" and args[1].device.type != "cpu")
+    return False
+
+
+@contextmanager
+def _host_views(mode: _Mode) -> Iterator[None]:
+    """Count calls that an operation does not show, each once however it is made of the others."""
+    depth = 0
+
+    def seen(method: Callable[..., Any], counts: Callable[..., bool]) -> Callable[..., Any]:
+        def call(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+            nonlocal depth
+            before = mode.counts.syncs
+            depth += 1
+            try:
+                return method(self, *args, **kwargs)
+            finally:
+                depth -= 1
+                if not depth and counts(self, *args, **kwargs):
+                    mode.counts.syncs = before + 1
+
+        return call
+
+    def always(*_: Any, **__: Any) -> bool:
+        return True
+
+    def to_host(_: Tensor, *args: Any, **kwargs: Any) -> bool:
+        # A tensor that is on the CPU already stays there; naming it as text is what code does that means the host.
+        return "cpu" in (*(a for a in args if isinstance(a, str)), kwargs.get("device"))
+
+    def never(*_: Any, **__: Any) -> bool:
+        return False
+
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(transfer, "on_host", seen(transfer.on_host, never)))
+        patches.enter_context(patch.object(Tensor, "to", seen(Tensor.to, to_host)))
+        for name in _VIEWS_OF_THE_HOST:
+            patches.enter_context(patch.object(Tensor, name, seen(getattr(Tensor, name), always)))
+        yield
+
+
+@contextmanager
+def _model_calls(model: Model | None, mode: _Mode) -> Iterator[None]:
+    if model is None:
+        yield
+        return
+    counts, hidden, head, head_part = mode.counts, model.hidden, model.head, model.head_part
+
+    def inside(method: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        mode.in_model += 1
+        try:
+            return method(*args, **kwargs)
+        finally:
+            mode.in_model -= 1
+
+    def counted_hidden(tokens: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        counts.model_calls += 1
+        counts.rows += tokens.shape[0]
+        counts.positions += tokens.numel()
+        return inside(hidden, tokens, *args, **kwargs)
+
+    def counted_head(states: Tensor) -> Tensor:
+        counts.head_rows += states.shape[:-1].numel()
+        return inside(head, states)
+
+    def counted_part(states: Tensor, first: int, *args: Any) -> Tensor:
+        counts.head_rows += states.shape[:-1].numel() if first == 0 else 0
+        return inside(head_part, states, first, *args)
+
+    with (
+        patch.object(model, "hidden", counted_hidden),
+        patch.object(model, "head", counted_head),
+        patch.object(model, "head_part", counted_part),
+    ):
+        yield

@@ -1,0 +1,90 @@
+"""What a check is, which there are, and how they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+
+class NotApplicable(Exception):
+    """Raised by a check that says nothing about this plugin, with the reason."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A plugin under test: what its entry point names, and what a check needs to use it."""
+
+    kind: str
+    name: str
+    plugin: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
+    data: Path | None = None
+    """of a task: the file its examples come from"""
+    checkpoint: Path | None = None
+    """of a model family: a checkpoint to load"""
+    package: str = ""
+    """of an installed plugin: the distribution that brings it"""
+
+    def make(self) -> Any:
+        """A new instance, with its options validated."""
+        return self.plugin(self.plugin.Options.model_validate(dict(self.options)))
+
+    @property
+    def expected(self) -> Mapping[str, str]:
+        """Check -> why the plugin knowingly fails it."""
+        return dict(getattr(self.plugin, "expected_failures", None) or {})
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise of a kind. ``run`` raises AssertionError where it is broken, NotApplicable where it says nothing."""
+
+    name: str
+    about: str
+    run: Callable[[Subject], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one check.
+
+    expected: it failed, as the plugin says it would. unexpected: it passed although the plugin says it fails.
+    """
+
+    check: str
+    about: str
+    status: Literal["passed", "failed", "expected", "unexpected", "skipped"]
+    detail: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.status in ("passed", "expected", "skipped")
+
+
+_CHECKS: dict[str, dict[str, Check]] = {}
+
+F = TypeVar("F", bound=Callable[[Subject], None])
+
+
+def check(kind: str) -> Callable[[F], F]:
+    """Add a function to the checks of a kind, under its name; its docstring's first line says what it checks."""
+
+    def add(function: F) -> F:
+        name = function.__name__
+        known = _CHECKS.setdefault(kind, {})
+        if name in known:
+            raise ValueError(f"the check {name} of a {kind} is there already: give yours another name")
+        known[name] = Check(name, (function.__doc__ or name).strip().splitlines()[0], function)
+        return function
+
+    return add
+
+
+def said(error: BaseException) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, AssertionError):
+        return text or "assertion failed"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

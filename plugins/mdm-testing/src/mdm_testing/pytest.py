@@ -1,0 +1,51 @@
+"""The kit's checks as pytest's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mdm_testing import kit, suite
+
+if TYPE_CHECKING:
+    from pytest import MarkDecorator
+
+
+def parametrize_with_checks(
+    kind: str, plugins: Iterable[Any], *, more: Sequence[Callable[[kit.Subject], None]] = (), **fields: Any
+) -> MarkDecorator:
+    """Give a test one parameter, ``check``, for each check of each plugin; the test calls it.
+
+    A failure that a plugin expects (``expected_failures``) is a strict xfail with its reason.
+
+    Args:
+        kind: sampler, cache, model or task.
+        plugins: installed names, plugin objects, or ``Subject``.
+        more: checks of your own, functions of a ``Subject``, beside the kit's.
+        fields: of ``Subject``, for all plugins: options, data, checkpoint.
+
+    Raises:
+        MdmError: an expected failure without a reason or of no check; a check of yours that would replace one.
+    """
+    import pytest
+
+    found = list(suite.checks(kind, more))
+    parameters = []
+    for plugin in plugins:
+        of = suite.subject(kind, plugin, **fields)
+        expected = suite.expectations(of, found)
+        for one in found:
+            reason = expected.get(one.name)
+            marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
+            parameters.append(pytest.param(partial(_run, one, of), id=f"{of.name}-{one.name}", marks=marks))
+    return pytest.mark.parametrize("check", parameters)
+
+
+def _run(one: kit.Check, of: kit.Subject) -> None:
+    import pytest
+
+    try:
+        one.run(of)
+    except kit.NotApplicable as reason:
+        pytest.skip(str(reason))

@@ -1,0 +1,83 @@
+"""Which checks there are, and how they are run against a plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from mdm import registry
+from mdm.errors import MdmError
+
+from mdm_testing.kit import _CHECKS, Check, NotApplicable, Outcome, Subject, said
+
+KINDS = {"sampler": "samplers", "cache": "caches", "model": "models", "task": "tasks"}
+"""Kind of plugin -> the module of this package that holds its checks."""
+
+
+def checks(kind: str, more: Sequence[Callable[[Subject], None]] = ()) -> Iterator[Check]:
+    """All checks of a kind, and ``more`` of your own.
+
+    Raises:
+        MdmError: no such kind, or a check of yours has the name of one that is there: it would silently replace it.
+    """
+    if kind not in KINDS:
+        raise MdmError(f"a {kind} cannot be checked: only {', '.join(KINDS)}")
+    import_module("mdm_testing.packages")
+    import_module(f"mdm_testing.{KINDS[kind]}")
+    found = {**_CHECKS[kind], **_CHECKS["every"]}
+    for function in more:
+        if function.__name__ in found:
+            raise MdmError(f"{function.__name__} is a check of the kit: yours needs another name")
+        about = (function.__doc__ or function.__name__).strip().splitlines()[0]
+        found[function.__name__] = Check(function.__name__, about, function)
+    yield from found.values()
+
+
+def subject(kind: str, plugin: Any, **more: Any) -> Subject:
+    """A plugin by its installed name, or the object itself; ``more`` are fields of ``Subject``."""
+    if isinstance(plugin, Subject):
+        return plugin
+    if not isinstance(plugin, str):
+        name = getattr(plugin, "name", None) or getattr(plugin, "__name__", type(plugin).__name__)
+        return Subject(kind, str(name), plugin, **more)
+    entry = registry.find(kind, plugin)
+    return Subject(kind, plugin, registry.load(entry), package=entry.dist, **more)
+
+
+def expectations(of: Subject, found: Sequence[Check]) -> Mapping[str, str]:
+    """The failures a plugin expects.
+
+    Raises:
+        MdmError: one has no reason, or names no check.
+    """
+    expected, known = of.expected, {check.name for check in found}
+    for name, reason in expected.items():
+        if name not in known:
+            raise MdmError(f"{of.kind} {of.name!r} expects to fail {name!r}: there is no such check of a {of.kind}")
+        if not str(reason).strip():
+            raise MdmError(f"{of.kind} {of.name!r} expects to fail {name!r} and gives no reason")
+    return expected
+
+
+def run(of: Subject, more: Sequence[Callable[[Subject], None]] = ()) -> Iterator[Outcome]:
+    """Run every check of the subject's kind, one outcome each."""
+    found = list(checks(of.kind, more))
+    expected = expectations(of, found)
+    for one in found:
+        yield outcome(one, of, expected.get(one.name))
+
+
+def outcome(one: Check, of: Subject, expected: str | None = None) -> Outcome:
+    """Run one check. Whatever the plugin raises is a failure."""
+    try:
+        one.run(of)
+    except NotApplicable as reason:
+        return Outcome(one.name, one.about, "skipped", str(reason))
+    except Exception as error:
+        if expected:
+            return Outcome(one.name, one.about, "expected", expected)
+        return Outcome(one.name, one.about, "failed", said(error))
+    if expected:
+        return Outcome(one.name, one.about, "unexpected", f"it passes: take it out of expected_failures ({expected})")
+    return Outcome(one.name, one.about, "passed")
