@@ -20,8 +20,8 @@ settings.load_profile("mdm")
 @pytest.fixture
 def compiler():
     """Skips where torch.compile has nothing to compile with."""
-    from mdm.models import torch_compile
     from mdm.errors import MdmError
+    from mdm.models import torch_compile
 
     try:
         torch_compile.require("cpu")

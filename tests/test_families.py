@@ -97,10 +97,10 @@ def test_a_refresh_scores_as_none_does(models, family, cache, sampler):
     mdm.decode(model, PROMPTS, watched, cache=cache, **SHAPE)
     compared = 0
     for seen in watched.decided:
-        for row in seen.state.entered.nonzero().flatten().tolist():
-            canvas = seen.state.tokens[row : row + 1, : int(seen.state.real[row].sum())]
+        for row in seen.state.entered_block.nonzero().flatten().tolist():
+            canvas = seen.state.tokens[row : row + 1, : int(seen.state.in_canvas[row].sum())]
             true = statistics(model.score_logits(canvas, SHAPE["block_length"])[0], never=MASK)
-            at = seen.scores.at[row][seen.scores.valid[row]]
+            at = seen.scores.positions[row][seen.scores.valid[row]]
             for name in ("entropy", "log_odds"):
                 given = getattr(seen.scores, name)[row][seen.scores.valid[row]]
                 torch.testing.assert_close(given, getattr(true, name)[at], atol=10 * CLOSE, rtol=0)

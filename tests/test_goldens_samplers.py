@@ -239,14 +239,14 @@ def row_of(golden: dict[str, torch.Tensor], name: str, mask_id: int, span: tuple
     if span:
         valid &= (at >= span[0]) & (at < span[1])
     found = {f.name: v[None] for f in dataclasses.fields(stats) if (v := getattr(stats, f.name)) is not None}
-    return Scores(at=at, valid=valid, unseen=torch.zeros(1, dtype=torch.long), log_vocabulary=0.0, **found)
+    return Scores(positions=at, valid=valid, unscored=torch.zeros(1, dtype=torch.long), log_vocabulary=0.0, **found)
 
 
 @pytest.mark.parametrize("case", PURE["candidates"], ids=lambda c: c["name"])
 def test_candidates(case):
     golden, name = tensors("llada", "pure_functions"), case["name"]
     scores = row_of(golden, name, case["mask_id"], case["block"])
-    uniform = torch.full((1, case["n_candidates"] - 1, scores.at.shape[1]), 0.5)
+    uniform = torch.full((1, case["n_candidates"] - 1, scores.positions.shape[1]), 0.5)
     uniform[0, :, golden[f"{name}.valid"]] = golden[f"{name}.rand"]
     options = LookaheadOptions(
         candidates=case["n_candidates"], position_temperature=case["position_temperature"]

@@ -40,8 +40,8 @@ def test_a_part_and_its_weight_are_those_of_plain_operations(masked, dtype):
     if masked != "none":
         hidden = torch.rand(3, 1, 1, 7, generator=random) < (1 if masked == "all" else 0.5)
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
-    out, weight = attention.part(query, keys, values, mask, 0.3)
-    plain, plain_weight = attention.plain_part(query, keys, values, mask, 0.3)
+    out, weight = attention.attention_with_lse(query, keys, values, mask, 0.3)
+    plain, plain_weight = attention.plain_attention_with_lse(query, keys, values, mask, 0.3)
     far = 1e-5 if dtype is torch.float32 else 2e-2
     torch.testing.assert_close(weight, plain_weight, atol=far, rtol=far)
     if masked != "all":  # where no key is seen, nobody reads what comes out
@@ -95,7 +95,7 @@ def test_a_window_keeps_what_it_is_told_to_and_nothing_else(models):
 
 def copied(module, query, key, value, attention_mask, **kwargs):
     """Attention over a copy of what is kept for each row, in one softmax."""
-    if not isinstance(key, attention.Met):
+    if not isinstance(key, attention.CachedKV):
         return attention.attend(module, query, key, value, attention_mask, **kwargs)
     slots, (rows, heads, length, _) = key.slots, query.shape
     group = torch.arange(key.kept.shape[0]).repeat_interleave(slots.size)
@@ -123,7 +123,7 @@ def test_tokens_and_order_are_those_of_copied_keys_and_values(models, monkeypatc
         return [[(line["step"], line["positions"], line["tokens"]) for line in r.trace] for r in results]
 
     ours = decoded()
-    monkeypatch.setitem(attention.AttentionInterface._global_mapping, attention.NAME, copied)
+    monkeypatch.setitem(attention.AttentionInterface._global_mapping, attention.ATTENTION_NAME, copied)
     assert decoded() == ours
 
 

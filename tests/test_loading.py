@@ -273,7 +273,7 @@ def test_another_way_to_the_same_logits(tmp_path, family, asked):
     plain, other = (
         mdm.load_model(folder, dtype="float32", **more) for more in ({"device": "cpu"}, asked)
     )  # fmt: skip
-    assert other.body.config._attn_implementation == asked.get("attn_implementation", attention.NAME)
+    assert other.body.config._attn_implementation == asked.get("attn_implementation", attention.ATTENTION_NAME)
     canvas = torch.tensor([[5, 9, MASK, 3, 8, 250, 11]])
     torch.testing.assert_close(
         other.score_logits(canvas).cpu(), plain.score_logits(canvas), atol=1e-4, rtol=0

@@ -8,7 +8,7 @@ import mdm
 import pytest
 import torch
 from mdm.models import Model, cuda_graphs
-from mdm.models.cuda_graphs import Replays
+from mdm.models.cuda_graphs import CudaGraphCache
 from mdm.models.kv_store import Store
 from mdm.models.model import run, running
 from mdm_testing.probe import essence
@@ -46,7 +46,7 @@ def test_a_replayed_decode_is_the_same_decode(attention, cache, settings):
         return captured[-1]
 
     plain = decoded(model, cache, **settings)
-    with running(model, Replays(run, capture)):
+    with running(model, CudaGraphCache(run, capture)):
         assert decoded(model, cache, **settings) == plain
     assert captured
 
@@ -71,7 +71,7 @@ def test_another_model_and_another_thread_run_as_they_did():
 @torch.inference_mode()
 def test_rows_that_continue_from_others_are_not_mixed_up():
     model, everywhere = toy_model(), torch.arange(8).expand(4, -1)
-    store, replayed, tokens = Store(model, 4, 8), Replays(run, again), torch.arange(32).view(4, 8)
+    store, replayed, tokens = Store(model, 4, 8), CudaGraphCache(run, again), torch.arange(32).view(4, 8)
     store.whole([0, 1, 2, 3], write=True)
     model.hidden(tokens, everywhere, cache=store)
     for rows in [[2, 0, 2, 0], [0, 2, 2, 0], [3, 1, 3, 1], [1, 2, 2, 1], [2, 1, 2, 1]]:
@@ -84,9 +84,9 @@ def test_rows_that_continue_from_others_are_not_mixed_up():
 
 @torch.inference_mode()
 def test_what_a_forward_gave_is_not_overwritten_and_the_oldest_makes_place(monkeypatch):
-    monkeypatch.setattr(cuda_graphs, "MOST", 2)
+    monkeypatch.setattr(cuda_graphs, "MAX_GRAPHS", 2)
     model, at = toy_model(), torch.arange(8)[None]
-    replayed = Replays(run, again)
+    replayed = CudaGraphCache(run, again)
     tokens = [torch.full((1, 8), n) for n in range(1, 5)]
     wanted = [model.hidden(t, at) for t in tokens]
     found = [replayed(model.body, t, at, None, None) for t in tokens]
@@ -99,7 +99,7 @@ def test_what_a_forward_gave_is_not_overwritten_and_the_oldest_makes_place(monke
 @torch.inference_mode()
 def test_where_nothing_can_be_captured_forwards_run():
     model, at = toy_model(), torch.arange(8)[None]
-    replayed = Replays(run, lambda forward: None)
+    replayed = CudaGraphCache(run, lambda forward: None)
     for n in range(1, 5):
         tokens = torch.full((1, 8), n)
         torch.testing.assert_close(replayed(model.body, tokens, at, None, None), model.hidden(tokens, at))

@@ -73,7 +73,7 @@ def test_where_an_answer_ends(layout):
 def test_the_known_chat_where_there_is_none(layout):
     model = layout.model()
     ids = model.encode_chat([Message("user", "hello 4")])
-    assert "".join(model.pieces(ids)) == layout.chat
+    assert "".join(model.token_texts(ids)) == layout.chat
     named = [layout.ids[text] for text in layout.added if text in layout.chat]
     assert named and set(named) <= set(ids)  # a special token is one id
 
@@ -86,10 +86,10 @@ def test_the_checkpoints_own_chat_comes_first(tmp_path, name, place):
     if place.endswith("jinja"):
         (made.folder / place).write_text(own)
     model = made.model()
-    assert "".join(model.pieces(model.encode_chat([Message("user", "hello")]))) == "hello!"
+    assert "".join(model.token_texts(model.encode_chat([Message("user", "hello")]))) == "hello!"
 
 
 def test_a_system_message(tmp_path):
     model = Layout(tmp_path / "checkpoint", "Dream").model()
     ids = model.encode_chat([Message("system", "Be short."), Message("user", "hello 4")])
-    assert "".join(model.pieces(ids)) == f"<|im_start|>system\nBe short.<|im_end|>\n{TURNS}"
+    assert "".join(model.token_texts(ids)) == f"<|im_start|>system\nBe short.<|im_end|>\n{TURNS}"

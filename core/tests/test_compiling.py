@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from mdm.cli import main
 from mdm.protocols import Draws
 from mdm.scoring import tiles_native
-from mdm.scoring.statistics import readings
-from mdm.scoring.tile_pass import summed
-from mdm.scoring.tiles import Draw, joined
+from mdm.scoring.statistics import accumulate
+from mdm.scoring.tile_pass import tile_stats
+from mdm.scoring.tiles import Draw, merge_tiles
 from mdm_testing.toy import toy_model
 
 pytestmark = pytest.mark.usefixtures("compiler")
@@ -25,7 +25,7 @@ def test_the_compiled_pass_leaves_the_same():
     rows = torch.arange(6)
     draw = Draw(Draws(0, rows, rows).token_keys(rows[:, None], torch.arange(2)), 0.8, 17)
     with torch.inference_mode():
-        ours, theirs = joined(summed(x, 3, draw, compile=True)), joined(summed(x, 3, draw))
+        ours, theirs = merge_tiles(tile_stats(x, 3, draw, compile=True)), merge_tiles(tile_stats(x, 3, draw))
     for name in ("top", "best", "drawn", "logit"):
         assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
     for name in ("rest", "fall", "value"):
@@ -44,12 +44,12 @@ def test_the_native_pass_leaves_what_torch_leaves(seed, width, distinct, spread,
         x[1:3, torch.rand(width, generator=random) < 0.7] = -torch.inf
         x[1:3, torch.randperm(width, generator=random)[:2]] = torch.tensor([-3.0, 4.0])
     assert tiles_native.built() is not None
-    ours, theirs = joined(summed(x, 3, compile=True)), joined(summed(x, 3))
+    ours, theirs = merge_tiles(tile_stats(x, 3, compile=True)), merge_tiles(tile_stats(x, 3))
     if width > 1:
         assert torch.equal(ours.top, theirs.top)
         assert torch.equal(ours.best, theirs.best)
         for compile in (False, True):
-            lone = joined(summed(x, 3, rival=False, compile=compile))
+            lone = merge_tiles(tile_stats(x, 3, rival=False, compile=compile))
             assert torch.equal(lone.top, theirs.top)
             assert torch.equal(lone.best[..., 0], theirs.best[..., 0])
     torch.testing.assert_close(ours.rest, theirs.rest, rtol=3e-6, atol=1e-37)
@@ -58,7 +58,7 @@ def test_the_native_pass_leaves_what_torch_leaves(seed, width, distinct, spread,
 
 def test_a_broken_logit_shows_in_the_native_pass_too():
     x = torch.tensor([[1.0, -torch.inf, 2.0], [1.0, torch.nan, -torch.inf]])
-    [plain], [native_too] = readings(x), readings(x, compile=True)
+    [plain], [native_too] = accumulate(x), accumulate(x, compile=True)
     assert plain.stats().entropy.isnan().tolist() == native_too.stats().entropy.isnan().tolist() == [False, True]
 
 
@@ -81,10 +81,10 @@ def test_a_compiler_that_does_not_take_it_leaves_the_pass_to_torch(monkeypatch):
     x = torch.randn(3, 300)
     try:
         with pytest.warns(UserWarning, match="false does not build the pass"):
-            ours = joined(summed(x, compile=True))
+            ours = merge_tiles(tile_stats(x, compile=True))
     finally:
         tiles_native.built.cache_clear()
-    for mine, theirs in zip(ours, joined(summed(x)), strict=True):
+    for mine, theirs in zip(ours, merge_tiles(tile_stats(x)), strict=True):
         assert mine is theirs is None or torch.equal(mine, theirs)
 
 

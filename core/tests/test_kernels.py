@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdm.protocols import Draws
-from mdm.scoring.tile_pass import summed
-from mdm.scoring.tiles import Draw, joined
+from mdm.scoring.tile_pass import tile_stats
+from mdm.scoring.tiles import Draw, merge_tiles
 
 kernels = pytest.importorskip("mdm.scoring.tiles_triton", reason="Triton is not installed")
 
@@ -37,7 +37,7 @@ def logits(draw):
 @settings(max_examples=25)
 @given(logits(), st.integers(0, 5))
 def test_the_kernel_leaves_what_the_pass_in_torch_leaves(x, first):
-    ours, theirs = joined([kernels.summed(x, first)]), joined(summed(x, first))
+    ours, theirs = merge_tiles([kernels.summed(x, first)]), merge_tiles(tile_stats(x, first))
     assert torch.equal(ours.best[..., 0], theirs.best[..., 0])
     assert torch.equal(ours.top, theirs.top)
     finite = theirs.top[..., 1].isfinite()
@@ -53,7 +53,7 @@ def test_the_kernel_draws_the_same_tokens(x, candidates, temperature, forbid):
     keys = Draws(7, rows, rows * 3).token_keys(rows[:, None], torch.arange(candidates))
     never = int(x[0].float().argmax()) if forbid else None
     draw = Draw(keys, temperature, never)
-    ours, theirs = joined([kernels.summed(x, 0, draw)]), joined(summed(x, 0, draw))
+    ours, theirs = merge_tiles([kernels.summed(x, 0, draw)]), merge_tiles(tile_stats(x, 0, draw))
     torch.testing.assert_close(ours.value, theirs.value, rtol=1e-4, atol=1e-4)
     assert torch.equal(ours.drawn, theirs.drawn)
     assert torch.equal(ours.logit, theirs.logit)

@@ -12,7 +12,7 @@ import pytest
 from mdm.errors import MdmError
 from mdm.runs import files, results
 from mdm.runs.config import RunConfig
-from mdm.runs.results import Arm
+from mdm.runs.results import ResultsFolder
 from outcomes import outcome
 
 
@@ -21,24 +21,24 @@ def lines(path):
 
 
 def test_arm_writes_and_reads_back(tmp_path):
-    arm = Arm(tmp_path)
+    arm = ResultsFolder(tmp_path)
     with arm.writing() as log:
         log.add(outcome(3), [{"row": 0, "step": 0}, {"row": 0, "step": 1}])
         assert len(lines(tmp_path / "results.jsonl")) == 1  # there before the next one starts
     assert [line["row"] for line in lines(tmp_path / "trace.jsonl")] == [3, 3]
-    assert Arm(tmp_path).outcomes == {3: outcome(3)}
+    assert ResultsFolder(tmp_path).outcomes == {3: outcome(3)}
 
 
 @pytest.mark.parametrize("cut", [1, 20])
 def test_torn_lines_and_orphaned_traces_go(tmp_path, cut):
-    with Arm(tmp_path).writing() as log:
+    with ResultsFolder(tmp_path).writing() as log:
         log.add(outcome(0), [{"row": 0, "step": 0}])
         log.add(outcome(1), [{"row": 1, "step": 0}])
     path = tmp_path / "results.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])  # killed while writing 1
     with (tmp_path / "trace.jsonl").open("a") as trace:
         trace.write('{"row": 2, "st')
-    arm = Arm(tmp_path)
+    arm = ResultsFolder(tmp_path)
     assert set(arm.outcomes) == {0}
     arm.gather()
     with arm.writing() as log:
@@ -50,14 +50,14 @@ def test_torn_lines_and_orphaned_traces_go(tmp_path, cut):
 def test_a_broken_line_in_the_middle_is_an_error(tmp_path):
     (tmp_path / "results.jsonl").write_text('{"index": \n{"index": 1}\n')
     with pytest.raises(MdmError, match="results.jsonl, line 1: not JSON"):
-        Arm(tmp_path)
+        ResultsFolder(tmp_path)
     (tmp_path / "results.jsonl").write_text('{"index": 1}\n')
     with pytest.raises(MdmError, match="not the results of a run"):
-        Arm(tmp_path)
+        ResultsFolder(tmp_path)
 
 
 def write(folder, rank, *indices):
-    with Arm(folder).writing(rank) as log:
+    with ResultsFolder(folder).writing(rank) as log:
         for index in indices:
             log.add(outcome(index), [{"row": index, "step": 0}])
 
@@ -70,7 +70,7 @@ def test_what_several_processes_wrote_is_merged(tmp_path):
     write(tmp_path, None, 0)
     write(tmp_path, 0, 1)
     write(tmp_path, 10, 2, 3)
-    arm = Arm(tmp_path)
+    arm = ResultsFolder(tmp_path)
     assert set(arm.outcomes) == {0, 1, 2, 3}
     arm.gather()
     assert contents(tmp_path) == {"results.jsonl": [0, 1, 2, 3], "trace.jsonl": [0, 1, 2, 3]}
@@ -98,26 +98,26 @@ def test_a_death_while_merging_does_no_harm(tmp_path, monkeypatch, deaths):
         patch.setattr("os.replace", mortal(os.replace))
         patch.setattr("pathlib.Path.unlink", mortal(Path.unlink))
         with pytest.raises(KeyboardInterrupt):
-            Arm(tmp_path).gather()
-    assert set(Arm(tmp_path).outcomes) == {0, 1, 2}
-    Arm(tmp_path).gather()
+            ResultsFolder(tmp_path).gather()
+    assert set(ResultsFolder(tmp_path).outcomes) == {0, 1, 2}
+    ResultsFolder(tmp_path).gather()
     found = {name: sorted(rows) for name, rows in contents(tmp_path).items() if name[0] != "."}
     assert found == {"results.jsonl": [0, 1, 2], "trace.jsonl": [0, 1, 2]}
 
 
 def test_a_log_in_use_is_not_merged(tmp_path):
-    with Arm(tmp_path).writing(1) as log:
+    with ResultsFolder(tmp_path).writing(1) as log:
         log.add(outcome(1), [])
         with pytest.raises(MdmError, match="another run is writing into .*results.rank1.jsonl"):
-            Arm(tmp_path).gather()
+            ResultsFolder(tmp_path).gather()
 
 
 def test_results_of_other_examples_are_refused(tmp_path):
     write(tmp_path, None, 0, 1)
-    Arm(tmp_path).check(["e0", "e1"], 1)
+    ResultsFolder(tmp_path).check(["e0", "e1"], 1)
     for ids in (["e0"], ["e0", "x"]):
         with pytest.raises(MdmError, match="a result of 'e1' at place 1, which is not an example of this run"):
-            Arm(tmp_path).check(ids, 1)
+            ResultsFolder(tmp_path).check(ids, 1)
 
 
 def test_a_full_disk_tears_no_line(tmp_path):

@@ -15,7 +15,7 @@ from mdm.protocols import MASK, ModelSpec
 from mdm.runs import config as configs
 from mdm.runs import run as runs
 from mdm.runs.config import RunConfig
-from mdm.runs.watch import Interrupted, Watch
+from mdm.runs.watch import Interrupted, RunObserver
 
 PLUGINS = """
     from concurrent.futures import ThreadPoolExecutor
@@ -109,7 +109,7 @@ class Tokens:
     def encode_chat(self, messages):
         return [2, *self.encode("".join(message.content for message in messages))]
 
-    def pieces(self, ids):
+    def token_texts(self, ids):
         return [chr(i) for i in ids]
 
     def decode(self, ids):
@@ -240,7 +240,7 @@ def test_what_the_engine_is_asked(engine, tmp_path):
 
 def test_sizes_that_are_not_given_are_what_fits(engine, tmp_path, monkeypatch):
     said = []
-    watch = Watch()
+    watch = RunObserver()
     watch.note = said.append
     monkeypatch.setattr("mdm.engine.memory.free_bytes", lambda device: 10**9)
     runs.run(make(limit=20, batch_size="auto"), tmp_path / "auto", watch)

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdm.protocols import Draws, top_k
-from mdm.protocols.draws import AHEAD, Coming, host_keys
-from mdm.scoring.statistics import Reading, readings, statistics
+from mdm.protocols.draws import AHEAD, NoiseCache, host_keys
+from mdm.scoring.statistics import StatsAccumulator, accumulate, statistics
 from mdm.scoring.tiles import Scratch, top_two
 
 
@@ -51,7 +51,7 @@ def test_a_vocabulary_added_in_pieces_gives_way_to_the_second_wherever_it_is(nev
     logits = torch.randn(6, 6400, generator=torch.Generator().manual_seed(never))
     logits[:4, never], logits[:4, second] = 20.0, 19.0
     logits[4, second] = 20.0
-    reading = Reading(never=never)
+    reading = StatsAccumulator(never=never)
     for first in range(0, 6400, step):
         reading.add(logits[:, first : first + step], first)
     got, whole = reading.stats(), statistics(logits, never=never)
@@ -119,7 +119,7 @@ def test_noise_made_ahead_is_that_of_its_step(rows, width):
     """The last takes too much room, and is made step by step."""
     row, first, start = torch.arange(rows) - 1, torch.arange(rows) * 2, torch.arange(rows) * width
     at = start[:, None] + torch.tensor([0, 2, width - 1])
-    coming = Coming(start, width)
+    coming = NoiseCache(start, width)
     for ahead in [*range(2 * AHEAD + 1), 3] if rows < 10 else [0, 1]:
         plain, draws = Draws(9, row, first + ahead), Draws(9, row, first + ahead, coming=coming, ahead=ahead)
         for purpose, numbers in (("a", range(1, 8)), ("b", range(1, 8)), ("a", range(2)))[: 1 + ahead]:
@@ -151,7 +151,7 @@ def test_numbers_do_not_depend_on_what_lay_in_the_scratch_before(seed, rows, wid
     logits, scratch = torch.randn(rows, width, generator=random) * 9, Scratch()
     best = int(logits[0].argmax())
     for given_before in (torch.full((209, 2048), torch.nan), logits.flip(1), logits):
-        [reading] = readings(given_before, never=best, scratch=scratch)
+        [reading] = accumulate(given_before, never=best, scratch=scratch)
         got = reading.stats()
     alone = statistics(logits, never=best)
     for name in ("token", "confidence", "log_odds", "entropy", "rest", "ratio"):

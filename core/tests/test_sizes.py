@@ -18,13 +18,13 @@ KEPT = 2 * LAYERS * KV_HEADS * (WIDTH // HEADS) * LENGTH * 4
 
 def fit(monkeypatch, free, count=1000, *, kv=True, guises=1, **asked):
     reserve = 16 * memory.CHUNK_ELEMENTS
-    monkeypatch.setattr(memory, "free_bytes", lambda device: int((free + reserve) / memory.SHARE))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int((free + reserve) / memory.USABLE_FRACTION))
     asked = {"batch_size": "auto", "max_rows": "auto"} | asked
-    return memory.fit(toy_model(), LENGTH, count, kv=kv, guises=guises, **asked)
+    return memory.plan_batch(toy_model(), LENGTH, count, kv=kv, guises=guises, **asked)
 
 
 def test_what_is_kept_takes_at_most_half(monkeypatch):
-    monkeypatch.setattr(memory, "PAYS", {"cpu": 10**9})
+    monkeypatch.setattr(memory, "TOKENS_TO_SATURATE", {"cpu": 10**9})
     assert memory.kept_bytes(toy_model(), LENGTH) == KEPT
     assert fit(monkeypatch, 20 * KEPT + 9).batch_size == 10
     assert fit(monkeypatch, 20 * KEPT + 9, guises=2).batch_size == 5
@@ -37,7 +37,7 @@ def test_what_is_kept_takes_at_most_half(monkeypatch):
 
 
 def test_a_batch_is_no_larger_than_pays_and_what_is_given_stays(monkeypatch):
-    assert fit(monkeypatch, 10**12).batch_size == -(-memory.PAYS["cpu"] // LENGTH)
+    assert fit(monkeypatch, 10**12).batch_size == -(-memory.TOKENS_TO_SATURATE["cpu"] // LENGTH)
     found = fit(monkeypatch, 10**12, batch_size=7, max_rows=None)
     assert (found.batch_size, found.max_rows) == (7, None)
     assert fit(monkeypatch, 10**12, batch_size=None, max_rows=5).batch_size == 1000

@@ -103,7 +103,7 @@ class BreaksItsWord(BaseSampler):
 
     def decide(self, state, scores, memory, draws):
         where = top_k(-scores.log_odds, scores.valid, state.budget)[:, None]
-        yield Evaluate(Commit(where, scores.token[:, None]), where.any(-1), binding=True)
+        yield Evaluate(Commit(where, scores.token[:, None]), where.any(-1), commits_a_candidate=True)
         return best(state, scores)
 
 
@@ -130,8 +130,8 @@ class ForgetsFirst(NoCache):
     uses_kv = True
 
     def plan(self, state, spec):
-        window = state.in_span
-        return Plan(query=window, write=state.real & False, window=window)
+        window = state.in_block
+        return Plan(query=window, write=state.in_canvas & False, window=window)
 
 
 class MissesLast(NoCache):
@@ -140,8 +140,8 @@ class MissesLast(NoCache):
     uses_kv = True
 
     def plan(self, state, spec):
-        whole = state.real & state.entered[:, None]
-        window = state.in_span & (state.positions < state.span[:, 1:] - 1)
+        whole = state.in_canvas & state.entered_block[:, None]
+        window = state.in_block & (state.positions < state.block_bounds[:, 1:] - 1)
         return Plan(query=whole | window, write=whole, window=window)
 
 
@@ -151,8 +151,8 @@ class OneForAll(NoCache):
     uses_kv = True
 
     def plan(self, state, spec):
-        whole = state.real & (state.entered[:1, None] | (state.step[:, None] == 0))
-        return Plan(query=whole | state.in_span, write=whole, window=state.in_span)
+        whole = state.in_canvas & (state.entered_block[:1, None] | (state.step[:, None] == 0))
+        return Plan(query=whole | state.in_block, write=whole, window=state.in_block)
 
 
 class Remembers(NoCache):
@@ -169,7 +169,7 @@ class Lists(NoCache):
     """Goes through the rows in Python."""
 
     def plan(self, state, spec):
-        for row in state.span.tolist():
+        for row in state.block_bounds.tolist():
             assert len(row) == 2
         return super().plan(state, spec)
 
@@ -180,8 +180,8 @@ class WholeSpan(NoCache):
     uses_kv = True
 
     def plan(self, state, spec):
-        whole = state.real & state.entered[:, None]
-        return Plan(query=whole | state.in_span, write=whole, window=state.in_span)
+        whole = state.in_canvas & state.entered_block[:, None]
+        return Plan(query=whole | state.in_block, write=whole, window=state.in_block)
 
 
 class Echo:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from mdm import registry
 from mdm.engine import memory
-from mdm.engine.autoregressive import continue_all
+from mdm.engine.autoregressive import generate
 from mdm.engine.engine import Engine, Settings
 from mdm.engine.requests import Request
-from mdm.engine.rows import Row
+from mdm.engine.rows import RowRecord
 from mdm.errors import MdmError
 from mdm.models import compiled
 from mdm.models.loading import load_model as load_model
@@ -153,9 +153,9 @@ def decode(
         tuple(logits_processors),
     )
     _check_rules(rules, spec)
-    mode = None if causal else mode_for(spec, spec.default_cache if cache is None else cache, cache_options)
+    mode = None if causal else make_cache(spec, spec.default_cache if cache is None else cache, cache_options)
     longest = max((len(t) + n + len(s) for t, n, s in zip(ids, lengths, tails, strict=True)), default=1)
-    chosen = memory.fit(
+    chosen = memory.plan_batch(
         model, longest, len(ids), kv=mode is None or mode.uses_kv, guises=2 if guidance else 1,
         batch_size=batch_size, max_rows=max_rows,
     )  # fmt: skip
@@ -167,7 +167,7 @@ def decode(
     )  # fmt: skip
     results: dict[int, Result] = {}
 
-    def finish(row: Row) -> None:
+    def finish(row: RowRecord) -> None:
         sequence = row.tokens
         end = row.length - len(tails[row.request])
         made = sequence[row.prompt_length : end] if end > row.prompt_length else [sequence[i] for i in row.slots]
@@ -190,16 +190,16 @@ def decode(
         for i, (tokens, length, key, tail) in enumerate(zip(ids, lengths, keys, tails, strict=True))
     ]
     if causal:
-        continue_all(model, requests, settings, on_finish=finish, on_step=on_step)
+        generate(model, requests, settings, on_finish=finish, on_step=on_step)
     else:
-        policy = policy_for(spec, sampler or "info-gain", sampler_options)
+        policy = make_sampler(spec, sampler or "info-gain", sampler_options)
         engine = Engine(model, policy, mode, settings, on_finish=finish, on_step=on_step, full_trace=trace == "full")
         with compiled.forwards(model) if compile else nullcontext():
             engine.run(requests)
     return [results[i] for i in range(len(ids))]
 
 
-def mode_for(spec: ModelSpec, cache: str | CacheMode, options: Mapping[str, Any] | None) -> Any:
+def make_cache(spec: ModelSpec, cache: str | CacheMode, options: Mapping[str, Any] | None) -> Any:
     """A cache mode that a model can run under; name and options as in ``decode``.
 
     Raises:
@@ -217,7 +217,7 @@ def mode_for(spec: ModelSpec, cache: str | CacheMode, options: Mapping[str, Any]
     return mode
 
 
-def policy_for(spec: ModelSpec, sampler: str | Sampler, options: Mapping[str, Any] | None) -> Any:
+def make_sampler(spec: ModelSpec, sampler: str | Sampler, options: Mapping[str, Any] | None) -> Any:
     """A sampler that a model suits; name and options as in ``decode``.
 
     Raises:

@@ -29,9 +29,9 @@ def states(draw):
     zero = torch.zeros(rows, dtype=torch.long)
     bounds = torch.tensor([starts, stops]).T
     return State(
-        tokens=torch.zeros(rows, length, dtype=torch.long), masked=real, real=real, slots=real,
+        tokens=torch.zeros(rows, length, dtype=torch.long), masked=real, in_canvas=real, targets=real,
         starts=bounds, blocks=block_numbers(bounds, length), prompt_length=zero, row_id=zero, request=zero,
-        block=zero, entered=torch.tensor([draw(st.booleans()) for _ in range(rows)]),
+        block=zero, entered_block=torch.tensor([draw(st.booleans()) for _ in range(rows)]),
         step=zero, block_step=torch.tensor([draw(st.integers(0, 5)) for _ in range(rows)]), budget=zero + 1,
         mask_id=0,
     )  # fmt: skip
@@ -42,10 +42,10 @@ def states(draw):
 def test_a_row_refreshes_whole_or_runs_its_window(mode, state, refresh):
     plan = mode(KVOptions(refresh=refresh)).plan(state, SPEC)
     for row in range(len(state.tokens)):
-        start, stop = state.span[row].tolist()
+        start, stop = state.block_bounds[row].tolist()
         inside = refresh != "block" and int(state.block_step[row]) % refresh == 0
-        due = bool(state.entered[row]) or inside
-        whole = state.real[row].nonzero()[:, 0].tolist()
+        due = bool(state.entered_block[row]) or inside
+        whole = state.in_canvas[row].nonzero()[:, 0].tolist()
         window = [p for p in whole if start <= p < (stop if mode is Dual else len(whole))]
         assert plan.window[row].nonzero()[:, 0].tolist() == window
         assert plan.query[row].nonzero()[:, 0].tolist() == (whole if due else window)
@@ -58,9 +58,9 @@ def test_never_runs_the_block_that_was_left_beside_the_one_that_begins(mode, sto
     slots = (at >= 2) & (at < 10) & ~((at >= 4) & (at < 6))  # the second block is visible from the start
     starts, zero = torch.tensor([[2, 4, 6, 8, 10]] * 3), torch.zeros(3, dtype=torch.long)
     state = State(
-        tokens=torch.zeros(3, 11, dtype=torch.long), masked=slots.expand(3, -1), real=(at < 10).expand(3, -1),
-        slots=slots.expand(3, -1), starts=starts, blocks=block_numbers(starts, 11), prompt_length=zero + 2, row_id=zero,
-        request=zero, block=torch.tensor([0, 2, 2]), entered=torch.tensor([True, True, False]),
+        tokens=torch.zeros(3, 11, dtype=torch.long), masked=slots.expand(3, -1), in_canvas=(at < 10).expand(3, -1),
+        targets=slots.expand(3, -1), starts=starts, blocks=block_numbers(starts, 11), prompt_length=zero + 2, row_id=zero,
+        request=zero, block=torch.tensor([0, 2, 2]), entered_block=torch.tensor([True, True, False]),
         step=torch.tensor([0, 2, 3]), block_step=torch.tensor([0, 0, 1]), budget=zero + 1, mask_id=0,
     )  # fmt: skip
     plan = mode(KVOptions(refresh="never")).plan(state, SPEC)

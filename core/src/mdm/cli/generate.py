@@ -68,9 +68,11 @@ def generate(
     if watched:
         from mdm.cli.live import live
 
-        canvas = [None if i == model.spec.mask_id else text for i, text in zip(ids, model.pieces(ids), strict=True)]
+        canvas = [
+            None if i == model.spec.mask_id else text for i, text in zip(ids, model.token_texts(ids), strict=True)
+        ]
         with live() as seen:
-            seen.begin(sampler, {0: [*canvas, *[None] * gen_length]}, model.pieces)
+            seen.begin(sampler, {0: [*canvas, *[None] * gen_length]}, model.token_texts)
             (result,) = api.decode(
                 model, [ids], gen_length=gen_length, on_step=seen.step, **settings | {"trace": "full"}
             )

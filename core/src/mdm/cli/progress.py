@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
-from mdm.runs.watch import Watch
+from mdm.runs.watch import RunObserver
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -38,7 +38,7 @@ def watch() -> Lines | Bars:
     return Bars() if sys.stderr.isatty() else Lines()
 
 
-class Lines(Watch):
+class Lines(RunObserver):
     """Plain lines, for logs."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Lines(Watch):
             click.echo(f"{label}: {done}/{total}, accuracy {accuracy:.1%}", err=True)
 
 
-class Bars(Watch):
+class Bars(RunObserver):
     """One bar per sampler."""
 
     def __init__(self) -> None:

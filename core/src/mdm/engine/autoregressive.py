@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mdm.engine.requests import Request
-from mdm.engine.rows import Row
+from mdm.engine.rows import RowRecord
 from mdm.protocols.draws import Draws
 from mdm.protocols.hooks import StepEvent
 from mdm.scoring.statistics import statistics
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mdm.engine.engine import Settings
 
 
-class Chooser:
+class TokenChooser:
     """Chooses each token as a diffusion model's are chosen, by the same rules and keyed draws; notes its entropy."""
 
     def __init__(self, settings: Settings, draws: Draws, at: Tensor) -> None:
@@ -35,12 +35,12 @@ class Chooser:
 
 
 @torch.inference_mode()
-def continue_all(
+def generate(
     model: Any,
     requests: Sequence[Request],
     settings: Settings,
     *,
-    on_finish: Callable[[Row], None],
+    on_finish: Callable[[RowRecord], None],
     on_step: Callable[[StepEvent], None] | None = None,
 ) -> None:
     """Let ``model`` (``mdm.protocols.model.Autoregressive``) continue every request, in batches of like length.
@@ -55,7 +55,7 @@ def continue_all(
         waiting = waiting[len(batch) :]
         row_id = torch.tensor([r.row_id for r in batch], device=model.device)
         at = torch.tensor([len(r.tokens) for r in batch], device=model.device)
-        choose = Chooser(settings, Draws(settings.seed, row_id, torch.zeros_like(row_id)), at)
+        choose = TokenChooser(settings, Draws(settings.seed, row_id, torch.zeros_like(row_id)), at)
         answers = model.generate([r.tokens for r in batch], length, choose)
         paid = torch.stack(choose.entropies, 1).tolist()
         for request, tokens, entropies in zip(batch, answers, paid, strict=True):
@@ -71,4 +71,4 @@ def continue_all(
                 on_step(StepEvent(tuple(lines)))
             canvas = [*request.tokens, *tokens]
             end = len(canvas)
-            on_finish(Row(request.index, request.row_id, canvas, n, list(range(n, end)), [n, end], trace=lines))
+            on_finish(RowRecord(request.index, request.row_id, canvas, n, list(range(n, end)), [n, end], trace=lines))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mdm.engine.requests import Request
-from mdm.engine.rows import Row
+from mdm.engine.rows import RowRecord
 from mdm.engine.schedule import blocks
 from mdm.protocols.model import ModelSpec
 from mdm.protocols.state import State
@@ -21,7 +21,7 @@ def open_rows(
     block_length: int,
     grid: int | None,
     works_on: str,
-) -> tuple[list[Row], State]:
+) -> tuple[list[RowRecord], State]:
     """The rows and the state that ``requests`` begin with, on the host."""
     rows = []
     for request in requests:
@@ -40,7 +40,7 @@ def open_rows(
         canvas = prompt + [spec.mask_id] * (stop - n) + list(request.suffix)
         slots = holes + list(range(n, stop))
         starts = [s for s, _ in spans] + [min(spans[-1][1], stop)]
-        rows.append(Row(request.index, request.row_id, canvas, n, slots, starts))
+        rows.append(RowRecord(request.index, request.row_id, canvas, n, slots, starts))
     length = max(row.length for row in rows)
     width = max(len(row.starts) for row in rows)
     tokens = torch.tensor([row.tokens + [0] * (length - row.length) for row in rows])
@@ -54,15 +54,15 @@ def open_rows(
     state = State(
         tokens=tokens,
         masked=slots_mask,
-        real=torch.arange(length) < lengths[:, None],
-        slots=slots_mask,
+        in_canvas=torch.arange(length) < lengths[:, None],
+        targets=slots_mask,
         starts=starts_grid,
         blocks=block_numbers(starts_grid, length),
         prompt_length=torch.tensor([row.prompt_length for row in rows]),
         row_id=torch.tensor([row.row_id for row in rows]),
         request=torch.tensor([row.request for row in rows]),
         block=zero - 1,
-        entered=zero.bool(),
+        entered_block=zero.bool(),
         step=zero,
         block_step=zero,
         budget=zero,
@@ -79,19 +79,19 @@ def block_numbers(starts: Tensor, length: int) -> Tensor:
 def advance(state: State, stay: bool = False) -> State:
     """Each row's block: that of its first mask; a row without masks keeps its block, as all do that are to ``stay``."""
     if stay:
-        return state.having(entered=torch.zeros_like(state.entered), block_step=state.block_step + 1)
+        return state.replace(entered_block=torch.zeros_like(state.entered_block), block_step=state.block_step + 1)
     none = state.starts.shape[1]  # more than the number of any block
     first = torch.where(state.masked, state.blocks, none).amin(1)
     block = torch.where(first == none, state.block, first)
     entered = block != state.block
-    return state.having(block=block, entered=entered, block_step=(state.block_step + 1).masked_fill(entered, 0))
+    return state.replace(block=block, entered_block=entered, block_step=(state.block_step + 1).masked_fill(entered, 0))
 
 
 def fill_after_eos(tokens: Tensor, masked: Tensor, state: State, eos_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Masks behind the first EOS at or after the prompt's end become EOS; masks before it stay."""
     at = state.positions
     ids = torch.tensor(eos_ids, device=tokens.device)
-    ends = torch.isin(tokens, ids) & state.real & ~masked & (at >= state.prompt_length[:, None])
+    ends = torch.isin(tokens, ids) & state.in_canvas & ~masked & (at >= state.prompt_length[:, None])
     first = ends.to(torch.int8).argmax(1, keepdim=True)
     behind = masked & (at > first) & ends.any(1, keepdim=True)
     return tokens.masked_fill(behind, eos_ids[0]), masked & ~behind
@@ -104,7 +104,7 @@ def join(old: State, new: State) -> State:
 
     def both(name: str) -> Tensor:
         parts = [getattr(old, name), getattr(new, name)]
-        if name in ("tokens", "masked", "real", "slots"):
+        if name in ("tokens", "masked", "in_canvas", "targets"):
             parts = [torch.nn.functional.pad(p, (0, length - p.shape[1])) for p in parts]
         elif name == "blocks":
             parts = [torch.nn.functional.pad(p, (0, length - p.shape[1]), value=width) for p in parts]

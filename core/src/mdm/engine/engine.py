@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mdm.engine.canvas import advance, fill_after_eos, join, open_rows
 from mdm.engine.requests import Request
-from mdm.engine.rows import UNSEEN, Facts, Row, share_costs
+from mdm.engine.rows import UNSEEN, RowCounts, RowRecord, share_costs
 from mdm.engine.trace import Recorder
 from mdm.models import transfer
 from mdm.models.transfer import Array, to_device
 from mdm.protocols.cache import Plan
-from mdm.protocols.draws import Coming, Draws, host_keys
+from mdm.protocols.draws import Draws, NoiseCache, host_keys
 from mdm.protocols.hooks import StepEvent
-from mdm.protocols.rowwise import changed, repeated
+from mdm.protocols.rowwise import fast_replace, repeat_rows
 from mdm.protocols.sampler import Commit, Evaluate
 from mdm.protocols.scores import Scores
 from mdm.protocols.state import State
@@ -67,7 +67,7 @@ class Engine:
         cache: Any,
         settings: Settings,
         *,
-        on_finish: Callable[[Row], None],
+        on_finish: Callable[[RowRecord], None],
         on_step: Callable[[StepEvent], None] | None = None,
         full_trace: bool = False,
     ) -> None:
@@ -82,17 +82,17 @@ class Engine:
         )  # fmt: skip
         self.on_finish = on_finish
         self.recorder = Recorder(spec, on_step, full=full_trace)
-        self.rows: list[Row] = []
+        self.rows: list[RowRecord] = []
         self.state: State
         self.memory: Any = None
         self.scores: Scores | None = None
         self.known: Tensor
         self.index: Tensor
         self._budgets: list[int] = []
-        self._foreseen: list[Facts] = []
-        self._leaving: list[Row] = []
+        self._foreseen: list[RowCounts] = []
+        self._leaving: list[RowRecord] = []
         self._forked = False
-        self._coming: Coming | None = None
+        self._coming: NoiseCache | None = None
         self._since = 0
 
     @torch.inference_mode()
@@ -130,7 +130,7 @@ class Engine:
             if memory is not None:
                 memory = self.memory.join(memory)
             if self.scores is not None:
-                self.scores = self.scores.placed(torch.arange(old, device=state.device), old + len(rows))
+                self.scores = self.scores.scatter_rows(torch.arange(old, device=state.device), old + len(rows))
         length = state.tokens.shape[1]
         if self.cache.uses_kv:
             if self.scorer.store is None:
@@ -184,7 +184,7 @@ class Engine:
 
     def _readable(self, state: State) -> Tensor:
         """bool ``[B, L]``: what this sampler reads of the row's span."""
-        return state.open if self.sampler.reads == "masked" else state.slots & state.in_span
+        return state.masked_in_block if self.sampler.reads == "masked" else state.targets & state.in_block
 
     def _plan(self, state: State) -> Plan:
         plan: Plan = self.cache.plan(state, self.model.spec)
@@ -193,25 +193,25 @@ class Engine:
         return plan
 
     def _facts(self, state: State, plan: Plan, known: Tensor, memory: Any) -> Tensor:
-        """int64 ``[F, B]``: the ``Facts`` of the rows of ``state``, whose scores are ``known`` ``[B]``."""
+        """int64 ``[F, B]``: the ``RowCounts`` of the rows of ``state``, whose scores are ``known`` ``[B]``."""
         return _numbers(*self._sets(state, plan, known, memory))
 
     def _sets(self, state: State, plan: Plan, known: Tensor, memory: Any) -> tuple[list[Tensor], list[Tensor]]:
-        """What ``_numbers`` makes ``Facts`` of: sets of positions ``[B, L]``, and flags ``[B]``."""
-        sets = [state.open, state.in_span, self._readable(state), plan.query, plan.window, plan.write]
-        return sets, [state.entered, known, self.sampler.finished(state, memory)]
+        """What ``_numbers`` makes ``RowCounts`` of: sets of positions ``[B, L]``, and flags ``[B]``."""
+        sets = [state.masked_in_block, state.in_block, self._readable(state), plan.query, plan.window, plan.write]
+        return sets, [state.entered_block, known, self.sampler.finished(state, memory)]
 
     def _look(self) -> Plan:
-        """Plan the step. Facts that the host does not know yet are transferred, all in one."""
+        """Plan the step. RowCounts that the host does not know yet are transferred, all in one."""
         plan = self._plan(self.state)
         if any(row.facts is UNSEEN for row in self.rows):
             [facts] = self._fetch(self._facts(self.state, plan, self.known, self.memory))
             self._tell(self.rows, facts)
         return plan
 
-    def _tell(self, rows: Sequence[Row], facts: Array) -> None:
+    def _tell(self, rows: Sequence[RowRecord], facts: Array) -> None:
         for row, values in zip(rows, facts.T.tolist(), strict=True):
-            row.facts = Facts(*values)
+            row.facts = RowCounts(*values)
 
     def _step(self, plan: Plan) -> None:
         budgets = []
@@ -222,7 +222,7 @@ class Engine:
                 row.enter(row.facts.open if self.sampler.budgets == "masks" else row.facts.size, self.settings)
             budgets.append(row.budget(row.facts.open))
         if budgets != self._budgets:
-            self.state, self._budgets = self.state.having(budget=to_device(budgets, self.state.device)), budgets
+            self.state, self._budgets = self.state.replace(budget=to_device(budgets, self.state.device)), budgets
         draws = self._draws()
         self._foreseen = [UNSEEN] * len(self.rows)
         scores = attach_redraw(self.scorer, self.state, self._scores(plan, draws), draws)
@@ -243,7 +243,10 @@ class Engine:
         if not self._forked:  # the ids of forks are made on the device
             host = host_keys(seed, [row.row_id for row in self.rows], [row.step for row in self.rows])
         if self._coming is None:
-            self._coming, self._since = Coming(self.state.span[:, 0], max(row.width for row in self.rows)), 0
+            self._coming, self._since = (
+                NoiseCache(self.state.block_bounds[:, 0], max(row.width for row in self.rows)),
+                0,
+            )
         ahead, self._since = self._since, self._since + 1
         return Draws(seed, self.state.row_id, self.state.step, host, self._coming, ahead)
 
@@ -256,11 +259,13 @@ class Engine:
         scores = None
         if len(refresh) + len(windowed) < count:
             assert self.scores is not None
-            scores = changed(self.scores, valid=self.scores.valid & readable.gather(1, self.scores.at))
+            scores = fast_replace(self.scores, valid=self.scores.valid & readable.gather(1, self.scores.positions))
         for group in (refresh, windowed):
             if group:
                 part = self._forward(group, plan, group is refresh, readable, draws)
-                scores = part if len(group) == count else part.placed(to_device(group, readable.device), count, scores)
+                scores = (
+                    part if len(group) == count else part.scatter_rows(to_device(group, readable.device), count, scores)
+                )
         assert scores is not None
         return scores
 
@@ -299,17 +304,17 @@ class Engine:
         to know of the rows that they lead to.
         """
         rows, candidates = asked.valid.shape
-        state, valid = self.state.repeated(candidates), asked.valid.flatten()
-        window, at = repeated(plan.window, candidates), repeated(scores.at, candidates)
+        state, valid = self.state.repeat_rows(candidates), asked.valid.flatten()
+        window, at = repeat_rows(plan.window, candidates), repeat_rows(scores.positions, candidates)
         where = (asked.candidates.where & scores.valid[:, None]).flatten(0, 1)
         tokens = _put(state.tokens, at, where, asked.candidates.tokens.expand(rows, candidates, -1).flatten(0, 1))
-        masked = state.slots & (tokens == state.mask_id)
+        masked = state.targets & (tokens == state.mask_id)
         reach = masked
         if asked.reach == "span" or self.grid:
-            reach = masked & repeated(self.state.in_span, candidates)
+            reach = masked & repeat_rows(self.state.in_block, candidates)
         read = reach & window
         sets, flags = [reach, read], [valid]
-        ahead = asked.binding and self.memory is None
+        ahead = asked.commits_a_candidate and self.memory is None
         if ahead:
             after, fills = self._after(state, tokens, masked)
             theirs = self._sets(after, self._plan(after), self._known(after, fills, valid), None)
@@ -328,7 +333,7 @@ class Engine:
                 row.count(row.candidates * self.scorer.guises)
         flat = [i for i, one in enumerate(tried) if one]
         if not flat:
-            return scores.blank(rows * candidates, 1).unflatten(rows, candidates)
+            return scores.empty(rows * candidates, 1).unflatten(rows, candidates)
         from_rows = [i // candidates for i in flat]
         every = len(flat) == rows * candidates
         place = [] if every else [max(n - 1, 0) for n in accumulate(tried)]
@@ -347,7 +352,7 @@ class Engine:
         )  # fmt: skip
         if not every:
             part = part.rows(back)
-            part = changed(part, valid=part.valid & valid[:, None], unseen=part.unseen * valid)
+            part = fast_replace(part, valid=part.valid & valid[:, None], unscored=part.unscored * valid)
         return part.unflatten(rows, candidates)
 
     def _after(self, state: State, tokens: Tensor, masked: Tensor, stay: bool = False) -> tuple[State, Tensor | None]:
@@ -360,13 +365,13 @@ class Engine:
             before = masked
             tokens, masked = fill_after_eos(tokens, masked, state, self.settings.eos_ids)
             fills = before & ~masked
-        return advance(state.having(tokens=tokens, masked=masked, step=state.step + 1), stay), fills
+        return advance(state.replace(tokens=tokens, masked=masked, step=state.step + 1), stay), fills
 
     def _known(self, after: State, fills: Tensor | None, scored: Tensor, stay: bool = False) -> Tensor:
         """bool ``[B]``: rows of ``after`` that need no forward, of those that the sampler has ``scored``."""
         if not self.settings.reuse:
             return torch.zeros_like(scored)
-        known = scored if stay else scored & ~after.entered
+        known = scored if stay else scored & ~after.entered_block
         return known if fills is None else known & ~fills.any(1)
 
     def _own_draws(self, commit: Commit, kept: list[int]) -> Commit:
@@ -379,8 +384,8 @@ class Engine:
 
     def _apply(self, commit: Commit, scores: Scores) -> None:
         where = commit.where & scores.valid
-        tokens = _put(self.state.tokens, scores.at, where, commit.tokens)
-        masked = self.state.slots & (tokens == self.state.mask_id)
+        tokens = _put(self.state.tokens, scores.positions, where, commit.tokens)
+        masked = self.state.targets & (tokens == self.state.mask_id)
         self.recorder.commit(self.rows, scores, where, commit)
         stay = all(facts is not UNSEEN and not facts.entered for facts in self._foreseen)
         self.state, fills = self._after(self.state, tokens, masked, stay)
@@ -391,17 +396,17 @@ class Engine:
             row.facts = facts
         self.scores, scored = commit.scores, commit.known
         if commit.scores is None or scored is None:
-            scored = torch.full_like(self.state.entered, commit.scores is not None)
+            scored = torch.full_like(self.state.entered_block, commit.scores is not None)
         self.known = self._known(self.state, fills, scored, stay)
 
 
-def _agreed(facts: Sequence[Sequence[int]], valid: Sequence[bool]) -> Facts:
+def _agreed(facts: Sequence[Sequence[int]], valid: Sequence[bool]) -> RowCounts:
     """What the candidates that a row may commit have in common: of ``facts`` of each, if they all have the same.
 
     These are the ``valid`` ones, or the first where none is.
     """
     possible = [each for each, may in zip(facts, valid, strict=True) if may] or facts[:1]
-    return Facts(*possible[0]) if all(each == possible[0] for each in possible) else UNSEEN
+    return RowCounts(*possible[0]) if all(each == possible[0] for each in possible) else UNSEEN
 
 
 def _numbers(sets: Sequence[Tensor], flags: Sequence[Tensor]) -> Tensor:

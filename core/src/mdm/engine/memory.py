@@ -1,7 +1,7 @@
 """How many rows a batch and a forward may have: what the memory holds, and no more than pays.
 
 Estimates, on the safe side. Nothing decoded depends on them: rows do not depend on their neighbours, and a forward in
-parts is the same forward. Where an estimate was too bold on a GPU, the rows are halved until they fit.
+parts is the same forward. Where an estimate was too bold on a GPU, the rows are halved until they plan_batch.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from mdm.models.model import Model
 
 
-SHARE = 0.8
+USABLE_FRACTION = 0.8
 """Of the free memory, how much may be used: estimates are rough, and allocators leave gaps."""
 
-PAYS = {"cpu": 1024}
+TOKENS_TO_SATURATE = {"cpu": 1024}
 """Row-tokens from which more rows in a forward make no token cheaper, by kind of device."""
 
 PAYS_ELSEWHERE = 16384
@@ -49,7 +49,9 @@ class Sizes:
         return f"batch size {self.batch_size:,}{rows} ({self.free / 1e9:.1f} GB free)"
 
 
-def fit(model: Model, length: int, count: int, *, kv: bool, guises: int, batch_size: Size, max_rows: Size) -> Sizes:
+def plan_batch(
+    model: Model, length: int, count: int, *, kv: bool, guises: int, batch_size: Size, max_rows: Size
+) -> Sizes:
     """The sizes for ``count`` canvases of at most ``length`` tokens; those that are given stay as they are.
 
     Args:
@@ -57,13 +59,15 @@ def fit(model: Model, length: int, count: int, *, kv: bool, guises: int, batch_s
         guises: canvases a row takes in a forward (2 with guidance).
     """
     free = free_bytes(model.device)
-    usable = int(free * SHARE) - 16 * CHUNK_ELEMENTS  # a chunk of logits in float32, and what its statistics make
+    usable = (
+        int(free * USABLE_FRACTION) - 16 * CHUNK_ELEMENTS
+    )  # a chunk of logits in float32, and what its statistics make
     kept, moving = (kv * kept_bytes(model, length) * guises), forward_bytes(model, length) * guises
     batch = count if batch_size is None or batch_size == "auto" else min(batch_size, count)
     if batch_size == "auto":
         # At most half for what is kept: a lookahead's candidates keep nothing, but go through the model.
         holds = usable // 2 // kept if kept else usable // moving
-        pays = -(-PAYS.get(model.device.type, PAYS_ELSEWHERE) // length)
+        pays = -(-TOKENS_TO_SATURATE.get(model.device.type, PAYS_ELSEWHERE) // length)
         batch = max(1, min(count, holds, pays))
     rows = max(1, (usable - kept * batch) // moving) if max_rows == "auto" else max_rows
     return Sizes(batch, rows, free)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mdm.engine.engine import Settings
 
 
-class Facts(NamedTuple):
+class RowCounts(NamedTuple):
     """What the host must know of a row to run its next step. The first six are numbers of positions."""
 
     open: int
@@ -35,12 +35,12 @@ class Facts(NamedTuple):
     done: int
 
 
-UNSEEN = Facts(*[-1] * len(Facts._fields))
+UNSEEN = RowCounts(*[-1] * len(RowCounts._fields))
 """A row that the host has to look at first."""
 
 
 @dataclass
-class Row:
+class RowRecord:
     """What the host knows of a row: its schedule, what it spent and its trace."""
 
     request: int
@@ -50,7 +50,7 @@ class Row:
     prompt_length: int
     slots: list[int]
     starts: list[int]
-    facts: Facts = UNSEEN
+    facts: RowCounts = UNSEEN
     steps: list[int] | None = None
     block: int = -1
     block_step: int = 0
@@ -99,13 +99,13 @@ class Row:
         for position, token in zip(line["positions"], line["tokens"], strict=True):
             self.tokens[position] = token
 
-    def __copy__(self) -> Row:
+    def __copy__(self) -> RowRecord:
         return replace(self, trace=list(self.trace), tokens=list(self.tokens))
 
 
-def share_costs(rows: Sequence[Row]) -> None:
+def share_costs(rows: Sequence[RowRecord]) -> None:
     """Rows that serve one request (beams) all carry what the step cost it: their canvases ride in the same calls."""
-    families: dict[int, list[Row]] = {}
+    families: dict[int, list[RowRecord]] = {}
     for row in rows:
         families.setdefault(row.request, []).append(row)
     for family in families.values():

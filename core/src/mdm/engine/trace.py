@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from mdm.engine.rows import Row
+from mdm.engine.rows import RowRecord
 from mdm.models.transfer import Array, to_host
 from mdm.protocols.hooks import Line, StepEvent
 from mdm.protocols.model import ModelSpec
-from mdm.protocols.sampler import Commit, Weighed
+from mdm.protocols.sampler import CandidateScores, Commit
 from mdm.protocols.scores import Scores
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from torch import Tensor
 class _Pending:
     """A step's commit, or what was filled behind an end token in it; the tensors are still on the device."""
 
-    rows: Sequence[Row]
+    rows: Sequence[RowRecord]
     facts: Sequence[Line]
     columns: Mapping[str, Tensor]
     filled: int | None = None
@@ -37,7 +37,7 @@ class Recorder:
         self.full = full
         self._pending: list[_Pending] = []
 
-    def commit(self, rows: Sequence[Row], scores: Scores, where: Tensor, commit: Commit) -> None:
+    def commit(self, rows: Sequence[RowRecord], scores: Scores, where: Tensor, commit: Commit) -> None:
         facts = [
             {
                 "row": row.row_id,
@@ -50,16 +50,18 @@ class Recorder:
         ]
         for row in rows:
             row.step += 1
-        columns = {"at": scores.at, "where": where, "tokens": commit.tokens, "entropy": scores.entropy}
+        columns = {"at": scores.positions, "where": where, "tokens": commit.tokens, "entropy": scores.entropy}
         if commit.bypass is not None:
             columns["bypass"] = commit.bypass
         if self.full:
             columns["confidence"] = scores.confidence
-            if commit.weighed is not None:
-                columns |= {f"weighed.{f.name}": getattr(commit.weighed, f.name) for f in fields(Weighed)}
+            if commit.candidate_scores is not None:
+                columns |= {
+                    f"weighed.{f.name}": getattr(commit.candidate_scores, f.name) for f in fields(CandidateScores)
+                }
         self._pending.append(_Pending(tuple(rows), facts, columns))
 
-    def fill(self, rows: Sequence[Row], fills: Tensor, token: int) -> None:
+    def fill(self, rows: Sequence[RowRecord], fills: Tensor, token: int) -> None:
         """``fills`` bool ``[B, L]``: what was filled in the step that was just committed, with ``token``."""
         facts = [{"row": row.row_id, "step": row.step - 1, "candidates": 0, "forwards": 0, "rows": 0} for row in rows]
         self._pending.append(_Pending(tuple(rows), facts, {"where": fills}, token))

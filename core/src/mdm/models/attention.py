@@ -61,11 +61,11 @@ class Slots:
         return found if self.scatter is None else found[self.scatter]
 
 
-NAME = "mdm"
+ATTENTION_NAME = "mdm"
 """What transformers knows this attention by."""
 
 
-class Met(NamedTuple):
+class CachedKV(NamedTuple):
     """Keys (or values) that a query meets: ``kept`` ``[G, H, L, D]`` of G store rows, ``own`` ``[R, H, Q, D]``."""
 
     kept: Tensor
@@ -77,7 +77,7 @@ _unseen: ContextVar[tuple[Any, Tensor | None]] = ContextVar("mdm.models.attentio
 
 
 @contextmanager
-def unseen(cache: Any, mask: Tensor | None) -> Iterator[None]:
+def compiled_context(cache: Any, mask: Tensor | None) -> Iterator[None]:
     """Within the block a compiled forward attends with this cache and mask, and its graph knows neither."""
     token = _unseen.set((cache, mask))
     try:
@@ -86,18 +86,18 @@ def unseen(cache: Any, mask: Tensor | None) -> Iterator[None]:
         _unseen.reset(token)
 
 
-def used_in(body: nn.Module) -> bool:
+def is_installed(body: nn.Module) -> bool:
     """Whether a body attends by ``attend``."""
-    return getattr(getattr(body, "config", None), "_attn_implementation", None) == NAME
+    return getattr(getattr(body, "config", None), "_attn_implementation", None) == ATTENTION_NAME
 
 
-def use_in(body: nn.Module) -> None:
+def install(body: nn.Module) -> None:
     """Make a transformers body attend by ``attend`` where it would by sdpa, which is the same without kept keys."""
     config = getattr(body, "config", None)
     if getattr(body, "_supports_attention_backend", False) and getattr(config, "_attn_implementation", "") == "sdpa":
-        AttentionInterface.register(NAME, attend)
-        AttentionMaskInterface.register(NAME, sdpa_mask)
-        body.set_attn_implementation(NAME)  # type: ignore[operator]
+        AttentionInterface.register(ATTENTION_NAME, attend)
+        AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+        body.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
 
 
 def attend(
@@ -105,7 +105,7 @@ def attend(
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: ``query`` ``[R, H, Q, D]`` to ``[R, Q, H, D]``.
 
-    ``key`` and ``value`` are what the cache's update gave: tensors, or ``Met``, which bring masks of their own.
+    ``key`` and ``value`` are what the cache's update gave: tensors, or ``CachedKV``, which bring masks of their own.
     """
     # Not is_compiling, which is true for every thread while one of them compiles.
     if torch.compiler.is_dynamo_compiling():
@@ -113,7 +113,7 @@ def attend(
             raise MdmError("its layers mask by themselves")
         seen: Tensor = torch.ops.mdm.attend(query, key, value, module.layer_idx, kwargs["scaling"])
         return seen, None
-    if not isinstance(key, Met):
+    if not isinstance(key, CachedKV):
         whole: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return whole
     slots, scale = key.slots, kwargs["scaling"]
@@ -125,7 +125,7 @@ def attend(
 
 
 def _attend_unseen(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
-    """``attend`` as one operation of a compiled forward, with what ``unseen`` says."""
+    """``attend`` as one operation of a compiled forward, with what ``compiled_context`` says."""
     cache, mask = _unseen.get()
     module: Any = SimpleNamespace(num_key_value_groups=query.shape[1] // key.shape[1])
     if cache is not None:
@@ -148,17 +148,19 @@ def _grouped(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, s
     groups, count, heads, length, width = query.shape
     kept_heads = keys.shape[1]
     if count == 1 and heads == kept_heads:
-        out, weight = part(query[:, 0], keys, values, mask, scale)
+        out, weight = attention_with_lse(query[:, 0], keys, values, mask, scale)
         return out[:, None], weight[:, None]
     split = (groups, count, kept_heads, heads // kept_heads, length)
     folded = query.reshape(*split, width).permute(0, 2, 3, 1, 4, 5).reshape(groups, kept_heads, -1, width)
-    out, weight = part(folded, keys, values, mask, scale)
+    out, weight = attention_with_lse(folded, keys, values, mask, scale)
     lines = (groups, kept_heads, heads // kept_heads, count, length)
     out = out.reshape(*lines, width).permute(0, 3, 1, 2, 4, 5).reshape(query.shape)
     return out, weight.reshape(lines).permute(0, 3, 1, 2, 4).reshape(query.shape[:-1])
 
 
-def part(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def attention_with_lse(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     """Attention ``[G, H, Q, D]`` over ``keys`` ``[G, H, T, D]``, and the log-sum-exp ``[G, H, Q]`` of its scores.
 
     torch's public attention keeps the log-sum-exp to itself; its kernels for CPU and CUDA give it.
@@ -175,11 +177,13 @@ def part(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale
             mask = room[..., : mask.shape[-1]].expand(-1, query.shape[1], query.shape[2], -1)
         found = torch.ops.aten._scaled_dot_product_efficient_attention(query, keys, values, mask, True, scale=scale)
         return found[0], found[1][..., : query.shape[2]]
-    return plain_part(query, keys, values, mask, scale)
+    return plain_attention_with_lse(query, keys, values, mask, scale)
 
 
-def plain_part(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """``part`` in plain operations, for devices whose kernels do not give log-sum-exps."""
+def plain_attention_with_lse(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """``attention_with_lse`` in plain operations, for devices whose kernels do not give log-sum-exps."""
     scores = torch.matmul(query * scale, keys.transpose(-1, -2)).float()
     if mask is not None:
         scores = scores + mask

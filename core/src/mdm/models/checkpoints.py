@@ -12,7 +12,7 @@ from mdm.errors import MdmError
 from mdm.models.family import ModelFamily
 
 
-def is_causal(name: str | Path, *, adapter: str | None = None, offline: bool = False) -> bool:
+def is_autoregressive(name: str | Path, *, adapter: str | None = None, offline: bool = False) -> bool:
     """Whether a checkpoint is an autoregressive baseline; reads no weights.
 
     Raises:

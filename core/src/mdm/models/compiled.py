@@ -13,7 +13,7 @@ from typing import Any
 
 from mdm.errors import MdmError
 from mdm.models import attention, torch_compile
-from mdm.models.cuda_graphs import Replays, cuda_graphs
+from mdm.models.cuda_graphs import CudaGraphCache, cuda_graphs
 from mdm.models.model import Model, run, running
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
@@ -30,7 +30,7 @@ def require(model: Model) -> None:
     why = None
     if type(model).hidden is not Model.hidden:
         why = "has a forward of its own"
-    elif not attention.used_in(model.body):
+    elif not attention.is_installed(model.body):
         why = "attends by something else than sdpa"
     elif getattr(model.body.config, "quantization_config", None) is not None:
         why = "has quantized weights"
@@ -49,7 +49,7 @@ def forwards(model: Model) -> Iterator[None]:
     """
     made: Callable[..., Tensor] = _compiled
     if model.device.type == "cuda":
-        made = Replays(_compiled, cuda_graphs(model.device))
+        made = CudaGraphCache(_compiled, cuda_graphs(model.device))
 
     def seen_through(*given: Any) -> Tensor:
         # Who counts operations is to see them.
@@ -63,7 +63,7 @@ def _compiled(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor |
     from torch._dynamo import exc
 
     try:
-        with attention.unseen(cache, mask):
+        with attention.compiled_context(cache, mask):
             compiled = torch_compile.compiled(run, whole=True)
             hidden: Tensor = compiled(body, tokens.contiguous(), positions.contiguous(), None, None)
             return hidden

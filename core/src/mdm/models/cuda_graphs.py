@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 Forward = Callable[[], Tensor]
-MOST = 32
+MAX_GRAPHS = 32
 """Graphs that are kept; the one unused for longest makes place."""
 
 
-class Replays:
+class CudaGraphCache:
     """``run`` (as ``mdm.models.model.run``), captured when the same shapes come a second time: the first time warms up.
 
     Forwards that write keys and values are run: they come once a block.
@@ -56,7 +56,7 @@ class Replays:
 
     def _put(self, key: Hashable, seen: _Seen) -> None:
         self.seen[key] = seen
-        if len(self.seen) > MOST:
+        if len(self.seen) > MAX_GRAPHS:
             del self.seen[next(iter(self.seen))]
 
 
@@ -101,7 +101,7 @@ def _places(cache: Any) -> Hashable:
 
 
 def cuda_graphs(device: torch.device) -> Callable[[Forward], Forward | None]:
-    """How ``Replays`` captures on a GPU; all graphs share their memory."""
+    """How ``CudaGraphCache`` captures on a GPU; all graphs share their memory."""
     pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def capture(forward: Forward) -> Forward | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from mdm.errors import MdmError
-from mdm.models.attention import Met, Slots, used_in
+from mdm.models.attention import CachedKV, Slots, is_installed
 from mdm.models.transfer import to_device
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -35,13 +35,13 @@ class _StoreLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor | Met, Tensor | Met]:
+    ) -> tuple[Tensor | CachedKV, Tensor | CachedKV]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
         return self._meet(self.keys, key_states), self._meet(self.values, value_states)
 
-    def _meet(self, kept: Tensor, new: Tensor) -> Tensor | Met:
+    def _meet(self, kept: Tensor, new: Tensor) -> Tensor | CachedKV:
         slots = self.store.slots
         if slots.at is None:
             if slots.write is True:
@@ -52,7 +52,7 @@ class _StoreLayer(CacheLayerMixin):  # type: ignore[misc]
             place = (slots.rows[:, None], slice(None), slots.at)
             kept[place] = torch.where(slots.write[..., None, None], new.transpose(1, 2), kept[place])
         assert slots.kept is not None
-        return Met(kept[slots.kept], new, slots)
+        return CachedKV(kept[slots.kept], new, slots)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return query_length, 0
@@ -75,7 +75,7 @@ class Store(Cache):  # type: ignore[misc]
 
     def __init__(self, model: Model, rows: int, length: int) -> None:
         config = model.body.config
-        if not used_in(model.body):
+        if not is_installed(model.body):
             raise MdmError(
                 f"{model.name or 'the model'} keeps keys and values with sdpa attention only: load it without "
                 "attn_implementation, or decode with --cache none"

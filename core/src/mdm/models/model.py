@@ -66,7 +66,7 @@ class Model:
         self.spec = spec
         self.body = body
         if spec.has_kv:
-            attention.use_in(body)
+            attention.install(body)
         self.lm_head = lm_head
         self.tokenizer = tokenizer
         self.name = name
@@ -183,7 +183,7 @@ class Model:
         text: str = tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
         return text
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The text of each id by itself, special tokens included."""
         tokenizer = self._tokenizer()
         return [tokenizer.decode([i], skip_special_tokens=False, clean_up_tokenization_spaces=False) for i in ids]

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from mdm.protocols.options import NoOptions as NoOptions
     from mdm.protocols.rowwise import Rowwise as Rowwise
     from mdm.protocols.sampler import BaseSampler as BaseSampler
+    from mdm.protocols.sampler import CandidateScores as CandidateScores
     from mdm.protocols.sampler import Commit as Commit
     from mdm.protocols.sampler import Decision as Decision
     from mdm.protocols.sampler import Evaluate as Evaluate
     from mdm.protocols.sampler import Sampler as Sampler
-    from mdm.protocols.sampler import Weighed as Weighed
     from mdm.protocols.scores import Scores as Scores
     from mdm.protocols.scores import ranks as ranks
     from mdm.protocols.scores import top_k as top_k
@@ -61,7 +61,7 @@ _HOME = {
     "Decision": "sampler",
     "Evaluate": "sampler",
     "Sampler": "sampler",
-    "Weighed": "sampler",
+    "CandidateScores": "sampler",
     "Scores": "scores",
     "ranks": "scores",
     "top_k": "scores",

@@ -53,4 +53,4 @@ class NoCache:
         self.options = options
 
     def plan(self, state: State, spec: ModelSpec) -> Plan:
-        return Plan(query=state.real, write=state.real & False, window=state.real)
+        return Plan(query=state.in_canvas, write=state.in_canvas & False, window=state.in_canvas)

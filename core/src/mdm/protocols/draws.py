@@ -84,7 +84,7 @@ class Draws:
     row_id: Tensor
     step: Tensor
     host: tuple[int, ...] | None = None
-    coming: Coming | None = None
+    coming: NoiseCache | None = None
     ahead: int = 0
 
     def later(self, steps: int = 1) -> Draws:
@@ -144,7 +144,7 @@ class Draws:
         return self._keys("token", at, candidate)
 
 
-class Coming:
+class NoiseCache:
     """Noise of steps to come, made for many of them at once: it depends on nothing that happens in a step.
 
     So many steps take as many small operations as one. It is good for as long as rows stay, and each in its block.

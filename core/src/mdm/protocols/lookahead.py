@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from mdm.protocols.draws import Draws
 from mdm.protocols.options import NoOptions
-from mdm.protocols.rowwise import picked
+from mdm.protocols.rowwise import select_candidate
 from mdm.protocols.sampler import BaseSampler
 from mdm.protocols.scores import Scores, top_k
 from mdm.protocols.state import State
@@ -61,7 +61,7 @@ class Actions:
 
     def pick(self, choice: Tensor) -> tuple[Tensor, Tensor]:
         """Where action ``choice`` ``[B]`` of each row commits and what, ``[B, K]`` each."""
-        return picked(self.where, choice), picked(self.tokens, choice)
+        return select_candidate(self.where, choice), select_candidate(self.tokens, choice)
 
 
 class Lookahead(BaseSampler):
@@ -90,7 +90,7 @@ class Lookahead(BaseSampler):
         if bypass is not None and sure is not None:
             where[:, 0] = torch.where(bypass[:, None], sure, where[:, 0])
         if every:
-            single = torch.eye(scores.at.shape[1], dtype=torch.bool, device=where.device) & scores.valid[:, None]
+            single = torch.eye(scores.positions.shape[1], dtype=torch.bool, device=where.device) & scores.valid[:, None]
             valid = torch.cat([~look[:, None], single.any(-1) & look[:, None]], 1)
             return Actions(torch.cat([where, single], 1), tokens.expand(-1, valid.shape[1], -1), valid, bypass)
         valid = ~_repeats(where, None if scores.redraw is None else tokens) & look[:, None]
@@ -102,7 +102,7 @@ class Lookahead(BaseSampler):
 
         ``confidence`` ``[B, N - 1, K]`` is that of each candidate's own tokens.
         """
-        noise = draws.block_gumbel("candidate", scores.at, range(1, confidence.shape[1] + 1))
+        noise = draws.block_gumbel("candidate", scores.positions, range(1, confidence.shape[1] + 1))
         key = confidence
         if self.options.heuristic == "margin":
             key = scores.margin[:, None]

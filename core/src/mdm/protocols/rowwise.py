@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def repeated(values: Tensor, times: int) -> Tensor:
+def repeat_rows(values: Tensor, times: int) -> Tensor:
     """``[B * times, ...]``: each row of ``values`` ``[B, ...]`` ``times`` times, one after the other.
 
     Not to be written into: a single row is not copied.
@@ -21,7 +21,7 @@ def repeated(values: Tensor, times: int) -> Tensor:
     return values[:, None].expand(-1, times, *values.shape[1:]).flatten(0, 1)
 
 
-def picked(values: Tensor, choice: Tensor) -> Tensor:
+def select_candidate(values: Tensor, choice: Tensor) -> Tensor:
     """``[B, ...]`` of ``values`` ``[B, N, ...]``: entry ``choice`` ``[B]`` of each row."""
     rows, count = values.shape[:2]
     if rows == 1:
@@ -35,10 +35,10 @@ class Rowwise:
     """Base of a sampler's memory: a frozen dataclass whose tensor fields have a leading row axis."""
 
     def rows(self, index: Tensor) -> Self:
-        return replace(self, **tensors(self, lambda v: v[index]))
+        return replace(self, **map_tensors(self, lambda v: v[index]))
 
     def to(self, device: torch.device) -> Self:
-        return replace(self, **tensors(self, lambda v: v.to(device, non_blocking=True)))
+        return replace(self, **map_tensors(self, lambda v: v.to(device, non_blocking=True)))
 
     def join(self, other: Self) -> Self:
         """The rows of both; along their other axes tensors are padded with zeros to one shape."""
@@ -57,7 +57,7 @@ class Rowwise:
 T = TypeVar("T")
 
 
-def changed(record: T, **values: Any) -> T:
+def fast_replace(record: T, **values: Any) -> T:
     """``record`` with these fields, as ``dataclasses.replace`` makes it, at a fifth of the time.
 
     For records that check nothing when they are made. What was cached on the old one is not taken over.
@@ -73,7 +73,7 @@ def changed(record: T, **values: Any) -> T:
     return twin
 
 
-def tensors(record: Any, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+def map_tensors(record: Any, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """The fields of a record that are tensors, each as ``change`` makes it."""
     kind: Any = type(record)
     old = record.__dict__

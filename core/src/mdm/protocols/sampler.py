@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Weighed:
+class CandidateScores:
     """What a sampler compared before it decided, for those who watch. It is brought to the host only for a full trace.
 
     ``value`` is what it maximised. Entries of candidates that are not ``valid`` mean nothing.
@@ -59,24 +59,24 @@ class Commit:
     source: Tensor | None = None
     """int64 ``[B']``: the row that each new row continues from (beams); all else here is then of the new rows,
     ``where`` and ``tokens`` over ``Scores.at`` of their sources. None: its own"""
-    weighed: Weighed | None = None
+    candidate_scores: CandidateScores | None = None
     """The candidates this commit was chosen from"""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """ "What would I see if I committed each of these?" Leaves no trace in the state or the cache.
+    """Asks the engine to score candidate commits. Neither the state nor the cache changes.
 
-    ``valid`` ``[B, N]``: candidates worth a forward. ``reach``: the masks to score, of the whole canvas ("open") or of
-    the current block ("span"; always on a block-causal model, which sees no later one). ``binding``: a promise that
-    spares the next step a transfer. Each row then commits one of its valid candidates, and with it the scores seen of
-    it; or, where it has none, its first, without scores.
+    ``valid`` ``[B, N]``: which candidates to run. ``reach``: the masks to score, of the whole canvas ("open") or of the
+    current block ("span"; always on a block-causal model, which sees no later one). ``commits_a_candidate``: a promise
+    that spares the next step a transfer. Each row then commits one of its valid candidates together with the scores of
+    it; or, where it has none, its first candidate, without scores.
     """
 
     candidates: Commit
     valid: Tensor
     reach: Literal["open", "span"] = "open"
-    binding: bool = False
+    commits_a_candidate: bool = False
 
 
 class Sampler(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from mdm.protocols.rowwise import changed, picked, tensors
+from mdm.protocols.rowwise import fast_replace, map_tensors, select_candidate
 from torch import Tensor
 
 TINY = torch.finfo(torch.float32).tiny
@@ -37,24 +37,24 @@ class Certainty:
         return self.numbers.select(-1, 2)
 
     @property
-    def rest(self) -> Tensor:
+    def tail_odds(self) -> Tensor:
         """probability of all tokens but the likeliest, over that of the likeliest"""
         return self.numbers.select(-1, 3)
 
     @property
-    def ratio(self) -> Tensor:
+    def runner_up_odds(self) -> Tensor:
         """probability of the second likeliest token, over that of the likeliest"""
         return self.numbers.select(-1, 4)
 
     @property
     def margin(self) -> Tensor:
         """probability of the likeliest token minus that of the second likeliest"""
-        return (1 - self.ratio) / (1 + self.rest)
+        return (1 - self.runner_up_odds) / (1 + self.tail_odds)
 
     @property
     def margin_rank(self) -> Tensor:
         """orders as ``margin`` does, and keeps its resolution where float32 rounds that to 1"""
-        return torch.log1p(self.rest) - (self.rest + self.ratio).clamp_min(TINY).log()
+        return torch.log1p(self.tail_odds) - (self.tail_odds + self.runner_up_odds).clamp_min(TINY).log()
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ class Scores(Certainty):
     All ``[B, K]``, or ``[B, N, K]`` as the answer to an ``Evaluate``. Where ``valid`` is False the rest means nothing.
     """
 
-    at: Tensor
+    positions: Tensor
     """int64: absolute positions, ascending"""
     valid: Tensor
     token: Tensor
     """int64: the likeliest but for the mask, or with a temperature the one that was drawn"""
     numbers: Tensor
     """float32 ``[..., K, 5]``: see ``Certainty``, whose properties are read by name"""
-    unseen: Tensor
+    unscored: Tensor
     """int64 ``[B]`` or ``[B, N]``: masked positions within reach that this forward did not compute"""
     log_vocabulary: float
     """ln V, the entropy counted for an unseen mask (nats)"""
@@ -89,33 +89,33 @@ class Scores(Certainty):
         return round(math.exp(self.log_vocabulary))
 
     def rows(self, index: Tensor) -> Scores:
-        return changed(self, **tensors(self, lambda v: v.index_select(0, index)))
+        return fast_replace(self, **map_tensors(self, lambda v: v.index_select(0, index)))
 
     def pick(self, choice: Tensor) -> Scores:
         """Of scores ``[B, N, K]``, candidate ``choice`` ``[B]`` of each row: scores ``[B, K]``."""
-        return changed(self, **tensors(self, lambda v: picked(v, choice)))
+        return fast_replace(self, **map_tensors(self, lambda v: select_candidate(v, choice)))
 
-    def blank(self, count: int, width: int) -> Scores:
+    def empty(self, count: int, width: int) -> Scores:
         """``count`` rows of ``width`` positions, none of them valid."""
         values: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
-                rest = () if f.name == "unseen" else (width, *value.shape[2:])
+                rest = () if f.name == "unscored" else (width, *value.shape[2:])
                 values[f.name] = value.new_zeros(count, *rest)
-        return changed(self, **values)
+        return fast_replace(self, **values)
 
-    def placed(self, index: Tensor, count: int, base: Scores | None = None) -> Scores:
+    def scatter_rows(self, index: Tensor, count: int, base: Scores | None = None) -> Scores:
         """These rows at ``index`` ``[R]`` among ``count`` rows; the others as in ``base``, or without a valid entry."""
-        width = max(self.at.shape[1], base.at.shape[1] if base is not None else 0)
-        out = self.blank(count, width)
+        width = max(self.positions.shape[1], base.positions.shape[1] if base is not None else 0)
+        out = self.empty(count, width)
         parts = [(torch.arange(count, device=index.device), base)] if base is not None else []
         for where, part in [*parts, (index, self)]:
             for f in fields(part):
                 value = getattr(part, f.name)
                 if isinstance(value, Tensor):
                     target = getattr(out, f.name)
-                    if f.name == "unseen":
+                    if f.name == "unscored":
                         target[where] = value
                     else:
                         target[where, : value.shape[1]] = value
@@ -123,20 +123,20 @@ class Scores(Certainty):
 
     def unflatten(self, rows: int, candidates: int) -> Scores:
         """Scores ``[B * N, K]`` as ``[B, N, K]``."""
-        return changed(self, **tensors(self, lambda v: v.reshape(rows, candidates, *v.shape[1:])))
+        return fast_replace(self, **map_tensors(self, lambda v: v.reshape(rows, candidates, *v.shape[1:])))
 
     def uncertainty(self) -> Tensor:
         """State uncertainty, the mean entropy over the masks within reach (nats): ``[B]`` or ``[B, N]``."""
         seen = self.entropy.where(self.valid, 0.0).sum(-1)
-        count = self.valid.sum(-1) + self.unseen
-        return seen.add(self.unseen, alpha=self.log_vocabulary).div_(count.clamp_min_(1))
+        count = self.valid.sum(-1) + self.unscored
+        return seen.add(self.unscored, alpha=self.log_vocabulary).div_(count.clamp_min_(1))
 
     def draws(self, candidates: int) -> tuple[Tensor, Tensor]:
         """Tokens and their confidences ``[B, N, K]``: the first as scored, the others drawn afresh.
 
         Without a token temperature all are the same.
         """
-        shape = (self.at.shape[0], candidates, self.at.shape[-1])
+        shape = (self.positions.shape[0], candidates, self.positions.shape[-1])
         if self.redraw is None or candidates <= 1:
             return self.token[:, None].expand(shape), self.confidence[:, None].expand(shape)
         return self.redraw(self, candidates)

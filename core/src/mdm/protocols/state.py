@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from mdm.protocols.rowwise import changed, repeated, tensors
+from mdm.protocols.rowwise import fast_replace, map_tensors, repeat_rows
 from torch import Tensor
 
 
@@ -22,9 +22,9 @@ class State:
     """int64 ``[B, L]``"""
     masked: Tensor
     """bool ``[B, L]``: still to be decoded"""
-    real: Tensor
+    in_canvas: Tensor
     """bool ``[B, L]``: not padding"""
-    slots: Tensor
+    targets: Tensor
     """bool ``[B, L]``: masked when the row began"""
     starts: Tensor
     """int64 ``[B, M]``: where each block starts and the last one ends, ascending, padded with L"""
@@ -38,7 +38,7 @@ class State:
     """int64 ``[B]``: the prompt a row serves; beams share one"""
     block: Tensor
     """int64 ``[B]``: the number of the block that the row works on"""
-    entered: Tensor
+    entered_block: Tensor
     """bool ``[B]``: the row has just entered its block"""
     step: Tensor
     """int64 ``[B]``: steps taken"""
@@ -59,35 +59,35 @@ class State:
         return torch.arange(self.tokens.shape[1], device=self.device)
 
     @cached_property
-    def in_span(self) -> Tensor:
+    def in_block(self) -> Tensor:
         """bool ``[B, L]``: positions of the row's current block"""
         return self.blocks == self.block[:, None]
 
     @cached_property
-    def span(self) -> Tensor:
+    def block_bounds(self) -> Tensor:
         """int64 ``[B, 2]``: where the row's current block starts and stops"""
         return self.starts.gather(1, torch.stack([self.block, self.block + 1], 1))
 
     @cached_property
-    def open(self) -> Tensor:
+    def masked_in_block(self) -> Tensor:
         """bool ``[B, L]``: masked positions of the row's current block"""
-        return self.masked & self.in_span
+        return self.masked & self.in_block
 
-    def having(self, **values: Any) -> State:
+    def replace(self, **values: Any) -> State:
         """The state with these fields; what follows from blocks alone is kept where they are."""
-        twin = changed(self, **values)
+        twin = fast_replace(self, **values)
         if values.keys().isdisjoint(("blocks", "block", "starts")):
-            kept = ("positions", "in_span", "span")
+            kept = ("positions", "in_block", "block_bounds")
             twin.__dict__.update({name: self.__dict__[name] for name in kept if name in self.__dict__})
         return twin
 
     def to(self, device: torch.device) -> State:
-        return changed(self, **tensors(self, lambda v: v.to(device, non_blocking=True)))
+        return fast_replace(self, **map_tensors(self, lambda v: v.to(device, non_blocking=True)))
 
     def rows(self, index: Tensor) -> State:
         """Rows ``index`` ``[R]``, in that order."""
-        return changed(self, **tensors(self, lambda v: v.index_select(0, index)))
+        return fast_replace(self, **map_tensors(self, lambda v: v.index_select(0, index)))
 
-    def repeated(self, times: int) -> State:
+    def repeat_rows(self, times: int) -> State:
         """``[B * times, ...]``: each row ``times`` times, one after the other."""
-        return changed(self, **tensors(self, lambda v: repeated(v, times)))
+        return fast_replace(self, **map_tensors(self, lambda v: repeat_rows(v, times)))

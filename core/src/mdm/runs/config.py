@@ -144,10 +144,10 @@ def build(
     written = read_yaml(file) if file else {}
     from_file = _validate(schema, written, f"{file}: ")
     flags = flags or {}
-    config = _validate(schema, _over(written, flags), "")
+    config = _validate(schema, _merge_layers(written, flags), "")
     settings, preset_options = _preset(config)
     above = [flags] if "preset" in flags else [written, flags]  # a preset wins over what is below where it is named
-    config = _validate(schema, reduce(_over, [written, settings, *above]), "")
+    config = _validate(schema, reduce(_merge_layers, [written, settings, *above]), "")
     classes = _options_classes(config.plugins())
     raw = {name: dict(config.options.get(name, {})) for name in classes}
     if "preset" in flags:
@@ -199,7 +199,7 @@ def parse(schema: type[C], path: Path) -> C:
     return _validate(schema, read_yaml(path), f"{path}: ")
 
 
-def _over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+def _merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
     """The upper layer's settings, then the lower one's."""
     paced = any(upper.get(pace) is not None for pace in PACES)
     return {name: value for name, value in lower.items() if not (paced and name in PACES)} | dict(upper)

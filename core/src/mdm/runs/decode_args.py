@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mdm.errors import MdmError
 from mdm.protocols.task import MASK, Example, Prompt, Task
 from mdm.runs.config import DecodeConfig, RunConfig
-from mdm.runs.grading import Item
+from mdm.runs.grading import EncodedExample
 
 if TYPE_CHECKING:
     from mdm.models.model import Model
@@ -62,7 +62,7 @@ def load_model(config: DecodeConfig, name: str) -> Model:
     return api.load_model(name, **config.model_dump(include=wanted))
 
 
-def _item(config: RunConfig, model: Model, task: Task, index: int, example: Example) -> Item:
+def _item(config: RunConfig, model: Model, task: Task, index: int, example: Example) -> EncodedExample:
     ask = getattr(task, "continuation", task.prompt) if model.spec.attention == "causal" else task.prompt
     prompt = ask(example, model.spec.prompt_style)
     gen_length = prompt.gen_length if config.gen_length is None else config.gen_length
@@ -73,5 +73,5 @@ def _item(config: RunConfig, model: Model, task: Task, index: int, example: Exam
             raise MdmError(f"nothing to decode: gen_length is 0 and the prompt holds no {MASK}")
     except MdmError as error:
         raise MdmError(f"{config.task}, example {example.id}: {error}") from error
-    canvas = [None if i == model.spec.mask_id else text for i, text in zip(ids, model.pieces(ids), strict=True)]
-    return Item(index, example, prompt, ids, context, gen_length, masks, canvas)
+    canvas = [None if i == model.spec.mask_id else text for i, text in zip(ids, model.token_texts(ids), strict=True)]
+    return EncodedExample(index, example, prompt, ids, context, gen_length, masks, canvas)

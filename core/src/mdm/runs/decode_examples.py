@@ -13,11 +13,11 @@ from mdm.protocols.task import Example, Task
 from mdm.runs import results
 from mdm.runs.config import RunConfig
 from mdm.runs.decode_args import _cache, decode_settings
-from mdm.runs.grading import Grader, Item
+from mdm.runs.grading import EncodedExample, Grader
 from mdm.runs.hooks import _Hooks
-from mdm.runs.processes import Place
-from mdm.runs.variants import Job
-from mdm.runs.watch import Watch
+from mdm.runs.processes import Rank
+from mdm.runs.variants import Variant
+from mdm.runs.watch import RunObserver
 
 if TYPE_CHECKING:
     from mdm.api import Result
@@ -36,12 +36,12 @@ class _Run:
     config: RunConfig
     task: Task
     examples: Sequence[Example]
-    watch: Watch
-    here: Place
+    watch: RunObserver
+    here: Rank
     fail_fast: bool
 
 
-def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: results.ArmLog) -> None:
+def _run_job(run: _Run, model: Model, job: Variant, left: Sequence[EncodedExample], log: results.ResultsWriter) -> None:
     from mdm.engine import memory
     from mdm.protocols.hooks import plain
 
@@ -64,12 +64,12 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
         nonlocal right
         ids = sorted({token for line in trace for token in line["tokens"]})
         lines = trace if config.trace == "full" else [plain(line) for line in trace]
-        log.add(replace(outcome, texts=dict(zip(map(str, ids), model.pieces(ids), strict=True))), lines)
+        log.add(replace(outcome, texts=dict(zip(map(str, ids), model.token_texts(ids), strict=True))), lines)
         right += outcome.metrics.get(task.metric, 0.0)
         run.watch.tick(label, len(done) - already, total, right / len(done))
 
     settings = decode_settings(config, model, job.sampler, job.tokens_per_step)
-    fits = memory.fit(
+    fits = memory.plan_batch(
         model, max((len(item.ids) + item.gen_length for item in left), default=1), len(left),
         kv=model.spec.attention == "causal" or registry.resolve("cache", _cache(config, model)).uses_kv,
         guises=2 if config.guidance else 1, batch_size=config.batch_size, max_rows=config.max_rows,
@@ -81,7 +81,7 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
     seen = hooks.on_step
     if run.watch.sees_steps:
         canvases = {item.row: [*(item.canvas or ()), *[None] * item.gen_length] for item in left}
-        run.watch.begin(label, canvases, model.pieces)
+        run.watch.begin(label, canvases, model.token_texts)
         settings["trace"] = "full"
 
         def seen(event: StepEvent) -> None:
@@ -89,7 +89,7 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
             if hooks.on_step:
                 hooks.on_step(event)
 
-    def decode(chunk: Sequence[Item]) -> None:
+    def decode(chunk: Sequence[EncodedExample]) -> None:
         """Decode ``chunk``; where that fails, the half that holds the culprit is halved until it stands alone.
 
         Where memory ran out there is no culprit: the batch is halved.
@@ -141,7 +141,7 @@ def _run_job(run: _Run, model: Model, job: Job, left: Sequence[Item], log: resul
 
 def _decode(
     model: Model,
-    items: Sequence[Item],
+    items: Sequence[EncodedExample],
     finish: Callable[[int, Result], None],
     on_step: Callable[[StepEvent], None] | None,
     settings: Mapping[str, Any],

@@ -15,7 +15,7 @@ from mdm.errors import MdmError
 
 
 @contextmanager
-def spoken(path: Path, verb: str) -> Iterator[None]:
+def os_errors_as_mdm_errors(path: Path, verb: str) -> Iterator[None]:
     """Say in one line which file the system refused, and why."""
     try:
         yield
@@ -24,13 +24,13 @@ def spoken(path: Path, verb: str) -> Iterator[None]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Another name to write a file under, moved into place at the end: readers never see half of it.
 
     Raises:
         MdmError: the file cannot be written, or is no file that can be replaced.
     """
-    with spoken(path, "write"):
+    with os_errors_as_mdm_errors(path, "write"):
         path, part = _place(path)
         try:
             yield part
@@ -47,7 +47,7 @@ def check_writable(path: Path) -> None:
     Raises:
         MdmError: it is no file that can be replaced, or its folder is missing or takes no files.
     """
-    with spoken(path, "write"):
+    with os_errors_as_mdm_errors(path, "write"):
         _, part = _place(path)
         part.touch()
         part.unlink()
@@ -63,22 +63,22 @@ def _place(path: Path) -> tuple[Path, Path]:
     return path, path.with_name(f".{path.name}.{os.getpid()}")
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text_atomic(path: Path, text: str) -> None:
     """Write a text file, or leave the one that is there."""
-    with whole(path) as part:
+    with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """``write_whole`` of a readable JSON document."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """``write_text_atomic`` of a readable JSON document."""
+    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
     """A JSON document, an empty one if there is no file."""
     if not path.exists():
         return {}
-    with spoken(path, "read"):
+    with os_errors_as_mdm_errors(path, "read"):
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -93,7 +93,7 @@ def json_lines(path: Path) -> Iterator[Any]:
     """
     if not path.exists():
         return
-    with spoken(path, "read"), path.open("rb") as lines:
+    with os_errors_as_mdm_errors(path, "read"), path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
                 return
@@ -105,7 +105,7 @@ def json_lines(path: Path) -> Iterator[Any]:
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
     """Write a whole log in one move; ``records`` may come from the log itself."""
-    with whole(path) as part, part.open("wb") as out:
+    with atomic_file(path) as part, part.open("wb") as out:
         out.writelines(_line(record) for record in records)
 
 
@@ -114,12 +114,12 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with spoken(path, "write"):
+        with os_errors_as_mdm_errors(path, "write"):
             self._file = path.open("ab", buffering=0)
 
     def append(self, *records: Any) -> None:
         data = memoryview(b"".join(_line(record) for record in records))
-        with spoken(self.path, "write"):
+        with os_errors_as_mdm_errors(self.path, "write"):
             whole = os.fstat(self._file.fileno()).st_size
             try:
                 while data:
@@ -134,7 +134,7 @@ class Log:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Keep other processes out of a folder or a log meanwhile. The system lets go when we die.
 
     Raises:
@@ -145,7 +145,7 @@ def held(path: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    with spoken(path, "open"):
+    with os_errors_as_mdm_errors(path, "open"):
         handle = os.open(path, os.O_RDONLY)
     try:
         try:
@@ -161,7 +161,7 @@ def held(path: Path) -> Iterator[None]:
 
 def sha256(path: Path) -> str:
     """The digest of a file, by which a changed data file is told from the one a run began with."""
-    with spoken(path, "read"), path.open("rb") as file:
+    with os_errors_as_mdm_errors(path, "read"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -21,7 +21,7 @@ REPEAT_ROWS = 10**9
 
 
 @dataclass(frozen=True)
-class Item:
+class EncodedExample:
     """One example as the engine gets it."""
 
     index: int
@@ -52,7 +52,7 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    item: Item
+    item: EncodedExample
     result: Result
     completion: str
     seconds: float
@@ -69,7 +69,7 @@ class Grader:
         self._task, self._record, self._fail_fast = task, record, fail_fast
         self._waiting: list[_Waiting] = []
 
-    def add(self, item: Item, result: Result, completion: str, seconds: float) -> None:
+    def add(self, item: EncodedExample, result: Result, completion: str, seconds: float) -> None:
         """One decoded example: recorded before this returns, or as soon as its grades are there."""
         grades: Any = Future()
         try:
@@ -83,7 +83,7 @@ class Grader:
         self._waiting.append(_Waiting(item, result, completion, seconds, grades))
         self.collect()
 
-    def fail(self, item: Item, error: Exception, seconds: float) -> None:
+    def fail(self, item: EncodedExample, error: Exception, seconds: float) -> None:
         """One example that could not be decoded."""
         self._stop_at(item, "decoded", error)
         facts = {"metrics": {}, "cumulative_entropy": 0.0, "forwards": 0, "rows": 0}
@@ -112,7 +112,7 @@ class Grader:
             )  # fmt: skip
             self._record(outcome, result.trace)
 
-    def _stop_at(self, item: Item, what: str, error: Exception) -> None:
+    def _stop_at(self, item: EncodedExample, what: str, error: Exception) -> None:
         if self._fail_fast:
             raise MdmError(f"example {item.example.id} could not be {what}: {_said(error)}") from error
 

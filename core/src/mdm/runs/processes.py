@@ -25,20 +25,20 @@ from mdm.errors import MdmError
 
 STARTED = "MDM_STARTED_BY_LAUNCH"
 """In the environment of a process that ``launch`` started."""
-PATIENCE = timedelta(days=30)
+BARRIER_TIMEOUT = timedelta(days=30)
 """How long a process waits for the others, whose shares may take long."""
-REFUSAL = 10.0
+REFUSAL_GRACE = 10.0
 """Seconds between one process's refusal and the end of the others."""
 GRACE = 60.0
 """Seconds that processes asked to stop have, before they are made to."""
 
 
-class Deserted(MdmError):
+class PeerLost(MdmError):
     """Another process of this run is gone."""
 
 
 @dataclass(frozen=True)
-class Place:
+class Rank:
     """Which of a run's processes this is."""
 
     index: int = 0
@@ -57,7 +57,7 @@ class Place:
         """Go on when all processes are here.
 
         Raises:
-            Deserted: one of them is gone.
+            PeerLost: one of them is gone.
         """
         if self.count == 1:
             return
@@ -66,7 +66,7 @@ class Place:
         try:
             dist.barrier()
         except RuntimeError as error:
-            raise Deserted("another process of this run has died") from error
+            raise PeerLost("another process of this run has died") from error
 
 
 def among_others() -> bool:
@@ -80,10 +80,10 @@ def launched() -> bool:
 
 
 @contextmanager
-def place(device: str) -> Iterator[Place]:
+def place(device: str) -> Iterator[Rank]:
     """Our place among the processes of this run; alone where nobody started us with others."""
     if not among_others():
-        yield Place()
+        yield Rank()
         return
     import torch
     from accelerate import PartialState
@@ -93,11 +93,11 @@ def place(device: str) -> Iterator[Place]:
     # gloo on every device: processes only wait for each other, and it notices when one dies.
     cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
     try:
-        state = PartialState(cpu=cpu, backend="gloo", timeout=PATIENCE)
+        state = PartialState(cpu=cpu, backend="gloo", timeout=BARRIER_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise MdmError(f"the processes of this run do not find each other: {error}") from error
     try:
-        yield Place(state.process_index, state.num_processes)
+        yield Rank(state.process_index, state.num_processes)
     finally:
         state.destroy_process_group()
 
@@ -158,7 +158,7 @@ def _watch(team: Sequence[Any]) -> tuple[int, int | None]:
             time.sleep(0.05)
             if culprit is None and not code and (culprit := _first(team)) is not None:
                 # What one refuses all refuse, and the main one says it best: it gets the time to.
-                stop = time.monotonic() + (REFUSAL if team[culprit].returncode == 2 else 0)
+                stop = time.monotonic() + (REFUSAL_GRACE if team[culprit].returncode == 2 else 0)
             if time.monotonic() >= stop:
                 stop, end = float("inf"), time.monotonic() + GRACE
                 _interrupt(team)

@@ -66,25 +66,25 @@ def run_folder(path: Path, settled: RunConfig, environment: Mapping[str, Any]) -
         raise MdmError(f"{path} is a file, not a folder")
     if not (path / "config.yaml").exists() and path.is_dir() and any(_visible(path)):
         raise MdmError(f"{path} is not empty and not a run's folder: choose another --out")
-    with files.spoken(path, "create"):
+    with files.os_errors_as_mdm_errors(path, "create"):
         path.mkdir(parents=True, exist_ok=True)
-    with files.held(path):
+    with files.exclusive_lock(path):
         fresh = not (path / "config.yaml").exists()
         try:
             if fresh:
                 files.write_json(path / "environment.json", environment)
-                files.write_whole(path / "config.yaml", config.to_yaml(settled))
+                files.write_text_atomic(path / "config.yaml", config.to_yaml(settled))
             else:
                 _same_run(path, settled, environment)
             yield
         except MdmError:
             if fresh:
-                _withdraw(path)
+                _remove_new_run(path)
             raise
 
 
 @dataclass
-class Arm:
+class ResultsFolder:
     """Results and trace of one model under one sampler.
 
     A run of several processes writes ``results.rank1.jsonl`` and the like, which ``gather`` merges.
@@ -112,7 +112,7 @@ class Arm:
         with ExitStack() as stack:
             ranks = self._ranks()
             for suffix in ranks:
-                stack.enter_context(files.held(self._path("results", suffix)))
+                stack.enter_context(files.exclusive_lock(self._path("results", suffix)))
             rows = {"": {outcome.row for outcome in self._read("")}}
             for suffix in ranks:
                 known = set().union(*rows.values())
@@ -129,7 +129,7 @@ class Arm:
                     files.write_lines(self._path(name, ""), merged)
             for suffix in ranks:
                 for name in ("trace", "results"):
-                    with files.spoken(self.folder, "write into"):
+                    with files.os_errors_as_mdm_errors(self.folder, "write into"):
                         self._path(name, suffix).unlink(missing_ok=True)
         self.read()
 
@@ -143,16 +143,16 @@ class Arm:
                 )
 
     @contextmanager
-    def writing(self, rank: int | None = None) -> Iterator[ArmLog]:
+    def writing(self, rank: int | None = None) -> Iterator[ResultsWriter]:
         """Append to files that ``gather`` has seen to; with ``rank``, to that process's own."""
-        with files.spoken(self.folder, "create"):
+        with files.os_errors_as_mdm_errors(self.folder, "create"):
             self.folder.mkdir(parents=True, exist_ok=True)
         suffix = "" if rank is None else f".rank{rank}"
         paths = self._path("trace", suffix), self._path("results", suffix)
         trace, lines = map(files.Log, paths)
         try:
-            with files.held(paths[1]):
-                yield ArmLog(self, trace, lines)
+            with files.exclusive_lock(paths[1]):
+                yield ResultsWriter(self, trace, lines)
         finally:
             trace.close()
             lines.close()
@@ -173,10 +173,10 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class ArmLog:
+class ResultsWriter:
     """The open files of an arm."""
 
-    arm: Arm
+    arm: ResultsFolder
     trace: files.Log
     results: files.Log
 
@@ -206,7 +206,7 @@ def _visible(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "environment.json")
 
 
-def _withdraw(path: Path) -> None:
+def _remove_new_run(path: Path) -> None:
     """Leave nothing of a run that was refused before its first result."""
     if any(found.stat().st_size for found in path.glob("**/results*.jsonl")):
         return

@@ -19,11 +19,11 @@ from mdm.runs.config import RunConfig
 from mdm.runs.decode_args import _item, load_model
 from mdm.runs.decode_examples import _Run, _run_job
 from mdm.runs.summary import summarise
-from mdm.runs.variants import Job, autoregressive, jobs, without_policy
-from mdm.runs.watch import Interrupted, Watch
+from mdm.runs.variants import Variant, autoregressive, jobs, without_policy
+from mdm.runs.watch import Interrupted, RunObserver
 
 
-def settle(config: RunConfig) -> RunConfig:
+def with_default_limit(config: RunConfig) -> RunConfig:
     """The configuration with the task's own number of examples where nothing else sets it."""
     if config.limit is None and config.data is None:
         limit = registry.resolve("task", config.task).default_limit
@@ -31,7 +31,7 @@ def settle(config: RunConfig) -> RunConfig:
     return config
 
 
-def run(config: RunConfig, out: Path, watch: Watch | None = None, *, fail_fast: bool = False) -> dict[str, Any]:
+def run(config: RunConfig, out: Path, watch: RunObserver | None = None, *, fail_fast: bool = False) -> dict[str, Any]:
     """Decode and grade whatever ``out`` does not hold yet; returns what ``summary.json`` says.
 
     An example that cannot be decoded or graded is recorded with its error, counts as wrong and stops nothing;
@@ -42,7 +42,7 @@ def run(config: RunConfig, out: Path, watch: Watch | None = None, *, fail_fast: 
         MdmError: anything that was asked wrongly; a failing example with ``fail_fast``.
         Interrupted: Ctrl-C, or the death of another process; the run can be taken up again.
     """
-    config, watch = settle(config), watch or Watch()
+    config, watch = with_default_limit(config), watch or RunObserver()
     causal = autoregressive(config)
     if len(causal) == len(config.model):
         config = without_policy(config)
@@ -68,7 +68,7 @@ def run(config: RunConfig, out: Path, watch: Watch | None = None, *, fail_fast: 
             for name in config.model:
                 _run_model(part, [job for job in rows if job.model == name])
             here.wait()
-        except (KeyboardInterrupt, processes.Deserted) as stop:
+        except (KeyboardInterrupt, processes.PeerLost) as stop:
             if not here.main:
                 raise
             for job in rows:
@@ -103,7 +103,7 @@ def _task(config: RunConfig) -> Task:
     return task
 
 
-def _run_model(run: _Run, jobs: list[Job]) -> None:
+def _run_model(run: _Run, jobs: list[Variant]) -> None:
     config = run.config
     if all(len(job.arm.outcomes) == len(run.examples) * config.repeats for job in jobs):
         return  # nothing left: do not even load it
@@ -117,7 +117,7 @@ def _run_model(run: _Run, jobs: list[Job]) -> None:
             _run_job(run, model, job, left, log)
 
 
-def _write_summary(run: _Run, jobs: list[Job], out: Path) -> dict[str, Any]:
+def _write_summary(run: _Run, jobs: list[Variant], out: Path) -> dict[str, Any]:
     config, task = run.config, run.task
     rows = []
     for job in jobs:

@@ -23,7 +23,7 @@ POLICY = (
 
 
 @dataclass(frozen=True)
-class Job:
+class Variant:
     """One row of the comparison."""
 
     model: str
@@ -31,10 +31,10 @@ class Job:
     tokens_per_step: int | None
     """None where the run does not set the pace by tokens."""
     label: str
-    arm: results.Arm
+    arm: results.ResultsFolder
 
 
-def jobs(config: RunConfig, out: Path, causal: Container[str] | None = None) -> list[Job]:
+def jobs(config: RunConfig, out: Path, causal: Container[str] | None = None) -> list[Variant]:
     """What a run in ``out`` consists of. A run of one job keeps it in ``out`` itself.
 
     Autoregressive models are one row each, whatever the samplers and paces.
@@ -53,7 +53,7 @@ def jobs(config: RunConfig, out: Path, causal: Container[str] | None = None) -> 
     if not rows:
         raise MdmError("no sampler is named: give --sampler")
     if len(rows) == 1:
-        return [Job(*rows[0], rows[0][1], results.Arm(out))]
+        return [Variant(*rows[0], rows[0][1], results.ResultsFolder(out))]
     several = len(config.model) > 1, len(config.sampler) > 1, len(paces) > 1
     labels = [
         " ".join(
@@ -65,7 +65,8 @@ def jobs(config: RunConfig, out: Path, causal: Container[str] | None = None) -> 
     ]
     folders = results.folder_names(labels)
     return [
-        Job(*row, label, results.Arm(out / folder)) for row, label, folder in zip(rows, labels, folders, strict=True)
+        Variant(*row, label, results.ResultsFolder(out / folder))
+        for row, label, folder in zip(rows, labels, folders, strict=True)
     ]
 
 
@@ -74,7 +75,7 @@ def autoregressive(config: DecodeConfig) -> set[str]:
     found = set()
     for name in config.model:
         with suppress(MdmError):
-            if checkpoints.is_causal(name, adapter=config.adapter, offline=config.offline):
+            if checkpoints.is_autoregressive(name, adapter=config.adapter, offline=config.offline):
                 found.add(name)
     return found
 

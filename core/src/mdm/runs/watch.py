@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mdm.protocols.hooks import StepEvent
 
 
-class Watch:
+class RunObserver:
     """Sees a run go by. Override what is wanted."""
 
     sees_steps = False

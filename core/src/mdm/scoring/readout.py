@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from mdm.protocols.draws import Draws
 from mdm.scoring.logit_rules import LogitRules
-from mdm.scoring.statistics import PASS_ELEMENTS, Reading, Stats, readings
+from mdm.scoring.statistics import PASS_ELEMENTS, Stats, StatsAccumulator, accumulate
 from mdm.scoring.tiles import TILE, Draw, Scratch
 from torch import Tensor
 
@@ -82,7 +82,7 @@ class Readout:
 
     def _readings(
         self, hidden: Tensor, keys: Tensor | None, held: Tensor | None, canvas: Callable[[slice], Tensor]
-    ) -> Iterator[Reading]:
+    ) -> Iterator[StatsAccumulator]:
         """Readings of all rows, in their order; ``canvas`` gives the canvas that each row of a cut belongs to."""
         spec = self.model.spec
         count = max(hidden.shape[0], 1)
@@ -99,14 +99,14 @@ class Readout:
             else:
                 logits = self._merged(self.model.head(hidden[cut].flatten(0, 1)))
                 logits = self.rules(logits, lambda cut=cut: canvas(cut))  # type: ignore[misc]
-                yield from readings(
+                yield from accumulate(
                     logits, draw, never=spec.mask_id, held=mine, keep=self.logits,
                     compile=self.compile, scratch=self.scratch,
                 )  # fmt: skip
 
-    def _fused(self, hidden: Tensor, draw: Draw | None, held: Tensor | None) -> Reading:
+    def _fused(self, hidden: Tensor, draw: Draw | None, held: Tensor | None) -> StatsAccumulator:
         spec = self.model.spec
-        reading = Reading(draw, never=spec.mask_id, held=held, compile=self.compile, scratch=self.scratch)
+        reading = StatsAccumulator(draw, never=spec.mask_id, held=held, compile=self.compile, scratch=self.scratch)
         states = hidden.flatten(0, 1)
         for first, end, rules in self._cuts(max(1, PASS_ELEMENTS // (TILE * max(1, len(states))))):
             out = self.scratch.take("logits", len(states), end - first, states)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mdm.models.kv_store import Store
 from mdm.protocols.draws import Draws
-from mdm.protocols.rowwise import changed
+from mdm.protocols.rowwise import fast_replace
 from mdm.protocols.scores import Scores
 from mdm.protocols.state import State
 from mdm.scoring.logit_rules import LogitRules
@@ -123,7 +123,7 @@ class Scorer:
         merged: dict[str, Any] = parts[0]
         if len(parts) > 1:
             merged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return Scores(unseen=unseen, log_vocabulary=self.model.log_vocabulary, **merged)
+        return Scores(unscored=unseen, log_vocabulary=self.model.log_vocabulary, **merged)
 
     def _part(
         self,
@@ -172,15 +172,15 @@ class Scorer:
             filled = torch.ones(len(counts), width, dtype=torch.bool, device=row.device)
         else:
             filled = torch.arange(width, device=row.device) < read.sum(1, keepdim=True)
-        return {"at": line(at), "valid": filled, **found}
+        return {"positions": line(at), "valid": filled, **found}
 
     def redrawn(self, state: State, scores: Scores, draws: Draws, candidates: int) -> tuple[Tensor, Tensor]:
         """Tokens and confidences ``[B, N, K]``: candidate 0 as scored, the others with draws of their own."""
         assert scores.features is not None
-        rows, width = scores.at.shape
-        row = torch.arange(rows, device=scores.at.device).repeat_interleave(width)
+        rows, width = scores.positions.shape
+        row = torch.arange(rows, device=scores.positions.device).repeat_interleave(width)
         drawn = self.readout.draws(
-            scores.features.flatten(0, 1), state.tokens, row, scores.at.flatten(), draws.rows(row),
+            scores.features.flatten(0, 1), state.tokens, row, scores.positions.flatten(), draws.rows(row),
             torch.arange(1, candidates, device=row.device),
         )  # fmt: skip
         tokens, confidences = (d.view(rows, width, candidates - 1).transpose(1, 2) for d in drawn)
@@ -191,7 +191,7 @@ class Scorer:
     ) -> tuple[Tensor, Tensor | None]:
         """Hidden states ``[R * guises, Q, D]``, and which positions these are ``[R, Q]`` (None: the first ones)."""
         if self.guises == 2:
-            prompt = (state.positions < state.prompt_length[:, None]) & ~state.slots
+            prompt = (state.positions < state.prompt_length[:, None]) & ~state.targets
             blind = tokens.masked_fill(prompt[rows], self.model.spec.mask_id)
             tokens = torch.stack([tokens, blind], 1).flatten(0, 1)
         if query is None or query.whole(lengths):
@@ -210,7 +210,7 @@ class Scorer:
         if query.write is not None:
             write = self._guised(query.write).gather(1, at)
             write = write if valid is None else write & valid
-        real = self._guised(state.real[rows]) if min(lengths) < length else None
+        real = self._guised(state.in_canvas[rows]) if min(lengths) < length else None
         store.window(self._store_rows(query), at, valid=valid, write=write, real=real, grid=self.grid)
         return self.model.hidden(tokens.gather(1, at), at, cache=store), run
 
@@ -224,7 +224,7 @@ class Scorer:
             assert cache is not None
             cache.whole(self._store_rows(query), query.write is not None)
         if self.grid is not None or min(lengths) < longest:
-            visible = self._guised(state.real[rows, :longest])[:, None]
+            visible = self._guised(state.in_canvas[rows, :longest])[:, None]
             if self.grid is not None:
                 block = state.positions[:longest] // self.grid
                 visible = visible & (block <= block[:, None])
@@ -243,4 +243,4 @@ def attach_redraw(scorer: Scorer, state: State, scores: Scores, draws: Draws) ->
     """Scores whose tokens can be drawn again, where there is a token temperature."""
     if scores.features is None:
         return scores
-    return changed(scores, redraw=lambda s, candidates: scorer.redrawn(state, s, draws, candidates))
+    return fast_replace(scores, redraw=lambda s, candidates: scorer.redrawn(state, s, draws, candidates))

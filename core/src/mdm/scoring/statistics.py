@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 
 import torch
 from mdm.protocols.scores import TINY, Certainty
-from mdm.scoring.tile_pass import summed
-from mdm.scoring.tiles import Draw, Scratch, Tiles, joined
+from mdm.scoring.tile_pass import tile_stats
+from mdm.scoring.tiles import Draw, Scratch, Tiles, merge_tiles
 from torch import Tensor
 
 PASS_ELEMENTS = 1 << 21
@@ -36,7 +36,7 @@ class Stats(Certainty):
         return Stats(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
 
 
-class Reading:
+class StatsAccumulator:
     """Rows of logits on their way to statistics, their vocabulary added in order, in one piece or in several.
 
     Args:
@@ -67,7 +67,7 @@ class Reading:
         """Add the tokens from ``first`` on, ``[T, V']``."""
         # Only the token that is never chosen gives way to the second, and only tiles with it can tell to which.
         rival = self.never is not None and first <= self.never < first + logits.shape[1]
-        self.tiles += summed(logits, first, self.draw, rival=rival, compile=self.compile, scratch=self.scratch)
+        self.tiles += tile_stats(logits, first, self.draw, rival=rival, compile=self.compile, scratch=self.scratch)
         if self.keep:
             self.logits = logits.float()
         if self.held is not None:
@@ -78,7 +78,7 @@ class Reading:
 
     def draws(self) -> tuple[Tensor, Tensor]:
         """Tokens and their confidences, ``[T, N]``."""
-        tiles = joined(self.tiles)
+        tiles = merge_tiles(self.tiles)
         assert tiles.drawn is not None and tiles.logit is not None
         token = tiles.drawn[:, 0]
         weight = torch.where(token == tiles.best[:, 0, :1], 1.0, (tiles.logit[:, 0] - tiles.top[:, 0, :1]).exp())
@@ -91,7 +91,7 @@ class Reading:
         is a function of the small number r: confidence 1 / (1 + r), log-odds -log r and entropy
         log1p(r) - sum(e z) / (1 + r).
         """
-        tiles = joined(self.tiles)
+        tiles = merge_tiles(self.tiles)
         (largest, second), (best, next_best) = tiles.top[:, 0].unbind(-1), tiles.best[:, 0].unbind(-1)
         rest, fall = tiles.rest[:, 0], tiles.fall[:, 0]
         total, ratio = 1 + rest, (second - largest).exp()
@@ -112,7 +112,7 @@ class Reading:
         return Stats(token, numbers, held, self.logits)
 
 
-def readings(
+def accumulate(
     logits: Tensor,
     draw: Draw | None = None,
     *,
@@ -121,7 +121,7 @@ def readings(
     keep: bool = False,
     compile: bool = False,
     scratch: Scratch | None = None,
-) -> Iterator[Reading]:
+) -> Iterator[StatsAccumulator]:
     """Readings of ``logits`` ``[T, V]``, of as many rows at a time as suit the device."""
     count, vocabulary = logits.shape
     scratch = scratch or Scratch()
@@ -130,7 +130,7 @@ def readings(
         cut = slice(lo, lo + size)
         part = draw and draw._replace(keys=draw.keys[cut])
         mine = None if held is None else held[cut]
-        reading = Reading(part, never=never, held=mine, keep=keep, compile=compile, scratch=scratch)
+        reading = StatsAccumulator(part, never=never, held=mine, keep=keep, compile=compile, scratch=scratch)
         reading.add(logits[cut])
         yield reading
 
@@ -148,4 +148,4 @@ def statistics(
     if temperature > 0:
         assert keys is not None
         draw = Draw(keys[:, None], temperature, never)
-    return Stats.cat([reading.stats() for reading in readings(logits, draw, never=never)])
+    return Stats.cat([reading.stats() for reading in accumulate(logits, draw, never=never)])

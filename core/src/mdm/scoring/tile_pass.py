@@ -15,7 +15,7 @@ from mdm.scoring.tiles import PIECE, TILE, Draw, Scratch, Tiles, _sums
 from torch import Tensor
 
 
-def summed(
+def tile_stats(
     logits: Tensor,
     first: int = 0,
     draw: Draw | None = None,

@@ -76,7 +76,7 @@ class Scratch:
         return view
 
 
-def joined(parts: Sequence[Tiles]) -> Tiles:
+def merge_tiles(parts: Sequence[Tiles]) -> Tiles:
     """All tiles of a row, in the order of their tokens, as one: S becomes 1."""
     tiles = parts[0]
     if len(parts) > 1:

@@ -14,7 +14,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from mdm.protocols import Actions, Commit, Draws, Evaluate, Lookahead, LookaheadOptions, Rowwise, Scores, State, Weighed
+from mdm.protocols import (
+    Actions,
+    CandidateScores,
+    Commit,
+    Draws,
+    Evaluate,
+    Lookahead,
+    LookaheadOptions,
+    Rowwise,
+    Scores,
+    State,
+)
 from mdm.protocols.draws import mixed
 from pydantic import Field
 from torch import Tensor
@@ -59,14 +70,16 @@ class Beam(Lookahead):
         value = -(memory.entropy[:, None] + cost + uncertainty)
         flat = _best(state, scores, actions, value, self.options.beam_size)
         source, best = flat // count, flat % count
-        weighing = Weighed(actions.where, weighed, value, cost, uncertainty)
+        weighing = CandidateScores(actions.where, weighed, value, cost, uncertainty)
         return Commit(
             actions.where[source, best],
             actions.tokens[source, best],
             scores=ahead.rows(source).pick(best),
             known=weighed[source, best],
             bypass=None if actions.bypass is None else actions.bypass[source],
-            weighed=Weighed(*(getattr(weighing, name)[source] for name in weighing.__dataclass_fields__)),
+            candidate_scores=CandidateScores(
+                *(getattr(weighing, name)[source] for name in weighing.__dataclass_fields__)
+            ),
             memory=Paid((memory.entropy[:, None] + cost)[source, best]),
             source=source,
         )
@@ -103,8 +116,8 @@ def _best(state: State, scores: Scores, actions: Actions, value: Tensor, size: i
 
 def _canvases(state: State, scores: Scores, actions: Actions) -> Tensor:
     """A hash of the canvas each action leads to, int64 ``[B, N]``: a sum over positions of what stands there."""
-    here = mixed(state.positions, state.tokens).where(state.real, 0)
-    change = mixed(scores.at[:, None], actions.tokens) - here.gather(1, scores.at)[:, None]
+    here = mixed(state.positions, state.tokens).where(state.in_canvas, 0)
+    change = mixed(scores.positions[:, None], actions.tokens) - here.gather(1, scores.positions)[:, None]
     return here.sum(-1, keepdim=True) + change.where(actions.where, 0).sum(-1)
 
 

@@ -59,8 +59,8 @@ class Case:
         Raises:
             MdmError: the cache or the sampler is unknown or not for such a model, or nothing can be compiled.
         """
-        api.mode_for(spec, self.cache, None)
-        api.policy_for(spec, self.sampler, self.options)
+        api.make_cache(spec, self.cache, None)
+        api.make_sampler(spec, self.sampler, self.options)
         if self.compile:
             torch_compile.require(device)
 

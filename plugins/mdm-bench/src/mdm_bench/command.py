@@ -109,8 +109,8 @@ def overhead(
         elif found:
             from mdm.cli.tables import show
 
-            rows = [[row["cache"], *(cell(row) for cell in ADDED.values())] for row in found]
-            show(["cache", *ADDED], rows, [*ADDED])
+            rows = [[row["cache"], *(cell(row) for cell in OVERHEAD_COLUMNS.values())] for row in found]
+            show(["cache", *OVERHEAD_COLUMNS], rows, [*OVERHEAD_COLUMNS])
             click.echo(
                 "total over: the calls replayed; calls with a whole head; the least work. The rest is in --json."
             )
@@ -136,7 +136,7 @@ def _rounds(name: str, total: int) -> Iterator[Callable[[int], None]]:
         yield done
 
 
-ADDED: dict[str, Callable[[dict[str, Any]], str]] = {
+OVERHEAD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "/replay": lambda row: f"{row['total_over_replay']:.3f}",
     "spread": lambda row: "{:.2f}-{:.2f}".format(*row["spread"]),
     "/whole head": lambda row: f"{row['total_over_whole_head']:.3f}",
@@ -243,7 +243,7 @@ def sweep(
             for row in sweeping.sweep(model, cases, speed):
                 found.append({"shape": shape} | row)
                 if table:
-                    files.write_whole(table, sweeping.to_csv(found))
+                    files.write_text_atomic(table, sweeping.to_csv(found))
                 tick(len(found))
     except KeyboardInterrupt:
         stopped = True
@@ -288,12 +288,15 @@ def _report(found: list[dict[str, Any]], as_json: bool) -> None:
     done = [row for row in found if "error" not in row]
     options = ("cache", "candidates", "block_length", "batch_size")
     show(
-        ["cache", "N", "block", "batch", *REACHED],
+        ["cache", "N", "block", "batch", *SPEED_COLUMNS],
         [
-            [*(str(row[name]) for name in options), *(cell(row) if row in done else "" for cell in REACHED.values())]
+            [
+                *(str(row[name]) for name in options),
+                *(cell(row) if row in done else "" for cell in SPEED_COLUMNS.values()),
+            ]
             for row in found
         ],
-        right=["N", "block", "batch", *REACHED],
+        right=["N", "block", "batch", *SPEED_COLUMNS],
     )
     for row in done[:1]:
         click.echo(
@@ -305,7 +308,7 @@ def _report(found: list[dict[str, Any]], as_json: bool) -> None:
             click.echo(f"{row['error']}: {', '.join(f'{name} {row[name]}' for name in options)}")
 
 
-REACHED: dict[str, Callable[[dict[str, Any]], str]] = {
+SPEED_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "tokens/s": lambda row: f"{row['tokens_per_second']:.1f}",
     "tokens/forward": lambda row: f"{row['tokens_per_forward']:.2f}",
     "without EOS": lambda row: f"{row['tokens_per_forward_without_eos']:.2f}",

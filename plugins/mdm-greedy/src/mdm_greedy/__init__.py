@@ -44,11 +44,11 @@ class Random(_Greedy):
     """k at random, keyed by seed, row, step and position."""
 
     def key(self, scores: Scores, draws: Draws) -> Tensor:
-        return draws.uniform("position", scores.at)
+        return draws.uniform("position", scores.positions)
 
 
 class LeftToRight(_Greedy):
     """The first k."""
 
     def key(self, scores: Scores, draws: Draws) -> Tensor:
-        return -scores.at.float()
+        return -scores.positions.float()

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from typing import ClassVar
 
 import torch
-from mdm.protocols import Commit, Draws, Evaluate, Lookahead, Scores, State, Weighed
+from mdm.protocols import CandidateScores, Commit, Draws, Evaluate, Lookahead, Scores, State
 
 
 class InfoGain(Lookahead):
@@ -28,7 +28,9 @@ class InfoGain(Lookahead):
         weighed = actions.valid & (actions.valid.sum(-1, keepdim=True) > 1)
         if weighed.shape[1] == 1:
             return Commit(actions.where[:, 0], actions.tokens[:, 0], bypass=actions.bypass)
-        ahead = yield Evaluate(Commit(actions.where, actions.tokens), weighed, self.options.reach, binding=True)
+        ahead = yield Evaluate(
+            Commit(actions.where, actions.tokens), weighed, self.options.reach, commits_a_candidate=True
+        )
         uncertainty, cost = ahead.uncertainty(), scores.entropy[:, None].where(actions.where, 0.0).sum(-1)
         value = -uncertainty - cost if self.counts_cost else -uncertainty
         best = value.masked_fill(~weighed, -torch.inf).argmax(-1)
@@ -37,7 +39,7 @@ class InfoGain(Lookahead):
             scores=ahead.pick(best),
             known=weighed.any(-1),
             bypass=actions.bypass,
-            weighed=Weighed(actions.where, weighed, value, cost, uncertainty),
+            candidate_scores=CandidateScores(actions.where, weighed, value, cost, uncertainty),
         )
 
 

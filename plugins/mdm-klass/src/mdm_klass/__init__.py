@@ -52,12 +52,12 @@ class KLASS(BaseSampler):
     def decide(self, state: State, scores: Scores, memory: Seen, draws: Draws) -> Commit:
         assert scores.logits is not None
         log_p = scores.logits.log_softmax(-1)
-        calm = (memory.calm.gather(1, scores.at) + 1).where(self._close(scores, log_p, memory), 0)
+        calm = (memory.calm.gather(1, scores.positions) + 1).where(self._close(scores, log_p, memory), 0)
         stable = scores.valid & (calm >= self.options.history) & (scores.confidence >= self.options.threshold)
         best = top_k(scores.log_odds, scores.valid, torch.ones_like(state.step))
         where = torch.where(stable.any(-1, keepdim=True), stable, best)
-        width = scores.at.shape[1]
-        index = torch.arange(1, width + 1, device=scores.at.device).expand_as(scores.at)
+        width = scores.positions.shape[1]
+        index = torch.arange(1, width + 1, device=scores.positions.device).expand_as(scores.positions)
         column = _spread(scores, index, state)
         return Commit(where, scores.token, memory=Seen(log_p, column, _spread(scores, calm, state)))
 
@@ -65,7 +65,7 @@ class KLASS(BaseSampler):
         """bool ``[B, K]``: positions scored before whose distribution has hardly changed since."""
         if not memory.log_p.numel():
             return torch.zeros_like(scores.valid)
-        column = memory.column.gather(1, scores.at)
+        column = memory.column.gather(1, scores.positions)
         before = memory.log_p.gather(1, (column - 1).clamp_min(0)[..., None].expand_as(log_p))
         # A token that is ruled out weighs nothing: its -inf - -inf would be nan.
         divergence = (log_p.exp() * (log_p - before)).where(log_p > -torch.inf, 0.0).sum(-1)
@@ -75,5 +75,5 @@ class KLASS(BaseSampler):
 def _spread(scores: Scores, values: Tensor, state: State) -> Tensor:
     """``values`` ``[B, K]`` at the positions they belong to, int64 ``[B, L]``; 0 elsewhere."""
     length = state.tokens.shape[1]
-    target = scores.at.masked_fill(~scores.valid, length)
+    target = scores.positions.masked_fill(~scores.valid, length)
     return values.new_zeros(len(values), length + 1).scatter(1, target, values)[:, :length]

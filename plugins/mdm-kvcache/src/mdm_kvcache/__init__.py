@@ -39,18 +39,18 @@ class _BlockCache:
         window, refresh = self.window(state), self.options.refresh
         if refresh == "never":
             # The tokens of the block just left were never run as tokens: what is kept of them are masks.
-            begins, due = (state.entered & (state.step == 0))[:, None], state.entered[:, None]
-            anew = torch.where(begins, state.real, window | _left(state)) & due
+            begins, due = (state.entered_block & (state.step == 0))[:, None], state.entered_block[:, None]
+            anew = torch.where(begins, state.in_canvas, window | _left(state)) & due
         else:
-            due = state.entered if refresh == "block" else state.entered | (state.block_step % refresh == 0)
+            due = state.entered_block if refresh == "block" else state.entered_block | (state.block_step % refresh == 0)
             due = due[:, None]
-            anew = state.real & due
+            anew = state.in_canvas & due
         return Plan(query=window | anew, write=anew, window=window)
 
 
 def _left(state: State) -> Tensor:
     """bool ``[B, L]``: the block that holds the last position decoded before the row's current block."""
-    before = state.slots & (state.blocks < state.block[:, None])
+    before = state.targets & (state.blocks < state.block[:, None])
     left = torch.where(before, state.blocks, -1).amax(1, keepdim=True)
     return (state.blocks == left) & (left >= 0)
 
@@ -59,11 +59,11 @@ class Prefix(_BlockCache):
     """Keeps the keys and values before the block; recomputes from the block's start to the canvas's end."""
 
     def window(self, state: State) -> Tensor:
-        return state.real & (state.blocks >= state.block[:, None])
+        return state.in_canvas & (state.blocks >= state.block[:, None])
 
 
 class Dual(_BlockCache):
     """Keeps the keys and values before and behind the block; recomputes the block only."""
 
     def window(self, state: State) -> Tensor:
-        return state.in_span
+        return state.in_block

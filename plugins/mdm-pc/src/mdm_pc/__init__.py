@@ -67,11 +67,11 @@ class PC(BaseSampler):
 
     def information(self, scores: Scores, tokens: Tensor) -> Tensor:
         """min(-conf ln f, alpha) ``[B, K]`` (nats)"""
-        surprise = _surprise(self.options.baseline, scores.vocabulary, scores.at.device)
+        surprise = _surprise(self.options.baseline, scores.vocabulary, scores.positions.device)
         return (scores.confidence * surprise[tokens]).clamp(max=self.options.alpha)
 
     def decide(self, state: State, scores: Scores, memory: None, draws: Draws) -> Commit:
-        index = scores.at - state.span[:, :1]
+        index = scores.positions - state.block_bounds[:, :1]
         key = torch.exp(-self.options.lambd * index) * self.information(scores, scores.token)
         return Commit(top_k(key, scores.valid, state.budget), scores.token)
 
@@ -86,13 +86,13 @@ class LinearPosition(PC):
     reads: ClassVar[Literal["masked", "generated"]] = "generated"
 
     def decide(self, state: State, scores: Scores, memory: None, draws: Draws) -> Commit:
-        masked = scores.valid & state.masked.gather(1, scores.at)
-        here = state.tokens.gather(1, scores.at)
+        masked = scores.valid & state.masked.gather(1, scores.positions)
+        here = state.tokens.gather(1, scores.positions)
         value = self.information(scores, torch.where(masked, scores.token, here))
         low = value.where(scores.valid, torch.inf).amin(-1, keepdim=True)
         high = value.where(scores.valid, -torch.inf).amax(-1, keepdim=True)
-        size = (state.span[:, 1:] - state.span[:, :1]).float()
-        near = (size - (scores.at - state.span[:, :1])) / size
+        size = (state.block_bounds[:, 1:] - state.block_bounds[:, :1]).float()
+        near = (size - (scores.positions - state.block_bounds[:, :1])) / size
         weight = self.options.lambd
         key = (1 - weight) * (value - low) / (high - low + 1e-9) + weight * near
         return Commit(top_k(key, masked, state.budget), scores.token)

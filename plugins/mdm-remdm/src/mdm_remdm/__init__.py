@@ -46,10 +46,10 @@ class ReMDM(BaseSampler):
     def decide(self, state: State, scores: Scores, memory: Rounds, draws: Draws) -> Commit:
         options = self.options
         assert scores.held is not None
-        masked = scores.valid & state.masked.gather(1, scores.at)
+        masked = scores.valid & state.masked.gather(1, scores.positions)
         size, filled = scores.valid.sum(-1), (scores.valid & ~masked).sum(-1)
         missing = (size * options.init_unmask_ratio).long() - filled
-        turn = torch.where(state.entered, 0, memory.turn)
+        turn = torch.where(state.entered_block, 0, memory.turn)
         filling = (turn == 0) & (missing > 0)
         looping = ~filling & (turn < 2 * options.loop_steps)
         back = (looping & (turn % 2 == 0))[:, None]

@@ -19,7 +19,7 @@ from mdm.runs import config
 from mdm.runs.config import RunConfig
 from mdm.runs.results import Outcome
 from mdm.runs.summary import summarise
-from mdm.runs.variants import Job, jobs
+from mdm.runs.variants import Variant, jobs
 
 from mdm_report import pictures
 
@@ -34,7 +34,7 @@ class Contender:
 
     folder: Path
     config: RunConfig
-    job: Job
+    job: Variant
 
     @property
     def line(self) -> tuple[str, ...]:

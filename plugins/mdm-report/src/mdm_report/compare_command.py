@@ -56,7 +56,7 @@ def compare(
     if picture:
         comparing.plot(records, picture)
     if table:
-        files.write_whole(table, _csv(records))
+        files.write_text_atomic(table, _csv(records))
     if as_json:
         click.echo(json.dumps(records, indent=2, ensure_ascii=False))
         return

@@ -28,5 +28,5 @@ def figure(path: Path, **options: Any) -> Any:
 
 def save(drawn: Any, path: Path, dpi: int = 150) -> None:
     """Write a figure, whole or not at all."""
-    with files.whole(path) as part:
+    with files.atomic_file(path) as part:
         drawn.savefig(part, format=path.suffix[1:].lower(), dpi=dpi)

@@ -31,7 +31,7 @@ def view(runs: tuple[Path, ...], out: Path | None, limit: int, examples: tuple[s
 
     path = out or runs[0] / "trace.html"
     found = data.load(runs, limit=limit, examples=examples)
-    files.write_whole(path, views.page(found))
+    files.write_text_atomic(path, views.page(found))
     _tell(path, len(found["samples"]), found["left_out"])
 
 

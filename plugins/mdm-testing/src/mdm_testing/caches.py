@@ -68,7 +68,7 @@ def plans_are_well_formed(of: Subject) -> None:
             part = getattr(plan, name)
             assert part.dtype == torch.bool, f"{name} is {part.dtype}, not bool"
             assert part.shape == shape, f"{name} is {tuple(part.shape)}, the canvas {tuple(shape)}"
-            assert not (part & ~state.real).any(), f"{name} holds padding"
+            assert not (part & ~state.in_canvas).any(), f"{name} holds padding"
         assert not (plan.write & ~plan.query).any(), "writes positions that it does not run"
 
     decode(_model(of), prompts(), plain(), _Shown(of.make(), look), gen_length=UNEVEN)
@@ -80,7 +80,7 @@ def runs_every_position_that_is_read(of: Subject) -> None:
 
     def look(state: State, plan: Plan) -> None:
         for name in ("query", "window"):
-            left = state.open & ~getattr(plan, name)
+            left = state.masked_in_block & ~getattr(plan, name)
             assert not left.any(), f"step {int(state.step.max())}: {name} leaves masks of the block out"
 
     decode(_model(of), prompts(), plain(), _Shown(of.make(), look), gen_length=UNEVEN)
@@ -118,7 +118,7 @@ def a_refresh_is_exact(of: Subject) -> None:
     """Where a row runs its whole canvas, its scores are those of the plain forward."""
     found = False
     for seen, plan in _planned(of):
-        whole = (plan.query == seen.state.real).all(1)
+        whole = (plan.query == seen.state.in_canvas).all(1)
         found = found or bool(whole.any())
         _equals_none(of, seen, whole)
     if not found:
@@ -139,7 +139,7 @@ def keeping_what_is_final_is_exact(of: Subject) -> None:
         raise NotApplicable("its attention is not block-causal")
     _uses_kv(of)
     for seen, plan in _planned(of):
-        ahead = seen.state.positions >= seen.state.span[:, :1]
+        ahead = seen.state.positions >= seen.state.block_bounds[:, :1]
         _equals_none(of, seen, ~(plan.write & ahead).any(1))
 
 
@@ -227,9 +227,9 @@ def _planned(of: Subject) -> list[tuple[Decided, Plan]]:
 def _equals_none(of: Subject, seen: Decided, rows: Tensor) -> None:
     for row in rows.nonzero().flatten().tolist():
         state, valid = seen.state, seen.scores.valid[row]
-        length = int(state.real[row].sum())
+        length = int(state.in_canvas[row].sum())
         true = statistics(_logits(_model(of), state, row, length), never=MASK)
-        at = seen.scores.at[row][valid]
+        at = seen.scores.positions[row][valid]
         for name in ("entropy", "log_odds"):
             given, wanted = getattr(seen.scores, name)[row][valid], getattr(true, name)[at]
             off = float((given - wanted).abs().max())

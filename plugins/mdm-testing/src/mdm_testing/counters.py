@@ -87,11 +87,11 @@ def counting(model: Model | None = None, *, operations: bool = True) -> Iterator
             yield counts
 
 
-class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Mode(TorchDispatchMode):
     """Sees every operation; composite ones as the operations that they are made of."""
 
     def __init__(self, counts: Counts) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.counts = counts
         self.in_model = 0
         self._seen: dict[int, weakref.finalize[..., Any]] = {}

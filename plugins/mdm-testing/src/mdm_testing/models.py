@@ -114,8 +114,8 @@ def the_shift_is_what_the_spec_says(of: Subject) -> None:
     [prompt] = prompts(8, (9,))
     decode(model, [prompt], watched, block_length=BLOCK)
     seen = watched.decided[0]
-    length = int(seen.state.real[0].sum())
-    at = seen.scores.at[0][seen.scores.valid[0]]
+    length = int(seen.state.in_canvas[0].sum())
+    at = seen.scores.positions[0][seen.scores.valid[0]]
     canvas = seen.state.tokens[:1, :length]
     if model.spec.attention == "full":
         logits = model.head(_hidden(model, canvas))[0, at - int(model.spec.shift)]

@@ -49,7 +49,7 @@ def commits_to_visible_positions_only_if_it_reads_them(of: Subject) -> None:
     if _reads(of) == "generated":
         return
     for seen in _decided(of):
-        at, where = _rows(seen, seen.scores.at), seen.commit.where
+        at, where = _rows(seen, seen.scores.positions), seen.commit.where
         masked = _rows(seen, seen.state.masked).gather(1, at)
         assert not (where & ~masked).any(), _say("commits a position that is not masked", seen, where & ~masked)
         again = where & (seen.commit.tokens == MASK)
@@ -73,7 +73,7 @@ def commits_tokens_of_the_vocabulary(of: Subject) -> None:
 def stays_in_its_span(of: Subject) -> None:
     """Blocks are decoded one after the other; a sampler that works on the canvas has it as its one block."""
     for seen in _decided(of):
-        inside = _rows(seen, seen.state.in_span).gather(1, _rows(seen, seen.scores.at))
+        inside = _rows(seen, seen.state.in_block).gather(1, _rows(seen, seen.scores.positions))
         outside = seen.commit.where & ~inside
         assert not outside.any(), _say("commits a position outside of its span", seen, outside)
 
@@ -238,7 +238,7 @@ def keeps_binding_promises(of: Subject) -> None:
     """After a binding Evaluate each row commits a valid candidate with its scores, or the first if none is valid."""
     for settings in PACES:
         for seen in _decided(of, **settings):
-            if seen.asked and seen.asked[-1].binding:
+            if seen.asked and seen.asked[-1].commits_a_candidate:
                 _is_one_of(seen, seen.asked[-1])
 
 
@@ -339,6 +339,6 @@ def _step(seen: Decided) -> int:
 
 def _say(what: str, seen: Decided, bad: Tensor) -> str:
     row = int(bad.flatten(1).any(1).int().argmax())
-    at = seen.scores.at[row] if seen.commit.source is None else seen.scores.at[seen.commit.source[row]]
+    at = seen.scores.positions[row] if seen.commit.source is None else seen.scores.positions[seen.commit.source[row]]
     positions = at[bad.reshape(bad.shape[0], -1, bad.shape[-1])[row].any(0)].tolist()
     return f"{what}: step {_step(seen)}, row {row}, positions {positions}"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mdm import registry
 from mdm.errors import MdmError
-from mdm.runs.files import spoken
+from mdm.runs.files import os_errors_as_mdm_errors
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -55,7 +55,7 @@ def create(kind: str, name: str, parent: Path) -> list[Path]:
     if not parent.is_dir():
         raise MdmError(f"{parent} is not a folder")
     files = _files(kind, name)
-    with spoken(folder, "write"):
+    with os_errors_as_mdm_errors(folder, "write"):
         part = Path(tempfile.mkdtemp(prefix=f".{package}.", dir=parent))
         try:
             for place, text in files.items():

@@ -46,9 +46,9 @@ class Book:
 @contextmanager
 def opened(folder: Path, retry_malformed: bool) -> Iterator[Book]:
     """The book in ``folder``, which no other process may use meanwhile."""
-    with files.spoken(folder, "create"):
+    with files.os_errors_as_mdm_errors(folder, "create"):
         folder.mkdir(parents=True, exist_ok=True)
-    with files.held(folder):
+    with files.exclusive_lock(folder):
         book = Book(folder / "judgements.jsonl", retry_malformed)
         try:
             yield book

@@ -18,7 +18,7 @@ class RightToLeft(BaseSampler):
     def key(self, scores, draws):
         """What ranks the masks, float ``[B, K]``, the largest first."""
         sure = scores.valid & (scores.confidence > self.options.sure)
-        return scores.at + sure * (scores.at.max() + 1.0)
+        return scores.positions + sure * (scores.positions.max() + 1.0)
 
     def decide(self, state, scores, memory, draws):
         return Commit(top_k(self.key(scores, draws), scores.valid, state.budget), scores.token)

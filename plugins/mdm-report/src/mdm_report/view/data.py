@@ -10,7 +10,7 @@ from mdm.errors import MdmError
 from mdm.runs import config, files
 from mdm.runs.config import RunConfig
 from mdm.runs.results import Outcome
-from mdm.runs.variants import Job, jobs
+from mdm.runs.variants import Variant, jobs
 
 
 def load(runs: Sequence[Path], *, limit: int = 20, examples: Sequence[str] = ()) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def load(runs: Sequence[Path], *, limit: int = 20, examples: Sequence[str] = ())
     }
 
 
-def _arms(path: Path, *, several: bool) -> list[tuple[str, Job]]:
+def _arms(path: Path, *, several: bool) -> list[tuple[str, Variant]]:
     if not (path / "config.yaml").is_file():
         raise MdmError(f"{path} is not a run's folder: it holds no config.yaml")
     settled = config.parse(RunConfig, path / "config.yaml")
@@ -55,7 +55,7 @@ def _name(outcome: Outcome) -> str:
     return f"{outcome.id} (repeat {outcome.repeat})" if outcome.repeat else outcome.id
 
 
-def _column(job: Job, rows: set[int]) -> dict[int, dict[str, Any]]:
+def _column(job: Variant, rows: set[int]) -> dict[int, dict[str, Any]]:
     lines: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
     for line in files.json_lines(job.arm.folder / "trace.jsonl"):
         if line["row"] in rows:
