@@ -154,7 +154,7 @@ def test_numbers_do_not_depend_on_what_lay_in_the_scratch_before(seed, rows, wid
         [reading] = accumulate(given_before, never=best, scratch=scratch)
         got = reading.stats()
     alone = statistics(logits, never=best)
-    for name in ("token", "confidence", "log_odds", "entropy", "rest", "ratio"):
+    for name in ("token", "confidence", "log_odds", "entropy", "tail_odds", "runner_up_odds"):
         assert torch.equal(getattr(got, name), getattr(alone, name)), name
 
 

@@ -138,6 +138,9 @@ def _attend_shape(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: 
 
 
 _library: Any = torch.library.Library("mdm", "DEF")  # type: ignore[no-untyped-call]
+_library.define("attend(Tensor query, Tensor key, Tensor value, int layer, float scale) -> Tensor")
+_library.impl("attend", _attend_unseen, "CompositeExplicitAutograd")
+torch.library.register_fake("mdm::attend", _attend_shape, lib=_library)
 
 
 def _grouped(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
