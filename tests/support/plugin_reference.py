@@ -2,7 +2,7 @@
 
     python tests/support/plugin_reference.py
 
-writes it anew; tests/kit/test_plugin_reference.py fails where it is stale.
+writes it anew; plugins/mdm-testing/tests/test_plugin_reference.py fails where it is stale.
 """
 
 from __future__ import annotations
