@@ -12,7 +12,7 @@ from mdm.protocols import Draws
 from mdm.scoring import tiles_native
 from mdm.scoring.statistics import accumulate
 from mdm.scoring.tile_pass import tile_stats
-from mdm.scoring.tiles import Draw, merge_tiles
+from mdm.scoring.tiles import TokenDraw, merge_tiles
 from mdm_testing.toy import toy_model
 
 pytestmark = pytest.mark.usefixtures("compiler")
@@ -23,12 +23,12 @@ def test_the_compiled_pass_leaves_the_same():
     x[0] = x[0].round()
     x[1, 100:3000] = -torch.inf
     rows = torch.arange(6)
-    draw = Draw(Draws(0, rows, rows).token_keys(rows[:, None], torch.arange(2)), 0.8, 17)
+    draw = TokenDraw(Draws(0, rows, rows).token_keys(rows[:, None], torch.arange(2)), 0.8, 17)
     with torch.inference_mode():
         ours, theirs = merge_tiles(tile_stats(x, 3, draw, compile=True)), merge_tiles(tile_stats(x, 3, draw))
-    for name in ("top", "best", "drawn", "logit"):
+    for name in ("top_logits", "top_tokens", "draw_token", "draw_logit"):
         assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
-    for name in ("rest", "fall", "value"):
+    for name in ("tail_sum", "tail_energy", "draw_value"):
         torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-5, atol=1e-5)
 
 
@@ -46,14 +46,14 @@ def test_the_native_pass_leaves_what_torch_leaves(seed, width, distinct, spread,
     assert tiles_native.built() is not None
     ours, theirs = merge_tiles(tile_stats(x, 3, compile=True)), merge_tiles(tile_stats(x, 3))
     if width > 1:
-        assert torch.equal(ours.top, theirs.top)
-        assert torch.equal(ours.best, theirs.best)
+        assert torch.equal(ours.top_logits, theirs.top_logits)
+        assert torch.equal(ours.top_tokens, theirs.top_tokens)
         for compile in (False, True):
-            lone = merge_tiles(tile_stats(x, 3, rival=False, compile=compile))
-            assert torch.equal(lone.top, theirs.top)
-            assert torch.equal(lone.best[..., 0], theirs.best[..., 0])
-    torch.testing.assert_close(ours.rest, theirs.rest, rtol=3e-6, atol=1e-37)
-    torch.testing.assert_close(ours.fall, theirs.fall, rtol=3e-6, atol=1e-35)
+            lone = merge_tiles(tile_stats(x, 3, need_second_token=False, compile=compile))
+            assert torch.equal(lone.top_logits, theirs.top_logits)
+            assert torch.equal(lone.top_tokens[..., 0], theirs.top_tokens[..., 0])
+    torch.testing.assert_close(ours.tail_sum, theirs.tail_sum, rtol=3e-6, atol=1e-37)
+    torch.testing.assert_close(ours.tail_energy, theirs.tail_energy, rtol=3e-6, atol=1e-35)
 
 
 def test_a_broken_logit_shows_in_the_native_pass_too():
@@ -80,7 +80,7 @@ def test_a_compiler_that_does_not_take_it_leaves_the_pass_to_torch(monkeypatch):
     tiles_native.built.cache_clear()
     x = torch.randn(3, 300)
     try:
-        with pytest.warns(UserWarning, match="false does not build the pass"):
+        with pytest.warns(UserWarning, match="false cannot build the pass"):
             ours = merge_tiles(tile_stats(x, compile=True))
     finally:
         tiles_native.built.cache_clear()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdm.protocols import Draws
 from mdm.scoring.tile_pass import tile_stats
-from mdm.scoring.tiles import Draw, merge_tiles
+from mdm.scoring.tiles import TokenDraw, merge_tiles
 
 kernels = pytest.importorskip("mdm.scoring.tiles_triton", reason="Triton is not installed")
 
@@ -37,13 +37,13 @@ def logits(draw):
 @settings(max_examples=25)
 @given(logits(), st.integers(0, 5))
 def test_the_kernel_leaves_what_the_pass_in_torch_leaves(x, first):
-    ours, theirs = merge_tiles([kernels.summed(x, first)]), merge_tiles(tile_stats(x, first))
-    assert torch.equal(ours.best[..., 0], theirs.best[..., 0])
-    assert torch.equal(ours.top, theirs.top)
-    finite = theirs.top[..., 1].isfinite()
-    assert torch.equal(ours.best[..., 1][finite], theirs.best[..., 1][finite])
-    torch.testing.assert_close(ours.rest, theirs.rest, rtol=1e-4, atol=1e-30)
-    torch.testing.assert_close(ours.fall, theirs.fall, rtol=1e-4, atol=1e-30)
+    ours, theirs = merge_tiles([kernels.tile_stats(x, first)]), merge_tiles(tile_stats(x, first))
+    assert torch.equal(ours.top_tokens[..., 0], theirs.top_tokens[..., 0])
+    assert torch.equal(ours.top_logits, theirs.top_logits)
+    finite = theirs.top_logits[..., 1].isfinite()
+    assert torch.equal(ours.top_tokens[..., 1][finite], theirs.top_tokens[..., 1][finite])
+    torch.testing.assert_close(ours.tail_sum, theirs.tail_sum, rtol=1e-4, atol=1e-30)
+    torch.testing.assert_close(ours.tail_energy, theirs.tail_energy, rtol=1e-4, atol=1e-30)
 
 
 @settings(max_examples=15)
@@ -52,16 +52,16 @@ def test_the_kernel_draws_the_same_tokens(x, candidates, temperature, forbid):
     rows = torch.arange(x.shape[0])
     keys = Draws(7, rows, rows * 3).token_keys(rows[:, None], torch.arange(candidates))
     never = int(x[0].float().argmax()) if forbid else None
-    draw = Draw(keys, temperature, never)
-    ours, theirs = merge_tiles([kernels.summed(x, 0, draw)]), merge_tiles(tile_stats(x, 0, draw))
-    torch.testing.assert_close(ours.value, theirs.value, rtol=1e-4, atol=1e-4)
-    assert torch.equal(ours.drawn, theirs.drawn)
-    assert torch.equal(ours.logit, theirs.logit)
-    assert torch.equal(ours.top, theirs.top)
+    draw = TokenDraw(keys, temperature, never)
+    ours, theirs = merge_tiles([kernels.tile_stats(x, 0, draw)]), merge_tiles(tile_stats(x, 0, draw))
+    torch.testing.assert_close(ours.draw_value, theirs.draw_value, rtol=1e-4, atol=1e-4)
+    assert torch.equal(ours.draw_token, theirs.draw_token)
+    assert torch.equal(ours.draw_logit, theirs.draw_logit)
+    assert torch.equal(ours.top_logits, theirs.top_logits)
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it():
     x = torch.randn(3, 20_000, generator=torch.Generator().manual_seed(0)).bfloat16()
-    together, alone = kernels.summed(x), kernels.summed(x[2:])
+    together, alone = kernels.tile_stats(x), kernels.tile_stats(x[2:])
     for a, b in zip(together[:4], alone[:4], strict=True):
         assert torch.equal(a[2:], b)
