@@ -86,7 +86,8 @@ class Transition:
         moved = state.replace(tokens=tokens, masked=masked, step=state.step + 1)
         lingers = None
         if self.may_linger and not stay:
-            lingers = self.sampler.lingers(moved, memory) & ~moved.masked_in_block.any(1)
+            in_its_block = moved.replace(block_step=moved.block_step + 1)
+            lingers = self.sampler.lingers(in_its_block, memory) & ~moved.masked_in_block.any(1)
         return advance(moved, stay, lingers), filled
 
     def known(self, state: State, filled: Tensor | None, scored: Tensor, stay: bool = False) -> Tensor:

@@ -111,8 +111,10 @@ class Readout:
 
     def _vocabulary_runs(self, tiles: int) -> list[tuple[int, int, LogitRules]]:
         """The vocabulary in runs of so many tiles: where each begins and ends, and the rules for its tokens."""
+        size = self.model.spec.vocab_size
+        whole = size // TILE * TILE
+        tiles = min(tiles, max(1, whole // TILE))
         if tiles not in self._runs:
-            size, whole = self.model.spec.vocab_size, self.model.spec.vocab_size // TILE * TILE
             ends = sorted({*range(tiles * TILE, whole, tiles * TILE), whole, size} - {0})
             self._runs[tiles] = [(first, end, self.rules.within(first, end)) for first, end in pairwise([0, *ends])]
         return self._runs[tiles]
