@@ -1,10 +1,14 @@
-"""Every way of waiting for the device is seen, and nothing else is taken for one."""
+"""Every way of waiting for the device is counted, and nothing else is counted as one."""
 
 from __future__ import annotations
 
+from threading import Event, Thread
+
 import pytest
 import torch
+from mdm.models import transfer
 from mdm_testing.counters import counting
+from torch import Tensor
 
 X = torch.arange(6.0)
 
@@ -61,3 +65,57 @@ def test_operations_and_memory_are_those_of_the_block():
     assert counts.live_bytes == 4 * (8 + 8)
     del b, c
     assert counts.live_bytes == 0
+
+
+def test_what_another_thread_does_is_not_counted():
+    def waits():
+        X.tolist()
+        X.sum().item()
+        torch.tensor([1.0], device="cpu")
+
+    with counting() as counts:
+        thread = Thread(target=waits)
+        thread.start()
+        thread.join()
+    assert (counts.syncs, counts.operations, counts.to_device) == (0, 0, 0)
+    with counting() as counts:
+        waits()
+    assert (counts.syncs, counts.to_device) == (2, 1)
+
+
+def test_two_threads_count_their_own_and_leave_torch_as_it_was():
+    methods = [getattr(Tensor, name) for name in ("tolist", "numpy", "cpu", "to", "__array__")]
+    counting_too, end, others = Event(), Event(), []
+
+    def begin_inside_and_end_after():
+        with counting() as theirs:
+            others.append(theirs)
+            counting_too.set()
+            end.wait(60)
+            X.tolist()
+
+    thread = Thread(target=begin_inside_and_end_after)
+    with counting() as ours:
+        thread.start()
+        counting_too.wait(60)
+        X.cpu()
+    end.set()
+    thread.join()
+    assert (ours.syncs, others[0].syncs) == (1, 1)
+    assert [getattr(Tensor, name) for name in ("tolist", "numpy", "cpu", "to", "__array__")] == methods
+
+
+def test_numbers_made_on_the_host_are_read_without_a_wait():
+    with counting() as counts:
+        assert transfer.on_host(X).tolist() == X.numpy().tolist()
+    assert counts.syncs == 1  # of X.numpy() alone
+
+
+def test_values_that_go_to_a_device_are_counted():
+    with counting() as counts:
+        torch.tensor([1, 2])
+        torch.ones(2, device="cpu")
+        X.to(X.device)
+        torch.tensor([1, 2], device="cpu")
+        torch.as_tensor([3.0], device=torch.device("cpu"))
+    assert counts.to_device == 2

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import subprocess
 import sys
 
+import mdm
 import pytest
 from click.testing import CliRunner
 from mdm import registry
 from mdm.errors import MdmError
-from mdm_testing import run, subject
+from mdm_testing import run, subject, toy_model
 from mdm_testing.new_command import KINDS, new
 from mdm_testing.scaffold import create
+
+CPU = {"device": "cpu", "dtype": "float32"}
+NASTY = (
+    "none", "true", "commit", "evaluate", "example", "prompt", "plan", "state", "llama", "random", "no-options",
+    "scores", "watched", "base-sampler", "model-spec", "class",
+)  # fmt: skip
+"""Names that a keyword of Python, or something that a template imports, has as well."""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +88,11 @@ def test_it_says_what_to_do_next(tmp_path):
         ("../escape", "small letters"),
         ("mdm-bold", "small letters"),
         ("9lives", "small letters"),
-        ("confidence", "taken by mdm-greedy"),
+        ("confidence", r"sampler 'confidence' is taken: mdm-greedy .* brings a sampler of that name"),
+        ("sudoku", "mdm-planning .* brings a task of that name"),
+        ("none", "mdm-core .* brings a cache of that name"),
+        ("core", "would be the package mdm-core, which exists already"),
+        ("planning", "would be the package mdm-planning, which exists already"),
         ("there", "is there already"),
     ],
 )
@@ -94,3 +108,32 @@ def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, name, said):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(MdmError, match="is not a folder"):
         create("task", "rhymes", tmp_path / "absent")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NASTY)
+def test_a_name_that_means_something_else_is_written_so_that_it_works(tmp_path, monkeypatch, kind, name):
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "entries", lambda: [])  # some of the names are installed here
+        create(kind, name, tmp_path)
+    package, module = tmp_path / f"mdm-{name}", f"mdm_{name.replace('-', '_')}"
+    for path in package.rglob("*.py"):
+        compile(path.read_text(), str(path), "exec")
+    spec = importlib.util.spec_from_file_location(module, package / "src" / module / "__init__.py")
+    written = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(written)
+    entry = next(line for line in (package / "pyproject.toml").read_text().splitlines() if f'"{module}:' in line)
+    plugin = getattr(written, entry.partition(":")[2].strip('"'))
+    if kind == "model":
+        plugin.example(tmp_path)
+        model = plugin.load(str(tmp_path), json.loads((tmp_path / "config.json").read_text()), **CPU)
+        [result] = mdm.decode(model, [[1, 2, 3]], "confidence", gen_length=2)
+    elif kind == "task":
+        task = plugin(plugin.Options())
+        example = next(iter(task.examples(seed=0)))
+        assert task.grade(example, example.reference) == {"accuracy": 1.0} and task.prompt(example, "chat").gen_length
+        return
+    else:
+        given = {"sampler": "confidence", kind: plugin(plugin.Options())}
+        [result] = mdm.decode(toy_model(), ["hello"], **given, gen_length=2)
+    assert len(result.tokens) == 2

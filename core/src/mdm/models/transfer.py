@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import wrap_torch_function
 
 Array = Any
 """A numpy array, indexed and shaped as its tensor was."""
@@ -39,6 +40,7 @@ def _bytes(tensor: Tensor) -> Tensor:
     return flat.view(torch.uint8)
 
 
+@wrap_torch_function(lambda tensor: (tensor,))  # so that a torch function mode sees the call, and not what is inside
 def on_host(tensor: Tensor) -> Array:
     """The numbers of a tensor that was made on the host: nothing waits.
 

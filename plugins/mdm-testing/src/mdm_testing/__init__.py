@@ -12,7 +12,7 @@ the reason; the report shows both.
 """
 
 from mdm_testing.kit import Check, NotApplicable, Outcome, Subject
-from mdm_testing.pytest import parametrize_with_checks
+from mdm_testing.parametrize import parametrize_with_checks
 from mdm_testing.suite import checks, run, subject
 from mdm_testing.toy import toy_model
 

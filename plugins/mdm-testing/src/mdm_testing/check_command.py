@@ -42,12 +42,12 @@ def check(
     of = mdm_testing.subject(
         kind or _kind(name), name, options=_options(name, assignments), data=data, checkpoint=checkpoint
     )
-    found: list[Outcome] = []
-    for outcome in _watched(mdm_testing.run(of), f"{of.kind} {name}"):
-        found.append(outcome)
-    failed = sum(not outcome.ok for outcome in found)
+    outcomes: list[Outcome] = []
+    for outcome in _with_progress(mdm_testing.run(of), f"{of.kind} {name}"):
+        outcomes.append(outcome)
+    failed = sum(not outcome.ok for outcome in outcomes)
     if as_json:
-        records = [asdict(outcome) for outcome in found]
+        records = [asdict(outcome) for outcome in outcomes]
         report = {"kind": of.kind, "name": name, "package": of.package, "ok": not failed, "checks": records}
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
         return int(failed > 0)
@@ -55,13 +55,13 @@ def check(
 
     show(
         ["check", "", "what it holds"],
-        [[outcome.check, WORDS.get(outcome.status, outcome.status), outcome.about] for outcome in found],
+        [[outcome.check, WORDS.get(outcome.status, outcome.status), outcome.about] for outcome in outcomes],
     )
-    for outcome in found:
+    for outcome in outcomes:
         if outcome.detail:
             click.echo(f"{outcome.check} {WORDS.get(outcome.status, outcome.status)}: {outcome.detail}")
-    passed = sum(outcome.status == "passed" for outcome in found)
-    click.echo(f"{of.kind} {name}: {passed} of {len(found)} checks pass, {failed} fail")
+    passed = sum(outcome.status == "passed" for outcome in outcomes)
+    click.echo(f"{of.kind} {name}: {passed} of {len(outcomes)} checks pass, {failed} fail")
     return int(failed > 0)
 
 
@@ -87,7 +87,7 @@ def _options(name: str, assignments: tuple[str, ...]) -> dict[str, Any]:
     return options
 
 
-def _watched(outcomes: Any, label: str) -> Any:
+def _with_progress(outcomes: Any, label: str) -> Any:
     """The outcomes, with a line on stderr of what is being waited for."""
     from rich.console import Console
 

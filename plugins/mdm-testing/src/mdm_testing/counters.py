@@ -1,24 +1,27 @@
-"""What a decode costs, counted: model calls, head rows, host syncs, operations, memory. Counts do not vary, times do.
+"""What a decode costs, counted: model calls, rows of the head, waits for the device, operations, memory.
 
-Used by ``mdm bench``, by tests and by the conformance kit::
+Counts do not vary as times do. Used by ``mdm bench``, by tests and by the conformance kit::
 
     with counting(model) as counts:
         mdm.decode(model, prompts)
     counts.syncs
+
+PyTorch's dispatch and function modes see the operations of the thread that entered them and of no other, so what other
+threads do in the meantime is not counted.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
-from mdm.models import transfer
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
@@ -43,8 +46,10 @@ _WAITS = {
     aten.bincount.default,
 }
 """Operations whose result, or whose result's shape, the host has to know before it can go on."""
-_VIEWS_OF_THE_HOST = ("tolist", "numpy", "cpu", "__array__")
-"""Methods that bring a tensor to the host without an operation that could be seen on CPU."""
+_TO_HOST = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__}
+"""Methods that bring a tensor to the host; on a CPU no operation shows it."""
+_FROM_VALUES = {torch.tensor, torch.as_tensor}
+"""Functions that make a tensor of Python values: with a device named, the values are copied to it at once."""
 
 
 @dataclass
@@ -60,6 +65,8 @@ class Counts:
     """hidden states that went through the head"""
     syncs: int = 0
     """times the host waited for a result: each is a device to host transfer on an accelerator"""
+    to_device: int = 0
+    """tensors made of Python values on a named device: each is a host to device copy that waits on an accelerator"""
     operations: int = 0
     """operations outside the model and its head"""
     model_operations: int = 0
@@ -72,29 +79,29 @@ class Counts:
 
 @contextmanager
 def counting(model: Model | None = None, *, operations: bool = True) -> Iterator[Counts]:
-    """Count what happens in the block; model calls and head rows are ``model``'s.
+    """Count what this thread does in the block; model calls and head rows are ``model``'s.
 
-    On CPU nothing ever waits, so a sync is whatever would make an accelerator's host wait. Without ``operations``
-    only the model's calls and their rows are counted, which costs no time.
+    On a CPU nothing ever waits, so a sync is whatever would make an accelerator's host wait. Without ``operations``
+    only the model's calls and their rows are counted, which costs no time. A model is counted by one thread at a time.
     """
     counts = Counts()
-    mode = _Mode(counts)
+    mode = _Operations(counts)
     with _model_calls(model, mode):
         if operations:
-            with _host_views(mode), mode:
+            with _Methods(counts), mode:
                 yield counts
         else:
             yield counts
 
 
-class _Mode(TorchDispatchMode):
+class _Operations(TorchDispatchMode):
     """Sees every operation; composite ones as the operations that they are made of."""
 
     def __init__(self, counts: Counts) -> None:
         super().__init__()
         self.counts = counts
         self.in_model = 0
-        self._seen: dict[int, weakref.finalize[..., Any]] = {}
+        self._storages: dict[int, weakref.finalize[..., Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -113,25 +120,25 @@ class _Mode(TorchDispatchMode):
         self.counts.syncs += waits
         # A view, or what was written into, is memory that was there before: a weight, if nothing else.
         if not func.is_view and not func._schema.is_mutable:
-            for made in out if isinstance(out, (tuple, list)) else (out,):
-                if isinstance(made, Tensor):
-                    self._made(made)
+            for tensor in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(tensor, Tensor):
+                    self._count_memory(tensor)
         return out
 
-    def _made(self, tensor: Tensor) -> None:
+    def _count_memory(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size, counts = storage._cdata, storage.nbytes(), self.counts
-        if key in self._seen:
+        if key in self._storages:
             return
         counts.largest = max(counts.largest, size // tensor.element_size())
         counts.live_bytes += size
         counts.peak_bytes = max(counts.peak_bytes, counts.live_bytes)
 
         def gone() -> None:
-            del self._seen[key]
+            del self._storages[key]
             counts.live_bytes -= size
 
-        self._seen[key] = weakref.finalize(storage, gone)
+        self._storages[key] = weakref.finalize(storage, gone)
 
 
 def _waits(func: Any, args: Any, kwargs: Any) -> bool:
@@ -149,45 +156,34 @@ def _waits(func: Any, args: Any, kwargs: Any) -> bool:
     return False
 
 
-@contextmanager
-def _host_views(mode: _Mode) -> Iterator[None]:
-    """Count calls that an operation does not show, each once however it is made of the others."""
-    depth = 0
+class _Methods(TorchFunctionMode):
+    """Counts what no operation shows on a CPU, each call once however it is made of others.
 
-    def seen(method: Callable[..., Any], counts: Callable[..., bool]) -> Callable[..., Any]:
-        def call(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-            nonlocal depth
-            before = mode.counts.syncs
-            depth += 1
-            try:
-                return method(self, *args, **kwargs)
-            finally:
-                depth -= 1
-                if not depth and counts(self, *args, **kwargs):
-                    mode.counts.syncs = before + 1
+    ``mdm.models.transfer.on_host`` is a function that torch can override, so it comes here whole: what it calls inside
+    is not seen, and the numbers it reads were made on the host.
+    """
 
-        return call
+    def __init__(self, counts: Counts) -> None:
+        super().__init__()
+        self.counts = counts
 
-    def always(*_: Any, **__: Any) -> bool:
-        return True
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, before = kwargs or {}, self.counts.syncs
+        try:
+            return func(*args, **kwargs)
+        finally:
+            if func in _TO_HOST or (func is Tensor.to and _names_the_cpu(args, kwargs)):
+                self.counts.syncs = before + 1
+            self.counts.to_device += func in _FROM_VALUES and kwargs.get("device") is not None
 
-    def to_host(_: Tensor, *args: Any, **kwargs: Any) -> bool:
-        # A tensor that is on the CPU already stays there; naming it as text is what code does that means the host.
-        return "cpu" in (*(a for a in args if isinstance(a, str)), kwargs.get("device"))
 
-    def never(*_: Any, **__: Any) -> bool:
-        return False
-
-    with ExitStack() as patches:
-        patches.enter_context(patch.object(transfer, "on_host", seen(transfer.on_host, never)))
-        patches.enter_context(patch.object(Tensor, "to", seen(Tensor.to, to_host)))
-        for name in _VIEWS_OF_THE_HOST:
-            patches.enter_context(patch.object(Tensor, name, seen(getattr(Tensor, name), always)))
-        yield
+def _names_the_cpu(args: Any, kwargs: Any) -> bool:
+    """Whether ``Tensor.to`` is told "cpu" as text, which code does that means the host; a device may be any."""
+    return "cpu" in (*(a for a in args[1:] if isinstance(a, str)), kwargs.get("device"))
 
 
 @contextmanager
-def _model_calls(model: Model | None, mode: _Mode) -> Iterator[None]:
+def _model_calls(model: Model | None, mode: _Operations) -> Iterator[None]:
     if model is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What a check is, which there are, and how they are run."""
+"""What a check is: its subject, its outcome, and the decorator that registers one."""
 
 from __future__ import annotations
 
@@ -45,12 +45,19 @@ class Check:
     about: str
     run: Callable[[Subject], None]
 
+    @classmethod
+    def of(cls, function: Callable[[Subject], None]) -> Check:
+        """A function as a check, under its name; its docstring's first line says what it checks."""
+        name = function.__name__
+        return cls(name, (function.__doc__ or name).strip().splitlines()[0], function)
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check.
+    """The result of one check.
 
-    expected: it failed, as the plugin says it would. unexpected: it passed although the plugin says it fails.
+    ``status`` "expected": it failed, as the plugin says it would. "unexpected": it passed although the plugin says
+    that it fails.
     """
 
     check: str
@@ -63,26 +70,30 @@ class Outcome:
         return self.status in ("passed", "expected", "skipped")
 
 
-_CHECKS: dict[str, dict[str, Check]] = {}
+CHECKS: dict[str, dict[str, Check]] = {}
+"""Kind of plugin -> name -> check; "every" holds those of all kinds. The modules that hold checks fill it."""
 
 F = TypeVar("F", bound=Callable[[Subject], None])
 
 
 def check(kind: str) -> Callable[[F], F]:
-    """Add a function to the checks of a kind, under its name; its docstring's first line says what it checks."""
+    """Register a function as a check of a kind of plugin.
+
+    Raises:
+        ValueError: the kind has a check of that name.
+    """
 
     def add(function: F) -> F:
-        name = function.__name__
-        known = _CHECKS.setdefault(kind, {})
-        if name in known:
-            raise ValueError(f"the check {name} of a {kind} is there already: give yours another name")
-        known[name] = Check(name, (function.__doc__ or name).strip().splitlines()[0], function)
+        new, known = Check.of(function), CHECKS.setdefault(kind, {})
+        if new.name in known:
+            raise ValueError(f"a {kind} has a check {new.name} already: give yours another name")
+        known[new.name] = new
         return function
 
     return add
 
 
-def said(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error in one line."""
     text = " ".join(str(error).split())
     if isinstance(error, AssertionError):

@@ -1,4 +1,4 @@
-"""What checks decode with: prompts, samplers that watch or look ahead, and what two decodings are compared by."""
+"""Helpers for checks: prompts, instrumented samplers, and a comparison of decodings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
+from mdm import api
 from mdm.api import Result
 from mdm.models import Model
 from mdm.protocols import BaseSampler, Commit, Decision, Draws, Evaluate, NoOptions, Scores, State, top_k
@@ -32,18 +33,16 @@ def prompts(
 
 
 def essence(result: Result) -> list[tuple[Any, ...]]:
-    """What two decodings must share: which tokens went where, in which order."""
+    """What two equal decodings share: which tokens were committed where, in which order."""
     return [(line["step"], line["positions"], line["tokens"], line["kind"]) for line in result.trace]
 
 
 def decode(
-    model: Model, of: Sequence[Sequence[int]], sampler: Any, cache: Any = "none", **settings: Any
+    model: Model, prompts: Sequence[Sequence[int]], sampler: Any, cache: Any = "none", **settings: Any
 ) -> list[Result]:
     """``mdm.decode`` of two blocks of four."""
-    from mdm import api
-
     settings = {"gen_length": GEN, "block_length": BLOCK} | settings
-    return api.decode(model, of, sampler, cache=cache, **settings)
+    return api.decode(model, prompts, sampler, cache=cache, **settings)
 
 
 @dataclass(frozen=True)

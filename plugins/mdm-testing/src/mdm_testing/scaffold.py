@@ -1,7 +1,8 @@
-"""A whole package for a new plugin, from the templates beside this file: it installs and conforms at once."""
+"""Writes a package for a new plugin from the templates beside this file: it installs and conforms at once."""
 
 from __future__ import annotations
 
+import keyword
 import os
 import re
 import shutil
@@ -21,17 +22,21 @@ NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 class Kind(NamedTuple):
-    """What the template of a kind says of it."""
+    """A kind of plugin that there is a template of."""
 
     about: str
+    """what the template's plugin does"""
     use: str
+    """the command that uses it"""
+    suffix: str
+    """what its class is called behind the plugin's name, where the name alone cannot be a class"""
 
 
 KINDS = {
-    "sampler": Kind("Commits the masks that the model is most confident of.", "mdm run --sampler {name}"),
-    "cache": Kind("Keeps the keys and values of what lies before the block.", "mdm run --cache {name}"),
-    "model": Kind("Masked diffusion models on transformers' own Llama.", "mdm run --model FOLDER"),
-    "task": Kind("Words to write backwards.", "mdm run --task {name} --model MODEL"),
+    "sampler": Kind("Commits the masks that the model is most confident of.", "mdm run --sampler {name}", "Sampler"),
+    "cache": Kind("Keeps the keys and values of what lies before the block.", "mdm run --cache {name}", "Cache"),
+    "model": Kind("Masked diffusion models on transformers' own Llama.", "mdm run --model FOLDER", "Family"),
+    "task": Kind("Words to write backwards.", "mdm run --task {name} --model MODEL", "Task"),
 }
 
 
@@ -39,7 +44,7 @@ def create(kind: str, name: str, parent: Path) -> list[Path]:
     """Write the package ``mdm-NAME`` into ``parent``; returns its files. All of it is written, or nothing.
 
     Raises:
-        MdmError: a name that cannot be a package's, or that is taken; a folder that is there already.
+        MdmError: the name cannot be a package's, or a plugin or package has it already; the folder exists.
     """
     package = f"mdm-{name}"
     folder = parent / package
@@ -47,9 +52,7 @@ def create(kind: str, name: str, parent: Path) -> list[Path]:
         raise MdmError(
             f"{name!r} cannot be the name of a {kind}: use small letters, digits and single hyphens, such as my-{kind}"
         )
-    taken = [entry for entry in registry.entries(kind) if entry.name == name]
-    if taken:
-        raise MdmError(f"{kind} {name!r} is taken by {taken[0].package}, which is installed: choose another name")
+    _refuse_taken(kind, name)
     if folder.exists():
         raise MdmError(f"{folder} is there already: choose another name, or a folder with --into")
     if not parent.is_dir():
@@ -58,21 +61,52 @@ def create(kind: str, name: str, parent: Path) -> list[Path]:
     with os_errors_as_mdm_errors(folder, "write"):
         part = Path(tempfile.mkdtemp(prefix=f".{package}.", dir=parent))
         try:
-            for place, text in files.items():
-                (part / place).parent.mkdir(parents=True, exist_ok=True)
-                (part / place).write_text(text, encoding="utf-8")
+            for path, text in files.items():
+                (part / path).parent.mkdir(parents=True, exist_ok=True)
+                (part / path).write_text(text, encoding="utf-8")
             part.chmod(0o755)
             os.rename(part, folder)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-    return [folder / place for place in files]
+    return [folder / path for path in files]
+
+
+def _refuse_taken(kind: str, name: str) -> None:
+    """One name means one plugin whatever its kind, so that ``-o NAME.OPTION`` and ``mdm check NAME`` are clear."""
+    package = f"mdm-{name}"
+    for entry in registry.entries():
+        if entry.name == name and entry.kind != "hook":
+            raise MdmError(
+                f"{kind} {name!r} is taken: {entry.package}, which is installed, brings a {entry.kind} of that name; "
+                "choose another name"
+            )
+    ours = {name for names in registry.known_plugins().values() for name in names.values()}
+    if package in ours | {"mdm-core"}:
+        raise MdmError(f"{kind} {name!r} would be the package {package}, which exists already: choose another name")
+
+
+def _class_name(kind: str, name: str, *templates: str) -> str:
+    """The plugin's name as a class, with the kind behind it where Python or the templates give it another meaning."""
+    title = "".join(word.capitalize() for word in name.split("-"))
+    words = {*re.findall(r"\w+", " ".join(templates)), *keyword.kwlist}
+    return title + KINDS[kind].suffix if words & {title, f"{title}Options"} else title
 
 
 def _files(kind: str, name: str) -> dict[str, str]:
-    """Place in the package -> text."""
+    """Path in the package -> text."""
     module = f"mdm_{name.replace('-', '_')}"
-    title = "".join(word.capitalize() for word in name.split("-"))
+    sources = {
+        "pyproject.toml": "package/pyproject.toml.in",
+        "README.md": "package/README.md.in",
+        "LICENSE": "package/LICENSE.in",
+        ".gitignore": "package/gitignore.in",
+        ".github/workflows/test.yml": "package/test.yml.in",
+        f"src/{module}/__init__.py": f"{kind}/module.py.in",
+        f"tests/test_{module.removeprefix('mdm_')}.py": f"{kind}/test.py.in",
+    }
+    templates = {path: (TEMPLATES / source).read_text(encoding="utf-8") for path, source in sources.items()}
+    title = _class_name(kind, name, *(text for path, text in templates.items() if path.endswith(".py")))
     values = {
         "kind": kind,
         "name": name,
@@ -83,20 +117,10 @@ def _files(kind: str, name: str) -> dict[str, str]:
         "group": registry.KINDS[kind],
         "about": KINDS[kind].about,
         "use": KINDS[kind].use.format(name=name),
-        "core": _core(),
+        "core": _range("mdm-core"),
+        "testing": _range("mdm-testing"),
     }
-    places = {
-        "pyproject.toml": "package/pyproject.toml.in",
-        "README.md": "package/README.md.in",
-        "LICENSE": "package/LICENSE.in",
-        ".gitignore": "package/gitignore.in",
-        ".github/workflows/test.yml": "package/test.yml.in",
-        f"src/{module}/__init__.py": f"{kind}/module.py.in",
-        f"tests/test_{module.removeprefix('mdm_')}.py": f"{kind}/test.py.in",
-    }
-    return {
-        place: _filled((TEMPLATES / source).read_text(encoding="utf-8"), values) for place, source in places.items()
-    }
+    return {path: _filled(text, values) for path, text in templates.items()}
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
@@ -105,10 +129,10 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
     return text
 
 
-def _core() -> str:
-    """The versions of mdm-core that a package written now is for: this one and later ones of its major version."""
+def _range(package: str) -> str:
+    """The versions of ours that a new package requires: the installed one and later ones of its major version."""
     try:
-        version = metadata.version("mdm-core")
+        version = metadata.version(package)
     except metadata.PackageNotFoundError:
-        raise MdmError("mdm-core runs from a folder that is not installed: pip install -e core") from None
+        raise MdmError(f"{package} runs from a folder that is not installed: pip install -e it first") from None
     return f">={version},<{int(version.split('.')[0]) + 1}"

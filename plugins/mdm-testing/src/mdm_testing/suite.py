@@ -9,7 +9,7 @@ from typing import Any
 from mdm import registry
 from mdm.errors import MdmError
 
-from mdm_testing.kit import _CHECKS, Check, NotApplicable, Outcome, Subject, said
+from mdm_testing.kit import CHECKS, Check, NotApplicable, Outcome, Subject, one_line
 
 KINDS = {"sampler": "samplers", "cache": "caches", "model": "models", "task": "tasks"}
 """Kind of plugin -> the module of this package that holds its checks."""
@@ -19,19 +19,19 @@ def checks(kind: str, more: Sequence[Callable[[Subject], None]] = ()) -> Iterato
     """All checks of a kind, and ``more`` of your own.
 
     Raises:
-        MdmError: no such kind, or a check of yours has the name of one that is there: it would silently replace it.
+        MdmError: there are no checks of such a kind, or one of yours would replace one of the kit's.
     """
     if kind not in KINDS:
         raise MdmError(f"a {kind} cannot be checked: only {', '.join(KINDS)}")
     import_module("mdm_testing.packages")
     import_module(f"mdm_testing.{KINDS[kind]}")
-    found = {**_CHECKS[kind], **_CHECKS["every"]}
+    known = {**CHECKS[kind], **CHECKS["every"]}
     for function in more:
-        if function.__name__ in found:
-            raise MdmError(f"{function.__name__} is a check of the kit: yours needs another name")
-        about = (function.__doc__ or function.__name__).strip().splitlines()[0]
-        found[function.__name__] = Check(function.__name__, about, function)
-    yield from found.values()
+        check = Check.of(function)
+        if check.name in known:
+            raise MdmError(f"{check.name} is a check of the kit: yours needs another name")
+        known[check.name] = check
+    yield from known.values()
 
 
 def subject(kind: str, plugin: Any, **more: Any) -> Subject:
@@ -45,13 +45,13 @@ def subject(kind: str, plugin: Any, **more: Any) -> Subject:
     return Subject(kind, plugin, registry.load(entry), package=entry.dist, **more)
 
 
-def expectations(of: Subject, found: Sequence[Check]) -> Mapping[str, str]:
+def expectations(of: Subject, checks: Sequence[Check]) -> Mapping[str, str]:
     """The failures a plugin expects.
 
     Raises:
         MdmError: one has no reason, or names no check.
     """
-    expected, known = of.expected, {check.name for check in found}
+    expected, known = of.expected, {check.name for check in checks}
     for name, reason in expected.items():
         if name not in known:
             raise MdmError(f"{of.kind} {of.name!r} expects to fail {name!r}: there is no such check of a {of.kind}")
@@ -62,22 +62,24 @@ def expectations(of: Subject, found: Sequence[Check]) -> Mapping[str, str]:
 
 def run(of: Subject, more: Sequence[Callable[[Subject], None]] = ()) -> Iterator[Outcome]:
     """Run every check of the subject's kind, one outcome each."""
-    found = list(checks(of.kind, more))
-    expected = expectations(of, found)
-    for one in found:
-        yield outcome(one, of, expected.get(one.name))
+    every = list(checks(of.kind, more))
+    expected = expectations(of, every)
+    for check in every:
+        yield outcome(check, of, expected.get(check.name))
 
 
-def outcome(one: Check, of: Subject, expected: str | None = None) -> Outcome:
+def outcome(check: Check, of: Subject, expected: str | None = None) -> Outcome:
     """Run one check. Whatever the plugin raises is a failure."""
     try:
-        one.run(of)
+        check.run(of)
     except NotApplicable as reason:
-        return Outcome(one.name, one.about, "skipped", str(reason))
+        return Outcome(check.name, check.about, "skipped", str(reason))
     except Exception as error:
         if expected:
-            return Outcome(one.name, one.about, "expected", expected)
-        return Outcome(one.name, one.about, "failed", said(error))
+            return Outcome(check.name, check.about, "expected", expected)
+        return Outcome(check.name, check.about, "failed", one_line(error))
     if expected:
-        return Outcome(one.name, one.about, "unexpected", f"it passes: take it out of expected_failures ({expected})")
-    return Outcome(one.name, one.about, "passed")
+        return Outcome(
+            check.name, check.about, "unexpected", f"it passes: take it out of expected_failures ({expected})"
+        )
+    return Outcome(check.name, check.about, "passed")

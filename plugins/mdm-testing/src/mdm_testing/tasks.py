@@ -12,7 +12,7 @@ from typing import Any
 from mdm.errors import MdmError
 from mdm.protocols import MASK, Example
 
-from mdm_testing.kit import NotApplicable, Subject, check, said
+from mdm_testing.kit import NotApplicable, Subject, check, one_line
 from mdm_testing.samplers import refuses_unknown_names
 
 COUNT = 6
@@ -121,12 +121,12 @@ def a_broken_file_is_one_line(of: Subject) -> None:
 
 def _refused(of: Subject, path: Path, name: str) -> None:
     try:
-        found = list(islice(of.make().examples(seed=0, data=path), 1))
+        examples = list(islice(of.make().examples(seed=0, data=path), 1))
     except MdmError as error:
         assert name in str(error), f"its error does not name {name}: {error}"
         assert "\n" not in str(error), f"its error is more than one line: {error}"
         return
-    raise AssertionError(f"it takes {name}, and gives {found}")
+    raise AssertionError(f"it accepts {name}, and gives {examples}")
 
 
 def _examples(of: Subject) -> list[Example]:
@@ -157,5 +157,5 @@ def _grades(task: Any, example: Example, completion: str) -> dict[str, float]:
         if isinstance(grades, Future):
             grades = grades.result(timeout=60)
     except Exception as error:
-        raise AssertionError(f"{example.id}: grading {completion[:20]!r} raises {said(error)}") from error
+        raise AssertionError(f"{example.id}: grading {completion[:20]!r} raises {one_line(error)}") from error
     return {name: float(value) for name, value in grades.items()}

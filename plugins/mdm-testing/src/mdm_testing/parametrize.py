@@ -1,4 +1,4 @@
-"""The kit's checks as pytest's parameters."""
+"""The kit's checks as parameters of a test in pytest."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def parametrize_with_checks(
     """
     import pytest
 
-    found = list(suite.checks(kind, more))
+    checks = list(suite.checks(kind, more))
     parameters = []
     for plugin in plugins:
         of = suite.subject(kind, plugin, **fields)
-        expected = suite.expectations(of, found)
-        for one in found:
-            reason = expected.get(one.name)
+        expected = suite.expectations(of, checks)
+        for check in checks:
+            reason = expected.get(check.name)
             marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
-            parameters.append(pytest.param(partial(_run, one, of), id=f"{of.name}-{one.name}", marks=marks))
+            parameters.append(pytest.param(partial(_run, check, of), id=f"{of.name}-{check.name}", marks=marks))
     return pytest.mark.parametrize("check", parameters)
 
 
-def _run(one: kit.Check, of: kit.Subject) -> None:
+def _run(check: kit.Check, of: kit.Subject) -> None:
     import pytest
 
     try:
-        one.run(of)
+        check.run(of)
     except kit.NotApplicable as reason:
         pytest.skip(str(reason))
