@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+from fake_packages import site as site  # a fixture of all tests
 from hypothesis import settings
 
 # Triton reads it as it is imported, which torch may do at any time.

@@ -90,14 +90,14 @@ def test_a_replay_makes_the_calls_of_the_decode(wide, cache, monkeypatch):
         with counting(wide, operations=False) as yardstick:
             for forward in made.forwards():
                 forward.plain(wide)
-            for states in made.reads():
+            for states in made.head_states():
                 wide.head(states)
     assert made_of(again) == made_of(made)
     assert replayed == decoded and yardstick == decoded
     ranges = {(call.first, call.end) for call in made.calls if isinstance(call, Head)}
     assert {0, wide.spec.vocab_size} < {at for ends in ranges for at in ends}
     # One whole head for all that is read after a forward, though decoding cut it into rows and tiles.
-    assert len(made.reads()) < sum(isinstance(call, Head) and call.first == 0 for call in made.calls)
+    assert len(made.head_states()) < sum(isinstance(call, Head) and call.first == 0 for call in made.calls)
 
 
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
@@ -133,7 +133,7 @@ def test_rounds_end_before_they_take_too_long_unless_their_number_is_given(wide,
     monkeypatch.setattr(overheads, "seconds", lambda work, device: next(clock))  # a round takes 15 s
     case = replace(CALLS, candidates=1, batch=1, cache="dual")
     for limit, pairs, expected in ((44.0, None, 2), (10.0, None, 1), (10.0, 3, 3)):
-        monkeypatch.setattr(overheads, "LONG", limit)
+        monkeypatch.setattr(overheads, "TIME_LIMIT", limit)
         ticks = []
         assert overheads.measure(wide, case, pairs, tick=ticks.append)["pairs"] == expected
         assert ticks == list(range(expected + 1))
@@ -169,14 +169,10 @@ def test_a_compiled_decode_is_replayed_with_compiled_forwards(wide, monkeypatch,
         (["decode", "--bandwidth", "nan"], "nan is no number of GB/s"),
         (["sweep", "--csv", "no/such/folder/s.csv"], "cannot write no/such/folder/s.csv"),
         (["sweep", "--csv", "."], "Is a directory"),
-        (["sweep", "--csv", "s.svg", "--plot", "./s.svg"], "--csv and --plot are both s.svg: name two files"),
-        (["sweep", "--plot", "no/such/folder/s.svg"], "cannot write no/such/folder/s.svg"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_cannot_be_measured_is_said_in_one_line_before_anything_is(args, said, capsys, monkeypatch):
-    if "--plot" in args:
-        pytest.importorskip("matplotlib")
     monkeypatch.setattr("mdm_bench.overhead.measure", None)
     monkeypatch.setattr("mdm_bench.sweep.measure", None)
     monkeypatch.setattr("mdm_bench.decode.random_model", None)
@@ -277,6 +273,7 @@ def test_a_shape_that_does_not_fit_is_refused_in_one_line(monkeypatch, capsys):
         assert stop.value.code == 2 and said in capsys.readouterr().err
 
 
+TWO_AND_ONE = ["--candidates", "2", "--candidates", "1"]
 SWEEP = [
     "sweep",
     "--sampler",
@@ -292,16 +289,35 @@ SWEEP = [
 ]
 
 
-def test_a_sweep_is_all_combinations_in_a_table_and_a_picture(tmp_path):
-    pytest.importorskip("matplotlib")
-    table, picture = tmp_path / "s.csv", tmp_path / "s.svg"
-    found = bench(*SWEEP, "--candidates", "1", "--csv", str(table), "--plot", str(picture))
+def test_a_sweep_is_all_combinations_in_a_table(tmp_path):
+    table = tmp_path / "s.csv"
+    found = bench(*SWEEP, "--candidates", "1", "--csv", str(table))
     assert [(row["cache"], row["batch_size"]) for row in found] == [("none", 1), ("none", 2), ("dual", 1), ("dual", 2)]
     with table.open() as lines:
         assert [(row["cache"], float(row["seconds"])) for row in csv.DictReader(lines)] == [
             (row["cache"], row["seconds"]) for row in found
         ]
-    assert b"<svg" in picture.read_bytes()[:2000]
+
+
+@pytest.mark.parametrize(("sampler", "counted"), [("info-gain", True), ("lookum", True), ("confidence", False)])
+def test_candidates_are_an_option_of_the_samplers_that_have_one(sampler, counted):
+    assert Case(sampler=sampler, candidates=5).options == ({"candidates": 5} if counted else {})
+    rows = bench("sweep", "--sampler", sampler, "--cache", "none", "--batch-size", "1", *TWO_AND_ONE)
+    assert [row["candidates"] for row in rows] == [2, 1]
+    assert (rows[0]["rows"] > rows[1]["rows"]) == counted
+
+
+def test_a_sampler_of_another_package_gets_its_candidates(site):
+    code = """
+        from mdm.protocols import BaseSampler, LookaheadOptions
+
+        class Wide(BaseSampler):
+            Options = LookaheadOptions
+
+            def decide(self, state, scores, memory, draws): ...
+    """
+    site.package("fake-wide", {"mdm.samplers": {"wide": "fake_wide:Wide"}}, code)
+    assert Case(sampler="wide", candidates=3).options == {"candidates": 3}
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt(), ValueError("out of luck")], ids=["ctrl-c", "error"])

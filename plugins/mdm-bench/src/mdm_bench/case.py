@@ -1,4 +1,4 @@
-"""One decode to measure, and its time."""
+"""A decode to measure, and how it is timed."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from mdm.protocols.settings import Size
 
 @lru_cache
 def _prompts(vocabulary: int, batch: int, length: int) -> list[list[int]]:
-    """The same random tokens again, made once, so that making them is not counted."""
+    """The same random tokens at every call; cached, so that making them is not counted."""
     random = torch.Generator().manual_seed(0)
-    found: list[list[int]] = torch.randint(vocabulary - 1, (batch, length), generator=random).tolist()
-    return found
+    prompts: list[list[int]] = torch.randint(vocabulary - 1, (batch, length), generator=random).tolist()
+    return prompts
 
 
 @dataclass(frozen=True)
 class Case:
-    """A decode of prompts of random tokens."""
+    """A decode of prompts of random tokens. Lengths are in tokens."""
 
     cache: str = "none"
     sampler: str = "info-gain"
     candidates: int = 8
+    """of a lookahead: for samplers that have such an option"""
     prompt_length: int = 192
     gen_length: int = 64
     block_length: int = 32
     batch: int = 1
-    max_rows: Size = None
+    max_rows: Size | None = None
     tokens_per_step: int | None = None
     compile: bool = False
 
@@ -45,16 +46,17 @@ class Case:
 
     @property
     def keeps(self) -> bool:
-        """Whether the cache keeps keys and values."""
+        """Whether the cache stores keys and values."""
         return bool(registry.resolve("cache", self.cache).uses_kv)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The sampler's."""
-        return {"candidates": self.candidates} if self.sampler in ("info-gain", "lookum") else {}
+        """The sampler's options: ``candidates``, where it has such an option."""
+        fields = registry.resolve("sampler", self.sampler).Options.model_fields
+        return {"candidates": self.candidates} if "candidates" in fields else {}
 
     def check(self, spec: ModelSpec, device: str) -> None:
-        """Say now what ``decode`` would refuse of such a model on this type of device.
+        """Refuse now what ``decode`` would refuse for such a model on this type of device.
 
         Raises:
             MdmError: the cache or the sampler is unknown or not for such a model, or nothing can be compiled.
@@ -74,12 +76,12 @@ class Case:
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """How long ``work`` takes, to its end on the device."""
+    """Wall time of ``work``, until the device has finished it."""
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.synchronize(device)
-    begin = time.perf_counter()
+    start = time.perf_counter()
     work()
     if cuda:
         torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
+    return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""``mdm bench``: what decoding costs beside the model, what a shape reaches, what options change."""
+"""``mdm bench``: the cost of decoding over the model, the speed of a model's shape, the effect of options."""
 
 from __future__ import annotations
 
@@ -91,47 +91,47 @@ def overhead(
     cases = [Case(cache=name, **case) for name in dict.fromkeys(cache or ("none", "prefix", "dual"))]
     named = f"a model of --vocab {vocab} --hidden {hidden} --layers {layers}"
     model = model_for(named, shape, cases, device=device_of(device), dtype="float32")
-    found: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     stopped = False
     try:
         for one in cases:
             click.echo(f"mdm: {one.cache}: counting ...", err=True)
             with _rounds(one.cache, pairs or ROUNDS) as tick:
-                found.append(measure(model, one, pairs, threads, tick))
+                measured.append(measure(model, one, pairs, threads, tick))
             click.echo(
-                "mdm: {cache}: total/replay {total_over_replay:.3f}, rounds {pairs}".format(**found[-1]), err=True
+                "mdm: {cache}: total/replay {total_over_replay:.3f}, rounds {pairs}".format(**measured[-1]), err=True
             )
     except KeyboardInterrupt:
         stopped = True
-    finally:  # whatever ends it, what is measured is said
+    finally:  # whatever ends it, what is measured is reported
         if as_json:
-            click.echo(json.dumps(found, indent=2))
-        elif found:
+            click.echo(json.dumps(measured, indent=2))
+        elif measured:
             from mdm.cli.tables import show
 
-            rows = [[row["cache"], *(cell(row) for cell in OVERHEAD_COLUMNS.values())] for row in found]
+            rows = [[row["cache"], *(cell(row) for cell in OVERHEAD_COLUMNS.values())] for row in measured]
             show(["cache", *OVERHEAD_COLUMNS], rows, [*OVERHEAD_COLUMNS])
             click.echo(
                 "total over: the calls replayed; calls with a whole head; the least work. The rest is in --json."
             )
     if stopped:
-        click.echo(f"mdm: interrupted after {len(found)} of {len(cases)} caches", err=True)
+        click.echo(f"mdm: interrupted after {len(measured)} of {len(cases)} caches", err=True)
     return 130 if stopped else 0
 
 
 @contextmanager
 def _rounds(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Progress of rounds of measurements, where one of them takes long enough to be waited for."""
+    """A progress bar over the rounds of timing, advanced only by rounds that take longer than ``PATIENCE`` seconds."""
     with steps(name, total) as tick:
-        begun = time.monotonic()
+        start = time.monotonic()
 
         def done(count: int) -> None:
-            nonlocal begun
+            nonlocal start
             if not count:
                 click.echo(f"mdm: {name}: timing ...", err=True)
-            elif time.monotonic() - begun > PATIENCE:
+            elif time.monotonic() - start > PATIENCE:
                 tick(count)
-            begun = time.monotonic()
+            start = time.monotonic()
 
         yield done
 
@@ -147,7 +147,7 @@ OVERHEAD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "peak MB": lambda row: f"{row['peak_bytes'] / 1e6:.1f}",
     "tokens/s": lambda row: f"{row['tokens_per_second']:.1f}",
 }
-"""Columns of what decoding adds."""
+"""Columns of the table of ``overhead``."""
 
 
 SHAPES = ("llada-8b", "dream-7b", "sdar-8b", "tiny")
@@ -171,7 +171,7 @@ MODEL = (
     ),
     JSON,
 )  # fmt: skip
-"""What `decode` and `sweep` share."""
+"""The flags that ``decode`` and ``sweep`` share."""
 
 
 def _model_flags(command: F) -> F:
@@ -187,7 +187,7 @@ def _model_flags(command: F) -> F:
 @click.option("--batch-size", type=COUNT, default=1, show_default=True, help="Prompts decoded together.")
 @_model_flags
 def decode(
-    cache: str | None, candidates: int, block_length: int, batch_size: int, shape: str, as_json: bool, **given: Any
+    cache: str | None, candidates: int, block_length: int, batch_size: int, shape: str, as_json: bool, **flags: Any
 ) -> None:
     """Tokens a second of a model's shape, its memory, and its share of what the memory's bandwidth allows.
 
@@ -196,10 +196,10 @@ def decode(
     """
     from mdm_bench.decode import measure
     from mdm_bench.shapes import SHAPES
-    from mdm_bench.sweep import grid
+    from mdm_bench.sweep import combinations
 
-    cases = grid(_base(given), [cache or SHAPES[shape].cache], [candidates], [block_length], [batch_size])
-    model, speed = _ready(shape, cases, given)
+    cases = combinations(_base(flags), [cache or SHAPES[shape].cache], [candidates], [block_length], [batch_size])
+    model, speed = _ready(shape, cases, flags)
     click.echo("mdm: decoding, once to warm up and count, once for the time ...", err=True)
     _report([{"shape": shape} | measure(model, cases[0], speed)], as_json)
 
@@ -210,82 +210,74 @@ def decode(
 @click.option("--block-length", type=COUNT, multiple=True, help="Block length (default: 32).")
 @click.option("--batch-size", type=COUNT, multiple=True, help="Prompts decoded together (default: 1, 4, 16).")
 @click.option("--csv", "table", type=PATH, metavar="FILE", help="Write all numbers as CSV, after every case.")
-@click.option("--plot", "picture", type=PATH, metavar="FILE", help="Draw tokens/s: .png, .svg or .pdf.")
 @_model_flags
 def sweep(
     cache: tuple[str, ...], candidates: tuple[int, ...], block_length: tuple[int, ...], batch_size: tuple[int, ...],
-    table: Path | None, picture: Path | None, shape: str, as_json: bool, **given: Any,
+    table: Path | None, shape: str, as_json: bool, **flags: Any,
 ) -> int:  # fmt: skip
     """`decode` over every combination of the caches, candidates, block lengths and batch sizes named.
 
     Ctrl-C ends it early, with what is done; a case that finds no memory is skipped, and says so.
     """
     from mdm.runs import files
-    from mdm_report import pictures
 
     from mdm_bench import sweep as sweeping
     from mdm_bench.shapes import SHAPES
 
-    if picture:
-        pictures.figure(picture)
-    for path in filter(None, (picture, table)):
-        files.check_writable(path)  # said now, not after an hour
-    if picture and table and picture.resolve() == table.resolve():
-        raise click.UsageError(f"--csv and --plot are both {table}: name two files")
+    if table:
+        files.check_writable(table)  # refused now, not after an hour
     caches = cache or (("none", "block") if SHAPES[shape].cache == "block" else ("none", "prefix", "dual"))
     axes: list[Any] = [caches, candidates or (1, 8), block_length or (32,), batch_size or (1, 4, 16)]
-    cases = sweeping.grid(_base(given), *(list(dict.fromkeys(axis)) for axis in axes))
-    model, speed = _ready(shape, cases, given)
-    found: list[dict[str, Any]] = []
+    cases = sweeping.combinations(_base(flags), *(list(dict.fromkeys(axis)) for axis in axes))
+    model, speed = _ready(shape, cases, flags)
+    measured: list[dict[str, Any]] = []
     stopped = False
     try:
         with steps("measuring", len(cases)) as tick:
             for row in sweeping.sweep(model, cases, speed):
-                found.append({"shape": shape} | row)
+                measured.append({"shape": shape} | row)
                 if table:
-                    files.write_text_atomic(table, sweeping.to_csv(found))
-                tick(len(found))
+                    files.write_text_atomic(table, sweeping.to_csv(measured))
+                tick(len(measured))
     except KeyboardInterrupt:
         stopped = True
-    finally:  # whatever ends it, what is measured is said
-        if picture and any("error" not in row for row in found):
-            sweeping.plot(found, picture)
-        if found or as_json:
-            _report(found, as_json)
+    finally:  # whatever ends it, what is measured is reported
+        if measured or as_json:
+            _report(measured, as_json)
     if stopped:
-        click.echo(f"mdm: interrupted after {len(found)} of {len(cases)} cases", err=True)
+        click.echo(f"mdm: interrupted after {len(measured)} of {len(cases)} cases", err=True)
     return 130 if stopped else 0
 
 
-def _base(given: dict[str, Any]) -> Case:
-    """The case that the flags describe; what a sweep varies is still at its defaults."""
+def _base(flags: dict[str, Any]) -> Case:
+    """The case that the flags describe, with the defaults for what a sweep varies."""
     from mdm_bench.case import Case
 
     names = ("sampler", "prompt_length", "gen_length", "tokens_per_step", "compile")
-    return Case(max_rows="auto", **{name: given[name] for name in names})
+    return Case(max_rows="auto", **{name: flags[name] for name in names})
 
 
-def _ready(shape: str, cases: Sequence[Case], given: dict[str, Any]) -> tuple[Model, float]:
+def _ready(shape: str, cases: Sequence[Case], flags: dict[str, Any]) -> tuple[Model, float]:
     """The model, and its memory's bandwidth in bytes a second."""
     from mdm.models.placement import device_of, dtype_of
 
     from mdm_bench.decode import bandwidth, model_for
     from mdm_bench.shapes import SHAPES
 
-    device = device_of(given["device"])
-    dtype = dtype_of(given["dtype"], device, {})
+    device = device_of(flags["device"])
+    dtype = dtype_of(flags["dtype"], device, {})
     click.echo(f"mdm: making {shape} with random weights on {device} in {dtype} ...", err=True)
     model = model_for(shape, SHAPES[shape], cases, device=device, dtype=dtype)
-    return model, given["bandwidth"] * 1e9 if given["bandwidth"] else bandwidth(device)
+    return model, flags["bandwidth"] * 1e9 if flags["bandwidth"] else bandwidth(device)
 
 
-def _report(found: list[dict[str, Any]], as_json: bool) -> None:
+def _report(measured: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(measured, indent=2))
         return
     from mdm.cli.tables import show
 
-    done = [row for row in found if "error" not in row]
+    done = [row for row in measured if "error" not in row]
     options = ("cache", "candidates", "block_length", "batch_size")
     show(
         ["cache", "N", "block", "batch", *SPEED_COLUMNS],
@@ -294,7 +286,7 @@ def _report(found: list[dict[str, Any]], as_json: bool) -> None:
                 *(str(row[name]) for name in options),
                 *(cell(row) if row in done else "" for cell in SPEED_COLUMNS.values()),
             ]
-            for row in found
+            for row in measured
         ],
         right=["N", "block", "batch", *SPEED_COLUMNS],
     )
@@ -303,7 +295,7 @@ def _report(found: list[dict[str, Any]], as_json: bool) -> None:
             f"{row['device']}, {row['dtype']}: {row['weight_bytes'] / 1e6:,.1f} MB of weights a forward, "
             f"memory at {row['bandwidth'] / 1e9:.1f} GB/s"
         )
-    for row in found:
+    for row in measured:
         if "error" in row:
             click.echo(f"{row['error']}: {', '.join(f'{name} {row[name]}' for name in options)}")
 
@@ -319,4 +311,4 @@ SPEED_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "share": lambda row: f"{row['share_of_roofline']:.1%}",
     "TFLOP/s": lambda row: f"{row['tflops']:.3g}",
 }
-"""Columns of what was measured."""
+"""Columns of the table of ``decode`` and ``sweep``, behind their options."""

@@ -1,6 +1,6 @@
-"""What a shape reaches: tokens a second, beside what the device's memory would allow.
+"""The speed of a model's shape: tokens a second, and the share of what the memory's bandwidth would allow.
 
-Every forward has to read all weights, and the keys and values that are kept, once. The roofline is the speed at which
+Every forward has to read all weights and the cached keys and values once. The roofline is the speed at which
 that traffic alone would run: bytes of all forwards of the decode ÷ the memory's bandwidth. It counts no arithmetic,
 so where many row-tokens share a forward the device's matrix units are the nearer limit; ``tflops`` is then the figure
 to hold against them.
@@ -27,7 +27,7 @@ COPIED = 1 << 28
 
 
 def bandwidth(device: str, times: int = 5) -> float:
-    """Bytes a second, read and written, of the best of some copies."""
+    """Memory bandwidth in bytes a second, read and written: the best of several copies."""
     source = torch.zeros(COPIED, dtype=torch.uint8, device=device)
     target = torch.ones_like(source)
     return 2 * COPIED / min(seconds(lambda: target.copy_(source), source.device) for _ in range(times))
@@ -58,7 +58,7 @@ def model_for(name: str, shape: Shape, cases: Sequence[Case], *, device: str, dt
 
 
 def _least(model: Model, case: Case) -> int:
-    """Bytes without which a case cannot run: what its batch keeps, and one canvas in a forward."""
+    """Bytes without which a case cannot run: its batch's keys and values, and a forward of one canvas."""
     kept = kept_bytes(model, case.length) * case.batch if case.keeps else 0
     return kept + forward_bytes(model, case.length)
 
@@ -78,7 +78,7 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
     peak = torch.cuda.max_memory_allocated(device) if on_gpu else weights["all"] + counts.peak_bytes
     if case.compile:  # where operations are counted nothing is compiled
         case.decode(model, trace=False, **settings)
-    took = seconds(lambda: case.decode(model, trace=False, **settings), device)
+    elapsed = seconds(lambda: case.decode(model, trace=False, **settings), device)
     tokens = sum(len(result.tokens) for result in results)
     words = sum(token not in model.spec.eos_ids for result in results for token in result.tokens)
     forwards = sum(result.forwards for result in results)
@@ -97,8 +97,8 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
         "compile": case.compile,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device_name(device),
-        "seconds": took,
-        "tokens_per_second": tokens / took,
+        "seconds": elapsed,
+        "tokens_per_second": tokens / elapsed,
         "tokens_per_forward": tokens / forwards,
         "tokens_per_forward_without_eos": words / forwards,
         "forwards": counts.model_calls,
@@ -110,13 +110,13 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
         "kept_bytes": kept,
         "bandwidth": speed,
         "roofline_tokens_per_second": tokens * speed / moved,
-        "share_of_roofline": moved / speed / took,
-        "tflops": flops / took / 1e12,
+        "share_of_roofline": moved / speed / elapsed,
+        "tflops": flops / elapsed / 1e12,
     }
 
 
 def device_name(device: torch.device) -> str:
-    """The device as its maker calls it, and of a CPU how many threads work."""
+    """The device's product name; for a CPU also the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -124,9 +124,9 @@ def device_name(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """What the system calls the processor."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    """The processor's product name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
 

@@ -1,13 +1,13 @@
 """What decoding adds to the model: a whole decode against its own model calls, replayed alone.
 
-Five parts are timed in turn, again and again, and medians of ratios are reported: a machine that is slow for a while is
-slow for all of them.
+Five parts are timed in turn, in several rounds, and medians of ratios are reported: a machine that is slow for a while
+is slow for all of them.
 
 total     a decode
 replay    the calls of that decode, of the model and of its head, in their order and with the tensors they were given
 forwards  of these, the calls of the model alone
-heads     a whole head on the rows that the head was given after each forward: one product, however decoding cut it
-plain     a forward over the same row-tokens, which neither meets keys and values from before nor keeps any
+heads     the head applied at once to all states that it was given after each forward, however decoding tiled it
+plain     a forward over the same row-tokens that neither attends over cached keys and values nor stores any
 
 Decoding takes the head in tiles that stay in a CPU's cache, which saves time that one product spends. Both yardsticks
 are reported: ``total_over_replay`` has the tiles on both sides, so it is what decoding adds to the calls it makes;
@@ -35,17 +35,15 @@ from torch import Tensor
 from mdm_bench.case import Case, seconds
 from mdm_bench.decode import device_name
 
-PARTS = ("total", "replay", "heads", "forwards", "plain")
-"""In the order in which they are timed: those that are compared stand side by side."""
 ROUNDS = 5
-"""How often they are timed where nobody says how often."""
-LONG = 80.0
-"""Seconds of rounds that are then enough for one cache: none is begun that would not end within them."""
+"""Default number of rounds: each round times every part once."""
+TIME_LIMIT = 80.0
+"""Seconds for one cache's rounds by default: no round is begun that would not end within them."""
 
 
 @dataclass(frozen=True)
 class Forward:
-    """A call of the model, with all that it reads."""
+    """A call of the model, with all of its inputs."""
 
     tokens: Tensor
     positions: Tensor
@@ -77,7 +75,7 @@ class Head:
 
 @dataclass
 class Recording:
-    """Calls in the order in which they were made."""
+    """Calls in the order in which they were record."""
 
     calls: list[Forward | Head] = field(default_factory=list)
 
@@ -89,24 +87,24 @@ class Recording:
     def forwards(self) -> list[Forward]:
         return [call for call in self.calls if isinstance(call, Forward)]
 
-    def reads(self) -> list[Tensor]:
-        """States ``[T, D]`` that the head was given between one forward and the next, tiles of the same ones once."""
-        found: list[list[Tensor]] = []
+    def head_states(self) -> list[Tensor]:
+        """For each forward the hidden states ``[T, D]`` that the head was given after it, each once however tiled."""
+        after: list[list[Tensor]] = []
         for call in self.calls:
             if isinstance(call, Forward):
-                found.append([])
+                after.append([])
             elif call.first == 0:
-                found[-1].append(call.states)
-        return [torch.cat(states) for states in found if states]
+                after[-1].append(call.states)
+        return [torch.cat(states) for states in after if states]
 
 
 @contextmanager
 def recording(model: Model) -> Iterator[Recording]:
-    """What is called of ``model`` in the block.
+    """Record the calls of ``model`` in the block.
 
-    A cache is cloned where it was written since the call before; the tiles of a read share their states.
+    A cache is cloned when it was written since the call before. Tiles of the same states share them.
     """
-    made = Recording()
+    record = Recording()
     hidden, head, head_part = model.hidden, model.head, model.head_part
     clones: list[KVStore] = []
 
@@ -114,18 +112,18 @@ def recording(model: Model) -> Iterator[Recording]:
         if cache is not None and not clones:
             clones.append(cache.store.clone())
         view = None if cache is None else StoreView(clones[0], cache.layout)
-        made.calls.append(Forward(tokens, positions, mask, view))
+        record.calls.append(Forward(tokens, positions, mask, view))
         out = hidden(tokens, positions, mask=mask, cache=cache)
         if cache is not None and cache.layout.writes:
             clones.clear()
         return out
 
     def recorded_head(states: Tensor) -> Tensor:
-        made.calls.append(Head(states))
+        record.calls.append(Head(states))
         return head(states)
 
     def recorded_part(states: Tensor, first: int, end: int, out: Tensor | None = None) -> Tensor:
-        made.calls.append(Head(states, first, end))
+        record.calls.append(Head(states, first, end))
         return head_part(states, first, end, out)
 
     with (
@@ -133,7 +131,7 @@ def recording(model: Model) -> Iterator[Recording]:
         patch.object(model, "head", recorded_head),
         patch.object(model, "head_part", recorded_part),
     ):
-        yield made
+        yield record
 
 
 def measure(
@@ -146,9 +144,9 @@ def measure(
     """Ratios (medians of rounds), seconds and counts of ``case``.
 
     Args:
-        pairs: rounds (default: ``ROUNDS``, or as many as fit into ``LONG``, but one).
-        threads: of the CPU.
-        tick: is given the rounds that are done, 0 when the first begins.
+        pairs: number of rounds; None: ``ROUNDS``, or as many as fit into ``TIME_LIMIT``, at least one.
+        threads: number of CPU threads.
+        tick: called with the number of rounds done, 0 when the first begins.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -163,21 +161,21 @@ def measure(
 def _measured(model: Model, case: Case, pairs: int | None, tick: Callable[[int], None]) -> dict[str, Any]:
     with counting(model) as counts:
         case.decode(model, trace=False)
-    with recording(model) as made:
+    with recording(model) as record:
         steps = max(len(result.trace) for result in case.decode(model))
     times: list[dict[str, float]] = []
     with torch.inference_mode():
-        parts = _parts(model, case, made)
-        # The recorded decode has run all that decoding runs; what is left are shapes that only the yardsticks have.
-        for forward in {forward.tokens.shape: forward for forward in made.forwards()}.values():
+        parts = _parts(model, case, record)
+        # The recorded decode has warmed up all that decoding runs; only the plain forwards have shapes of their own.
+        for forward in {forward.tokens.shape: forward for forward in record.forwards()}.values():
             forward.plain(model)
-        model.head(max(made.reads(), key=len))
+        model.head(max(record.head_states(), key=len))
         tick(0)
         for done in range(1, (pairs or ROUNDS) + 1):
             times.append({name: seconds(part, model.device) for name, part in parts.items()})
             tick(done)
             spent = sum(sum(part.values()) for part in times)
-            if pairs is None and spent * (done + 1) / done > LONG:
+            if pairs is None and spent * (done + 1) / done > TIME_LIMIT:
                 break
     tokens = case.gen_length * case.batch
     total = median(t["total"] for t in times)
@@ -203,7 +201,7 @@ def _measured(model: Model, case: Case, pairs: int | None, tick: Callable[[int],
         "spread": [min(over_replay), max(over_replay)],
         "pairs": len(times),
         "seconds": total,
-        "seconds_of_parts": {name: median(t[name] for t in times) for name in PARTS},
+        "seconds_of_parts": {name: median(t[name] for t in times) for name in times[0]},
         "tokens_per_second": tokens / total,
         "operations_per_token": counts.operations / tokens,
         "syncs_per_step": counts.syncs / steps,
@@ -217,21 +215,26 @@ def _measured(model: Model, case: Case, pairs: int | None, tick: Callable[[int],
     }
 
 
-def _parts(model: Model, case: Case, made: Recording) -> dict[str, Callable[[], object]]:
-    """What is timed, by its name in ``PARTS``."""
-    forwards, reads = made.forwards(), made.reads()
+def _parts(model: Model, case: Case, record: Recording) -> dict[str, Callable[[], object]]:
+    """The parts that are timed, in their order: those that are compared stand side by side."""
+    forwards, head_states = record.forwards(), record.head_states()
 
-    def met() -> None:
-        for forward in forwards:
-            forward.again(model)
+    def total() -> None:
+        case.decode(model, trace=False)
+
+    def replay() -> None:
+        record.replay(model)
 
     def heads() -> None:
-        for states in reads:
+        for states in head_states:
             model.head(states)
+
+    def forwards_alone() -> None:
+        for forward in forwards:
+            forward.again(model)
 
     def plain() -> None:
         for forward in forwards:
             forward.plain(model)
 
-    parts = (lambda: case.decode(model, trace=False), lambda: made.replay(model), heads, met, plain)
-    return dict(zip(PARTS, parts, strict=True))
+    return {"total": total, "replay": replay, "heads": heads, "forwards": forwards_alone, "plain": plain}

@@ -1,4 +1,4 @@
-"""Models of a given shape with random weights, made on the spot: what they say is noise, what they cost is real."""
+"""Models of a given shape with random weights: what they decode is noise, what they cost is real."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def random_model(shape: Shape, *, device: str = "cpu", dtype: str = "float32", s
             weight.data.fill_(1.0)
         else:
             weight.data.normal_(0.0, 0.02, generator=random)
-    # What is no weight (the rotary frequencies) was not made on meta: take it from a body that was.
+    # Buffers such as the rotary frequencies are no parameters, and have no values on the meta device: make them anew.
     network.model.rotary_emb = type(network.model.rotary_emb)(config).to(device)
     network.eval().requires_grad_(False)
     return Model(shape.spec, network.model, network.lm_head, name="random weights")
 
 
 def weight_bytes(shape: Shape, dtype: str) -> int:
-    """What the weights of ``shape`` take."""
+    """Size of the weights of ``shape`` in bytes."""
     return int(sum(weight.numel() for weight in _on_meta(shape).parameters()) * getattr(torch, dtype).itemsize)
 
 

@@ -1,4 +1,4 @@
-"""Packages made on the spot, real enough for importlib.metadata, and the command line run on them."""
+"""Packages written on the spot, real enough for importlib.metadata, and the command line run on them."""
 
 from __future__ import annotations
 
