@@ -19,6 +19,7 @@ from mdm.cli import cli
 from mdm.errors import MdmError
 from mdm_report import view
 from mdm_report.view import data
+from outcomes import outcome
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
@@ -90,7 +91,7 @@ def test_step_play_and_switch(browser, folder):
     done = CliRunner().invoke(cli, ["trace", "view", str(folder)], catch_exceptions=False)
     assert "trace.html (4 examples)" in done.output
     found = data.load([folder])
-    first = found["samples"][0]["arms"][0]
+    first = found["samples"][0]["variants"][0]
     masks = first["canvas"].count(None)
     page = Page(browser, folder / "trace.html")
     assert page.count("#canvas .mask") == masks and page.text("where").startswith("0 / ")
@@ -117,7 +118,7 @@ def test_step_play_and_switch(browser, folder):
     assert page.text("facts").startswith("confidence")
     page.key(Keys.END)
     page.key(Keys.ARROW_DOWN)
-    assert page.count("#canvas .mask") == found["samples"][1]["arms"][1]["canvas"].count(None)
+    assert page.count("#canvas .mask") == found["samples"][1]["variants"][1]["canvas"].count(None)
     for button in ("last", "back", "theme"):
         browser.find_element("id", button).click()
     page.keep("dark")
@@ -126,11 +127,11 @@ def test_step_play_and_switch(browser, folder):
 
 
 def large(positions: int, candidates: int) -> dict:
-    """As ``data.load`` gives it: one token a step in blocks of 32, two arms."""
+    """As ``data.load`` gives it: one token a step in blocks of 32, two variants."""
     rng = random.Random(0)
     words = ["the", " canvas", " is", " filled", " one", " token", " at", " a", " time", ",", " and", ".\n", " mask"]
 
-    def arm() -> dict:
+    def decoding() -> dict:
         frames, block = [], 32
         for start in range(0, positions, block):
             left = list(range(start, min(positions, start + block)))
@@ -150,8 +151,8 @@ def large(positions: int, candidates: int) -> dict:
             "forwards": positions, "rows": positions * candidates, "frames": frames,
         }  # fmt: skip
 
-    sample = {"id": "large", "arms": [arm(), arm()]}
-    return {"title": "large", "arms": ["info-gain", "confidence"], "samples": [sample], "left_out": 0}
+    sample = {"id": "large", "variants": [decoding(), decoding()]}
+    return {"title": "large", "variants": ["info-gain", "confidence"], "samples": [sample], "left_out": 0}
 
 
 def test_512_tokens_by_512_steps(browser, tmp_path):
@@ -188,8 +189,8 @@ def test_512_tokens_by_512_steps(browser, tmp_path):
 def test_a_page_is_one_file_and_no_text_gets_out_of_it(browser, tmp_path):
     nasty = "</script><script>document.title = 'owned'</script><!-- {{style}} &amp;"
     found = large(4, 2)
-    found["title"] = found["samples"][0]["id"] = found["arms"][0] = nasty
-    found["samples"][0]["arms"][0]["frames"][0]["t"] = [nasty]
+    found["title"] = found["samples"][0]["id"] = found["variants"][0] = nasty
+    found["samples"][0]["variants"][0]["frames"][0]["t"] = [nasty]
     text = view.page(found)
     assert not re.findall(r"""(?:src|href)=(?!["']data:)|https?://(?!www\.w3\.org/2000/svg)|url\(""", text)
     path = tmp_path / "nasty.html"
@@ -202,14 +203,79 @@ def test_a_page_is_one_file_and_no_text_gets_out_of_it(browser, tmp_path):
 
 def test_runs_are_set_side_by_side_and_remasked_tokens_are_masks_again(folder, tmp_path):
     found = data.load([folder, folder], limit=1)
-    assert found["arms"][:2] == ["two: info-gain", "two: confidence"] and found["left_out"] == 3
-    assert all(len(sample["arms"]) == 4 for sample in found["samples"])
+    assert found["variants"][:2] == ["two: info-gain", "two: confidence"] and found["left_out"] == 3
+    assert all(len(sample["variants"]) == 4 for sample in found["samples"])
     line = {"step": 0, "kind": "remask", "positions": [2], "tokens": [9], "entropy": [0.0]}
     assert data._frame(line, {"9": "[MASK]"})["t"] == [None]
     with pytest.raises(MdmError, match="not a run's folder"):
         data.load([tmp_path])
     with pytest.raises(MdmError, match=r"no example 'x'.*'equations-0-0'"):
         data.load([folder], examples=["x"])
+
+
+def embedded(page: str) -> dict:
+    """The page's data, parsed as strictly as a browser does."""
+    [text] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+NAN, INFINITY = float("nan"), float("inf")
+LINES = [
+    {"step": 0, "kind": "commit", "positions": [1, 2], "tokens": [5, 6], "entropy": [NAN, 0.5],
+     "confidence": [NAN, 0.9], "weighed": [{"positions": [1], "J": -INFINITY, "C": NAN, "H": 0.25}]},
+    {"step": 1, "kind": "commit", "positions": [3], "tokens": [7], "entropy": [0.25], "confidence": [0.8]},
+    {"step": 1, "kind": "remask", "positions": [2], "tokens": [9], "entropy": [0.125], "confidence": [0.7]},
+    {"step": 2, "kind": "edit", "positions": [3], "tokens": [5], "entropy": [2.0], "confidence": [0.5]},
+    {"step": 3, "kind": "bypass", "positions": [2], "tokens": [6], "entropy": [0.25], "confidence": [1.0]},
+    {"step": 3, "kind": "fill", "positions": [4], "tokens": [8], "entropy": [0.0], "confidence": [1.0]},
+]  # fmt: skip
+"""A step that commits and re-masks, an edit, a bypass and a fill; entropies and candidates that are no numbers."""
+
+
+def every_kind() -> dict:
+    result = outcome(0, cumulative_entropy=NAN, canvas=["a", None, None, None, None], texts={"5": "five", "6": "six"})
+    sample = {"id": "e0", "variants": [data._decoding(result, LINES)]}
+    return {"title": "kinds", "variants": ["one"], "samples": [sample], "left_out": 0}
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_page():
+    [decoding] = embedded(view.page(every_kind()))["samples"][0]["variants"]
+    assert decoding["entropy"] is None and decoding["frames"][0]["e"] == [None, 0.5]
+    assert decoding["frames"][0]["c"] == [None, 0.9] and decoding["frames"][0]["w"] == [[[1], None, None, 0.25]]
+    raw = {"title": "raw", "samples": [{"variants": [{"frames": [{"e": [NAN, -INFINITY, 1.0]}]}]}]}
+    assert embedded(view.page(raw))["samples"][0]["variants"][0]["frames"][0]["e"] == [None, None, 1.0]
+
+
+def test_every_kind_of_line_in_the_browser(browser, tmp_path):
+    """Entropies of commits and bypasses add up; what is masked again is a mask; no number breaks the page."""
+    path = tmp_path / "kinds.html"
+    path.write_text(view.page(every_kind()))
+    page = Page(browser, path)
+    assert page.count("#canvas .mask") == 4 and page.count("#weighed td") == 5
+    masks = []
+    for frame in range(1, 7):
+        browser.execute_script(f"go({frame})")
+        masks.append(page.count("#canvas .mask"))
+    assert masks == [2, 1, 2, 2, 1, 0]
+    assert browser.execute_script("return [now.paid, now.count]") == [
+        [0, 0.5, 0.75, 0.75, 0.75, 1, 1],
+        [0, 2, 3, 3, 3, 4, 5],
+    ]
+    page.key("c", "c", "c")
+    assert "–" in page.text("facts") and page.complaints() == []
+
+
+def test_every_kind_of_line_in_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    from mdm_report.view import plot
+
+    for by in ("step", "entropy"):
+        plot.draw(every_kind(), tmp_path / f"{by}.svg", by)
+    assert "(1.000)" in (tmp_path / "step.svg").read_text().replace("<!-- ", "")
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])

@@ -48,19 +48,20 @@ def compare(
     """
     from mdm.runs import files
 
-    from mdm_report import compare as comparing
+    from mdm_report import compare_plot
+    from mdm_report.compare import compare as compare_runs
 
     if picture and table and picture.resolve() == table.resolve():
         raise click.UsageError(f"--csv and --plot are both {table}: name two files")
-    records = comparing.compare(runs, baseline=baseline, metric=metric, intersect=intersect)
+    records = compare_runs(runs, baseline=baseline, metric=metric, intersect=intersect)
     if picture:
-        comparing.plot(records, picture)
+        compare_plot.plot(records, picture)
     if table:
         files.write_text_atomic(table, _csv(records))
     if as_json:
         click.echo(json.dumps(records, indent=2, ensure_ascii=False))
         return
-    columns = [name for name, (worth, _) in COLUMNS.items() if worth(records)]
+    columns = [name for name, (is_shown, _) in COLUMNS.items() if is_shown(records)]
     cells = [[COLUMNS[name][1](record) for name in columns] for record in records]
     if markdown:
         click.echo(_markdown(columns, cells))
@@ -106,7 +107,7 @@ COLUMNS: dict[str, tuple[Callable[[list[Record]], bool], Callable[[Record], str]
     "rows": (_always, lambda record: f"{record['rows_per_example']:.1f}"),
     "seconds": (_always, lambda record: f"{record['seconds_per_example']:.3f}"),
 }
-"""The table's columns: whether these records are worth one, and its cell of a record."""
+"""The table's columns: whether a table of these records has the column, and a record's cell in it."""
 
 
 def _markdown(columns: list[str], rows: list[list[str]]) -> str:

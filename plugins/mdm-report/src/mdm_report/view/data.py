@@ -1,98 +1,105 @@
-"""The traces of runs, brought together by example: what the page and the pictures show."""
+"""The traces of runs, brought together by example: the data of the page and of the pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from mdm.errors import MdmError
-from mdm.runs import config, files
-from mdm.runs.config import RunConfig
+from mdm.runs import files
 from mdm.runs.results import Outcome
-from mdm.runs.variants import Variant, jobs
+
+from mdm_report.runs import RunVariant, read_run
+
+PAID = ("commit", "bypass")
+"""Kinds of trace lines whose entropies add up to the cumulative entropy."""
+DECODED = (*PAID, "fill")
+"""Kinds of trace lines after which there are more tokens decoded than before."""
 
 
 def load(runs: Sequence[Path], *, limit: int = 20, examples: Sequence[str] = ()) -> dict[str, Any]:
     """At most ``limit`` examples of the runs, or those with the ids ``examples``.
 
     Returns:
-        ``title``; ``arms``, a label for each sampler (or model) of each run; ``samples``, each with its ``id`` and,
-        for every arm, None or its ``frames`` (trace lines with the tokens as text), ``canvas`` (texts, None where
-        masked) and cost; and ``left_out``, how many examples are not among them.
+        ``title``; ``variants``, the label of each; ``samples``, each with its ``id`` and, for every variant, None or
+        its ``frames`` (trace lines with the tokens as text), ``canvas`` (texts, None where masked) and cost; and
+        ``left_out``, the number of examples that are not among them. A number that is not finite is None.
 
     Raises:
-        MdmError: a folder is not a run's, or none of it is decoded yet, or it holds no such example.
+        MdmError: a folder is not a run's, or nothing of it is decoded yet, or it holds no such example.
     """
-    arms = [(label, job) for path in runs for label, job in _arms(path, several=len(runs) > 1)]
-    names: dict[int, str] = {}
-    for _, job in arms:
-        names |= {row: _name(outcome) for row, outcome in job.arm.outcomes.items() if outcome.decoded}
-    if not names:
+    variants = [(_label(variant, runs), variant) for folder in runs for variant in read_run(folder)]
+    ids: dict[int, str] = {}
+    for _, variant in variants:
+        ids |= {row: _id(result) for row, result in variant.results.outcomes.items() if result.decoded}
+    if not ids:
         raise MdmError(f"{runs[0]}: nothing is decoded yet")
-    unknown = set(examples) - set(names.values())
+    unknown = set(examples) - set(ids.values())
     if unknown:
-        raise MdmError(f"no example {sorted(unknown)[0]!r} in {runs[0]}: the first is {names[min(names)]!r}")
-    rows = [row for row in sorted(names) if not examples or names[row] in examples][: None if examples else limit]
-    columns = [_column(job, set(rows)) for _, job in arms]
+        raise MdmError(f"no example {sorted(unknown)[0]!r} in {runs[0]}: the first is {ids[min(ids)]!r}")
+    rows = [row for row in sorted(ids) if not examples or ids[row] in examples][: None if examples else limit]
+    columns = [_column(variant, set(rows)) for _, variant in variants]
     return {
         "title": ", ".join(path.resolve().name for path in runs),
-        "arms": [label for label, _ in arms],
-        "samples": [{"id": names[row], "arms": [column.get(row) for column in columns]} for row in rows],
-        "left_out": len(names) - len(rows),
+        "variants": [label for label, _ in variants],
+        "samples": [{"id": ids[row], "variants": [column.get(row) for column in columns]} for row in rows],
+        "left_out": len(ids) - len(rows),
     }
 
 
-def _arms(path: Path, *, several: bool) -> list[tuple[str, Variant]]:
-    if not (path / "config.yaml").is_file():
-        raise MdmError(f"{path} is not a run's folder: it holds no config.yaml")
-    settled = config.parse(RunConfig, path / "config.yaml")
-    name = f"{path.resolve().name}: " if several else ""
-    return [(name + job.label, job) for job in jobs(settled, path)]
+def _label(variant: RunVariant, runs: Sequence[Path]) -> str:
+    return f"{variant.folder.resolve().name}: {variant.label}" if len(runs) > 1 else variant.label
 
 
-def _name(outcome: Outcome) -> str:
-    return f"{outcome.id} (repeat {outcome.repeat})" if outcome.repeat else outcome.id
+def _id(result: Outcome) -> str:
+    return f"{result.id} (repeat {result.repeat})" if result.repeat else result.id
 
 
-def _column(job: Variant, rows: set[int]) -> dict[int, dict[str, Any]]:
+def _column(variant: RunVariant, rows: set[int]) -> dict[int, dict[str, Any]]:
+    """A variant's decodings of ``rows``, those that it has."""
     lines: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
-    for line in files.json_lines(job.arm.folder / "trace.jsonl"):
+    for line in files.json_lines(variant.results.folder / "trace.jsonl"):
         if line["row"] in rows:
             lines[line["row"]].append(line)
-    return {row: _decoding(job.arm.outcomes[row], lines[row]) for row in rows if row in job.arm.outcomes and lines[row]}
+    results = variant.results.outcomes
+    return {row: _decoding(results[row], lines[row]) for row in rows if row in results and lines[row]}
 
 
-def _decoding(outcome: Outcome, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    texts = outcome.texts or {}
-    length = 1 + max((position for line in lines for position in line["positions"]), default=-1)
-    canvas = list(outcome.canvas or [])
-    canvas += [None] * (length - len(canvas))
-    if outcome.canvas is None:  # a model without a tokenizer: what is not decoded was the prompt
-        made = {position for line in lines for position in line["positions"]}
-        canvas = [None if i in made else "·" for i in range(length)]
+def _decoding(result: Outcome, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    texts = result.texts or {}
+    decoded = {position for line in lines for position in line["positions"]}
+    length = 1 + max(decoded, default=-1)
+    # Without a tokenizer the result has no canvas: what is not decoded was the prompt.
+    canvas = ["·" if i not in decoded else None for i in range(length)] if result.canvas is None else [*result.canvas]
     return {
-        "canvas": canvas,
-        "metrics": dict(outcome.metrics),
-        "entropy": round(outcome.cumulative_entropy, 4),
-        "forwards": outcome.forwards,
-        "rows": outcome.rows,
+        "canvas": canvas + [None] * (length - len(canvas)),
+        "metrics": {name: _rounded(value, 6) for name, value in result.metrics.items()},
+        "entropy": _rounded(result.cumulative_entropy, 4),
+        "forwards": result.forwards,
+        "rows": result.rows,
         "frames": [_frame(line, texts) for line in lines],
     }
 
 
 def _frame(line: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
-    """A trace line in short; a token's text is None where it is a mask again."""
+    """A trace line with short keys; a token's text is None where it is a mask again."""
     remask = line["kind"] == "remask"
     frame: dict[str, Any] = {
         "s": line["step"],
         "k": line["kind"],
         "p": line["positions"],
         "t": [None if remask else texts.get(str(token), f"⟨{token}⟩") for token in line["tokens"]],
-        "e": [round(value, 5) for value in line["entropy"]],
+        "e": [_rounded(value) for value in line["entropy"]],
     }
     if "confidence" in line:
-        frame["c"] = [round(value, 5) for value in line["confidence"]]
+        frame["c"] = [_rounded(value) for value in line["confidence"]]
     if "weighed" in line:
-        frame["w"] = [[w["positions"], round(w["J"], 5), round(w["C"], 5), round(w["H"], 5)] for w in line["weighed"]]
+        frame["w"] = [[w["positions"], _rounded(w["J"]), _rounded(w["C"]), _rounded(w["H"])] for w in line["weighed"]]
     return frame
+
+
+def _rounded(value: float | None, digits: int = 5) -> float | None:
+    """None where there is no finite number, which JSON cannot hold."""
+    return None if value is None or not isfinite(value) else round(value, digits)

@@ -10,7 +10,9 @@ const SCALES = {
   entropy: { light: [[240, 246, 252], [253, 208, 140], [240, 110, 60], [150, 20, 40]], dark: [[34, 44, 58], [120, 70, 40], [215, 95, 50], [255, 205, 120]] },
   confidence: { light: [[150, 20, 40], [250, 200, 130], [205, 232, 185], [60, 150, 90]], dark: [[190, 60, 60], [150, 110, 50], [60, 100, 80], [60, 170, 110]] },
 };
-const view = { sample: 0, arm: 0, frame: 0, mode: 0, playing: false };
+// Trace lines of these kinds add to the cumulative entropy; a fill decodes tokens without a choice of the model.
+const PAID = ["commit", "bypass"], DECODED = [...PAID, "fill"];
+const view = { sample: 0, variant: 0, frame: 0, mode: 0, playing: false };
 let now; // the decoding shown, with what prepare() adds
 
 const dark = () => document.documentElement.dataset.theme === "dark";
@@ -21,6 +23,8 @@ function colour(mode, value) {
   return stops[i].map((low, c) => Math.round(low + (stops[i + 1][c] - low) * (at - i)));
 }
 
+/** A number with so many decimals; null stands for one that is not finite. */
+const decimals = (value, digits) => (value === null ? "–" : value.toFixed(digits));
 const css = ([r, g, b]) => `rgb(${r},${g},${b})`;
 const ink = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#111" : "#fff");
 
@@ -42,10 +46,10 @@ function prepare(decoding) {
     let paid = 0;
     frame.p.forEach((position, i) => {
       decoding.commits[position].push({ frame: f + 1, text: frame.t[i], entropy: frame.e[i], confidence: frame.c ? frame.c[i] : null, kind: frame.k });
-      if (frame.k !== "remask") { paid += frame.e[i]; most = Math.max(most, frame.e[i]); }
+      if (PAID.includes(frame.k)) { paid += frame.e[i]; most = Math.max(most, frame.e[i]); }
     });
     decoding.paid.push(decoding.paid[f] + paid);
-    decoding.count.push(decoding.count[f] + (frame.k === "remask" ? 0 : frame.p.length));
+    decoding.count.push(decoding.count[f] + (DECODED.includes(frame.k) ? frame.p.length : 0));
   });
   decoding.most = most || 1;
   const open = decoding.canvas.map((_, i) => i).filter((i) => decoding.commits[i].length);
@@ -107,8 +111,8 @@ function drawText(all) {
     const paint = tint(commit);
     span.style.background = css(paint);
     span.style.color = ink(paint);
-    const sure = commit.confidence === null ? "" : `, confidence ${commit.confidence.toFixed(3)}`;
-    span.title = `position ${i}, step ${now.frames[commit.frame - 1].s + 1} (${commit.kind}): entropy ${commit.entropy.toFixed(3)}${sure}`;
+    const sure = commit.confidence === null ? "" : `, confidence ${decimals(commit.confidence, 3)}`;
+    span.title = `position ${i}, step ${now.frames[commit.frame - 1].s + 1} (${commit.kind}): entropy ${decimals(commit.entropy, 3)}${sure}`;
   }
 }
 
@@ -188,7 +192,7 @@ function draw(tag, attributes, text) {
 let across; // tokens decoded -> x
 
 function buildChart() {
-  const decodings = data.samples[view.sample].arms.map((d) => d && prepare(d));
+  const decodings = data.samples[view.sample].variants.map((d) => d && prepare(d));
   const width = Math.max(200, $("chart").clientWidth), height = 210, left = 44, foot = 20;
   const most = Math.max(1e-9, ...decodings.filter(Boolean).map((d) => d.paid[d.paid.length - 1]));
   const tokens = Math.max(1, ...decodings.filter(Boolean).map((d) => d.count[d.count.length - 1]));
@@ -206,11 +210,11 @@ function buildChart() {
     const paint = SERIES[a % SERIES.length], entry = make("span");
     const swatch = make("b");
     swatch.style.background = paint;
-    entry.append(swatch, d ? `${data.arms[a]}: ${d.entropy.toFixed(3)} nats, ${d.forwards} forwards, ${d.rows} rows` : `${data.arms[a]}: not decoded`);
+    entry.append(swatch, d ? `${data.variants[a]}: ${decimals(d.entropy, 3)} nats, ${d.forwards} forwards, ${d.rows} rows` : `${data.variants[a]}: not decoded`);
     series.append(entry);
     if (!d) return;
     const points = d.paid.map((v, f) => `${across(d.count[f]).toFixed(1)},${up(v).toFixed(1)}`).join(" ");
-    svg.append(draw("polyline", { points, stroke: paint, class: a === view.arm ? "chosen" : "" }));
+    svg.append(draw("polyline", { points, stroke: paint, class: a === view.variant ? "chosen" : "" }));
   });
   cursor = draw("line", { class: "cursor", y1: 6, y2: height - foot });
   svg.append(cursor);
@@ -245,7 +249,7 @@ function drawWeighed() {
     const bars = make("td", undefined, "bars"), bar = make("span", undefined, "bar");
     bar.style.width = `${(100 * (value - low)) / (high - low || 1)}%`;
     bars.append(bar);
-    row.append(make("td", positions.join(", ")), make("td", value.toFixed(4)), bars, make("td", cost.toFixed(4)), make("td", left.toFixed(4)));
+    row.append(make("td", positions.join(", ")), make("td", decimals(value, 4)), bars, make("td", decimals(cost, 4)), make("td", decimals(left, 4)));
     table.append(row);
   }
   box.replaceChildren(table);
@@ -277,14 +281,14 @@ function choose(group, index) {
 
 function show(keep) {
   const sample = data.samples[view.sample];
-  if (!sample.arms[view.arm]) view.arm = sample.arms.findIndex(Boolean);
-  now = prepare(sample.arms[view.arm]);
+  if (!sample.variants[view.variant]) view.variant = sample.variants.findIndex(Boolean);
+  now = prepare(sample.variants[view.variant]);
   $("sample").value = view.sample;
   $("step").max = now.frames.length;
-  choose("arms", view.arm);
+  choose("variants", view.variant);
   choose("mode", view.mode);
-  const grades = Object.entries(now.metrics).map(([name, value]) => `${name} ${+value.toFixed(3)}`).join(", ");
-  $("facts").textContent = `${data.arms[view.arm]} · ${grades} · ${now.entropy.toFixed(3)} nats · ${now.forwards} forwards · ${now.rows} rows`;
+  const grades = Object.entries(now.metrics).map(([name, value]) => `${name} ${value === null ? "–" : +value.toFixed(3)}`).join(", ");
+  $("facts").textContent = `${data.variants[view.variant]} · ${grades} · ${decimals(now.entropy, 3)} nats · ${now.forwards} forwards · ${now.rows} rows`;
   buildText();
   repaint();
   go(keep ? view.frame : 0);
@@ -320,7 +324,7 @@ function play(on) {
 
 const step = (by) => { play(false); go(view.frame + by); };
 const pick = (by) => { play(false); view.sample = Math.min(data.samples.length - 1, Math.max(0, view.sample + by)); show(false); };
-const take = (arm) => { if (data.samples[view.sample].arms[arm]) { play(false); view.arm = arm; show(true); } };
+const pickVariant = (v) => { if (data.samples[view.sample].variants[v]) { play(false); view.variant = v; show(true); } };
 const paint = (mode) => { view.mode = mode; choose("mode", mode); repaint(); go(view.frame); };
 
 function theme(dark) {
@@ -336,7 +340,7 @@ const KEYS = {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const digit = /^[1-9]$/.test(event.key) ? () => take(+event.key - 1) : null;
+  const digit = /^[1-9]$/.test(event.key) ? () => pickVariant(+event.key - 1) : null;
   const act = KEYS[event.key] || digit;
   // A menu keeps its own arrows, a focused button its own space.
   const target = event.target.tagName;
@@ -354,9 +358,9 @@ function start() {
     button.addEventListener("click", act);
     $(group).append(button);
   };
-  data.arms.forEach((label, a) => radio("arms", label, () => take(a), `Key ${a + 1}`));
+  data.variants.forEach((label, a) => radio("variants", label, () => pickVariant(a), `Key ${a + 1}`));
   MODES.forEach((mode, m) => radio("mode", mode, () => paint(m), "Colour by (c)"));
-  const full = data.samples.some((s) => s.arms.some((d) => d && d.frames.some((f) => f.c)));
+  const full = data.samples.some((s) => s.variants.some((d) => d && d.frames.some((f) => f.c)));
   if (!full) { const last = $("mode").lastChild; last.disabled = true; last.title = "Run with --trace full"; MODES.pop(); }
   const wire = { first: () => step(-1e9), back: () => step(-1), forward: () => step(1), last: () => step(1e9), play: () => play(!view.playing), previous: () => pick(-1), next: () => pick(1), theme: () => theme(!dark()) };
   for (const id in wire) $(id).addEventListener("click", wire[id]);

@@ -1,0 +1,68 @@
+"""Finished runs as their folders hold them: configuration, variants and results. Needs neither a model nor the network.
+
+Which models of a run are autoregressive is read from its ``config.yaml``; a run that does not record it has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdm.errors import MdmError
+from mdm.runs import config
+from mdm.runs.config import RunConfig
+from mdm.runs.results import Outcome, ResultsFolder
+from mdm.runs.variants import Variant, jobs
+
+Key = tuple[str, str]
+"""An example: its id, and the digest of its inputs and reference."""
+
+
+@dataclass(frozen=True)
+class RunVariant:
+    """One variant of a run: a model under a sampler at a pace."""
+
+    folder: Path
+    """of the run"""
+    config: RunConfig
+    variant: Variant
+
+    @property
+    def model(self) -> str:
+        return self.variant.model
+
+    @property
+    def sampler(self) -> str:
+        return self.variant.sampler
+
+    @property
+    def tokens_per_step(self) -> int | None:
+        return self.variant.tokens_per_step
+
+    @property
+    def label(self) -> str:
+        """What tells it from the other variants of its run."""
+        return self.variant.label
+
+    @property
+    def results(self) -> ResultsFolder:
+        return self.variant.arm
+
+    def by_example(self) -> dict[Key, list[Outcome]]:
+        """The results of each example, in the order of the repeats."""
+        examples: dict[Key, list[Outcome]] = {}
+        for result in sorted(self.results.outcomes.values(), key=lambda result: (result.index, result.repeat)):
+            examples.setdefault((result.id, result.digest), []).append(result)
+        return examples
+
+
+def read_run(folder: Path) -> list[RunVariant]:
+    """The variants of a run, in its order.
+
+    Raises:
+        MdmError: ``folder`` is not a run's, or its configuration cannot be read.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise MdmError(f"{folder} is not a run's folder: it has no config.yaml")
+    settings = config.parse(RunConfig, folder / "config.yaml")
+    return [RunVariant(folder, settings, variant) for variant in jobs(settings, folder)]
