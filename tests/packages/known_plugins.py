@@ -1,4 +1,4 @@
-"""Write ``known_plugins.json``, by which an error says which package brings a plugin that is not installed.
+"""Write ``known_plugins.json``, from which errors name the package that brings a plugin which is not installed.
 
     python tests/packages/known_plugins.py
 
@@ -29,6 +29,7 @@ def table(root: Path) -> dict[str, dict[str, str]]:
 
 
 def write(root: Path) -> None:
+    """Write the table into the core in ``root``."""
     path = root / "core" / "src" / "mdm" / "known_plugins.json"
     path.write_text(json.dumps(table(root), indent=2) + "\n", encoding="utf-8")
 

@@ -2,8 +2,8 @@
 
     python tests/packages/release.py 1.0.0
 
-All of it happens in a clone; commit and tag come here only when every package is right, and the files lie in
-``dist/VERSION``. The changelog must have a section of that version.
+All of it happens in a clone; commit and tag come here only when every package is right, and the files are in
+``dist/VERSION``. The changelog must have a section of that version. The table of known plugins is written anew.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import known_plugins
 from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +68,7 @@ def main(version: str) -> int:
         for key in ("user.name", "user.email"):
             git("config", key, git("config", key, cwd=ROOT), cwd=clone)
         set_version(clone, version)
+        known_plugins.write(clone)
         git("commit", "-qam", f"Release {version}", cwd=clone)
         built = subprocess.run([sys.executable, str(clone / "tests" / "packages" / "build_all.py"), str(out)])
         if built.returncode:
@@ -74,7 +76,7 @@ def main(version: str) -> int:
             return 1
         git("pull", "-q", "--ff-only", str(clone), "HEAD", cwd=ROOT)
     git("tag", "-a", f"v{version}", "-m", f"mdm {version}", cwd=ROOT)
-    print(f"v{version} is tagged here and its files lie in {out}. To publish, by hand:")
+    print(f"v{version} is tagged here and its files are in {out}. To publish, by hand:")
     print(f"  git push --follow-tags && twine upload {out}/*/*")
     return 0
 

@@ -28,6 +28,11 @@ def test_help_and_plugins():
         (["generate", "1+1=", "--sampler", "info-gain"], "mdm-infogain"),
         (["generate", "1+1=", "--sampler", "confidence"], "mdm-greedy"),
         (["generate", "1+1=", "--cache", "dual"], "mdm-"),
+        (["compare", "runs/one"], "mdm-report"),
+        (["trace", "view", "runs/one"], "mdm-report"),
+        (["bench", "decode"], "mdm-bench"),
+        (["check", "confidence"], "mdm-testing"),
+        (["new", "sampler", "mine"], "mdm-testing"),
     ],
 )
 def test_an_error_names_the_package_to_install(args, package):

@@ -1,4 +1,4 @@
-"""Any subset of the packages installs from wheels, and works.
+"""Any subset of the packages installs from wheels and works.
 
 Each gets a virtual environment of its own that lends what is not ours (torch and the like) from the one this runs in,
 which holds none of our packages. pip resolves without an index: what a package forgets to require is not found.
@@ -39,7 +39,21 @@ SUBSETS = {
         [["-m", "mdm", "generate", "--infill", "12+3_=46", "--mask", "_", "--sampler", "fastdllm-threshold",
           "--cache", "dual"]],
     ),
-    "blocks": (["mdm-core", "mdm-sdar", "mdm-greedy"], [["-c", BLOCKS]]),
+    "blocks": (["mdm-core", "mdm-sdar", "mdm-greedy", "mdm-testing"], [["-c", BLOCKS]]),
+    "authors": (
+        ["mdm-core", "mdm-testing", "mdm-greedy"],
+        [["-m", "mdm", "new", "sampler", "mine"], ["-m", "mdm", "check", "margin"]],
+    ),
+    "measured": (
+        ["mdm-core", "mdm-testing", "mdm-bench", "mdm-infogain"],
+        [["-m", "mdm", "bench", "decode", "--cache", "none", "--prompt-length", "8", "--gen-length", "8", "--device",
+          "cpu", "--bandwidth", "10"]],
+    ),
+    "reported": (
+        ["mdm-core", "mdm-llada", "mdm-tiny", "mdm-infogain", "mdm-planning", "mdm-report"],
+        [["-m", "mdm", "run", "--limit", "2", "--out", "run"], ["-m", "mdm", "compare", "run"],
+         ["-m", "mdm", "trace", "view", "run"]],
+    ),
 }  # fmt: skip
 """Name -> what is installed, all of it, and what must succeed there, as arguments of Python."""
 
