@@ -1,7 +1,7 @@
 """Every command of the pages and every snippet of the README is run.
 
-A block marked ``bash`` is for here; one marked ``console`` needs a download, a GPU or hours. The two commands under
-"Start" are run by ``.ci/run``, which reads them from the README; here the rest.
+The commands of a block marked ``bash`` are run one after the other in one folder; a block marked ``console`` needs a
+download, a GPU or hours. The two commands under "Start" are run by ``.ci/run``, which reads them from the README.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ PAGES = [
     ROOT / "core/README.md",
 ]
 COMMANDS = [
-    pytest.param(line, id=f"{page.parent.name}: {line}")
+    pytest.param(lines, id=f"{page.parent.name}/{page.name}: {lines[0]}")
     for page in PAGES
     for body in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S)
-    for line in body.splitlines()
-    if line.startswith("mdm ")
+    if (lines := [line for line in body.splitlines() if line.startswith("mdm ")])
 ]
 BIN = Path(sys.executable).parent
 
@@ -41,14 +40,15 @@ def run(command: list[str], folder: Path, **env: str) -> subprocess.CompletedPro
 
 
 def test_the_readme_has_commands():
-    assert len(COMMANDS) >= 7
+    assert max(len(commands) for (commands,) in (block.values for block in COMMANDS)) >= 7
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command(command, tmp_path):
-    got = run(shlex.split(command), tmp_path)
-    assert got.returncode == 0, got.stderr
-    assert got.stdout.strip()
+@pytest.mark.parametrize("commands", COMMANDS)
+def test_commands(commands, tmp_path):
+    for command in commands:
+        done = run(shlex.split(command), tmp_path)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert done.stdout.strip(), command
 
 
 def test_install_of_a_subset():
