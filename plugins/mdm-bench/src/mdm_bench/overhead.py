@@ -75,7 +75,7 @@ class Head:
 
 @dataclass
 class Recording:
-    """Calls in the order in which they were record."""
+    """The calls of a decode, in their order."""
 
     calls: list[Forward | Head] = field(default_factory=list)
 
