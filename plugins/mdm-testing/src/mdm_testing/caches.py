@@ -40,7 +40,7 @@ UNEVEN = [10, 3, 8, 6]
 
 
 class _Shown:
-    """A cache mode whose plans are shown to ``look`` before they are used."""
+    """A cache mode that passes each plan to ``look`` before the engine gets it."""
 
     def __init__(self, mode: Any, look: Callable[[State, Plan], None]) -> None:
         self.mode, self.look = mode, look
@@ -129,7 +129,7 @@ def a_refresh_is_exact(of: Subject) -> None:
 
 @check("cache")
 def the_first_step_is_exact(of: Subject) -> None:
-    """With nothing kept yet, a row's scores are those of the plain forward."""
+    """In its first step, with an empty cache, a row's scores are those of the plain forward."""
     for seen, _ in _planned(of):
         _equals_none(of, seen, seen.state.step == 0)
 
@@ -147,7 +147,7 @@ def keeping_what_is_final_is_exact(of: Subject) -> None:
 
 @check("cache")
 def is_read_only_while_a_sampler_looks_ahead(of: Subject) -> None:
-    """A lookahead leaves the kept keys and values as they were: no candidate leaks."""
+    """A lookahead leaves the cached keys and values as they were: no candidate leaks into them."""
     _uses_kv(of)
     kept: list[Tensor] = []
     looks = 0
@@ -170,7 +170,7 @@ def is_read_only_while_a_sampler_looks_ahead(of: Subject) -> None:
 
 @check("cache")
 def looking_without_heeding_changes_nothing(of: Subject) -> None:
-    """A sampler that looks ahead and does not heed it decides as one that does not look."""
+    """Lookaheads whose results the sampler ignores change no decision."""
     model, given = _model(of), prompts()
     looked = decode(model, given, looking(heed=False), of.make())
     for i, (a, b) in enumerate(zip(looked, decode(model, given, plain(), of.make()), strict=True)):
@@ -190,7 +190,7 @@ def a_row_does_not_depend_on_its_neighbours(of: Subject) -> None:
 
 @check("cache")
 def rows_may_be_in_different_blocks(of: Subject) -> None:
-    """Rows that enter their blocks at different steps, end and make place decode as they do alone."""
+    """Rows that enter their blocks at different steps, and rows that take an ended row's place, decode as alone."""
     model, given, lengths = _model(of), prompts(), UNEVEN
     refilled = decode(model, given, looking(), of.make(), gen_length=lengths, batch_size=2)
     for i, result in enumerate(refilled):
@@ -214,7 +214,7 @@ def _model(of: Subject) -> Model:
 
 def _uses_kv(of: Subject) -> None:
     if not of.plugin.uses_kv:
-        raise NotApplicable("it keeps no keys and values")
+        raise NotApplicable("it caches no keys and values")
 
 
 def _planned(of: Subject) -> list[tuple[Decided, Plan]]:

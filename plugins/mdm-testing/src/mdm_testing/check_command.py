@@ -54,7 +54,7 @@ def check(
     from mdm.cli.tables import show
 
     show(
-        ["check", "", "what it holds"],
+        ["check", "", "what it checks"],
         [[outcome.check, WORDS.get(outcome.status, outcome.status), outcome.about] for outcome in outcomes],
     )
     for outcome in outcomes:

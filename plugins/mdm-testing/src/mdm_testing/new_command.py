@@ -1,4 +1,4 @@
-"""``mdm new``: a package for a plugin of one's own."""
+"""``mdm new``: writes the package of a new plugin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = ("sampler", "cache", "model", "task")
 def new(kind: str, name: str, into: Path) -> None:
     """Write a package for a plugin: code, tests, README, licence, CI.
 
-    It installs and passes at once.
+    It installs and passes its tests as written.
     """
     from mdm_testing.scaffold import create
 

@@ -33,7 +33,7 @@ def options_refuse_unknown_names(of: Subject) -> None:
 
 @check("sampler")
 def commits_only_what_it_was_shown(of: Subject) -> None:
-    """Commits and candidates lie within the valid scores, which are what the sampler may decide."""
+    """Commits and candidates are at positions whose scores are valid: these are what the sampler may decide."""
     for settings in PACES:
         for seen in _decided(of, **settings):
             valid = _rows(seen, seen.scores.valid)
@@ -123,7 +123,7 @@ def a_row_does_not_depend_on_its_neighbours(of: Subject) -> None:
 
 @check("sampler")
 def rows_may_come_and_go(of: Subject) -> None:
-    """A batch whose rows end and make place for others decodes as one batch of all; its memory follows its rows."""
+    """A batch that takes in prompts as rows end decodes as one batch of all; the sampler's memory follows its rows."""
     given, lengths = prompts(), [4, 8, 6, 3]
     together = decode(toy_model(), given, of.make(), gen_length=lengths)
     refilled = decode(toy_model(), given, of.make(), gen_length=lengths, batch_size=2)
@@ -225,7 +225,7 @@ def leaves_global_generators_alone(of: Subject) -> None:
 
 @check("sampler")
 def scores_it_returns_are_true(of: Subject) -> None:
-    """Scores returned with a commit are those of the canvas it leads to: decided anew, nothing changes."""
+    """Scores returned with a commit are those of the canvas after it: computed anew, they change no decision."""
     for settings in ({}, {"cache": "none", "temperature": 0.7}):
         reused = decode(toy_model(), prompts(), of.make(), **settings)
         afresh = decode(toy_model(), prompts(), of.make(), reuse_scores=False, **settings)
