@@ -16,18 +16,18 @@ UNEVEN = [5, 3, 4, 3]
 KEPT = 2 * LAYERS * KV_HEADS * (WIDTH // HEADS) * LENGTH * 4
 
 
-def fit(monkeypatch, free, count=1000, *, kv=True, guises=1, **asked):
+def fit(monkeypatch, free, count=1000, *, kv=True, cfg_branches=1, **asked):
     reserve = 16 * memory.CHUNK_ELEMENTS
     monkeypatch.setattr(memory, "free_bytes", lambda device: int((free + reserve) / memory.USABLE_FRACTION))
     asked = {"batch_size": "auto", "max_rows": "auto"} | asked
-    return memory.plan_batch(toy_model(), LENGTH, count, kv=kv, guises=guises, **asked)
+    return memory.plan_batch(toy_model(), LENGTH, count, kv=kv, cfg_branches=cfg_branches, **asked)
 
 
 def test_what_is_kept_takes_at_most_half(monkeypatch):
     monkeypatch.setattr(memory, "TOKENS_TO_SATURATE", {"cpu": 10**9})
     assert memory.kept_bytes(toy_model(), LENGTH) == KEPT
     assert fit(monkeypatch, 20 * KEPT + 9).batch_size == 10
-    assert fit(monkeypatch, 20 * KEPT + 9, guises=2).batch_size == 5
+    assert fit(monkeypatch, 20 * KEPT + 9, cfg_branches=2).batch_size == 5
     assert fit(monkeypatch, 20 * KEPT + 9, count=3).batch_size == 3
     row = memory.forward_bytes(toy_model(), LENGTH)
     found = fit(monkeypatch, 8 * KEPT + 50 * row + 9, batch_size=8)

@@ -8,7 +8,7 @@ import mdm
 import pytest
 import torch
 from goldens import ABSENT, cases, committed, folder, forwards, steps, tensors
-from mdm.models.kv_store import Store
+from mdm.models.kv_store import KVStore
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +48,14 @@ def test_cached_forward(model, mode, block):
     golden = tensors("dream", "cache_forward")
     start, stop, total = 12 + 8 * block, 20 + 8 * block, 36
     at = torch.arange(start, total if mode == "prefix" else stop)[None]
-    store = Store(model, 1, total)
+    store = KVStore(model, 1, total)
     with torch.inference_mode():
-        store.whole([0], write=True)
-        full = model.hidden(golden[f"{mode}.b{block}.full.input_ids"], torch.arange(total)[None], cache=store)
+        full = model.hidden(
+            golden[f"{mode}.b{block}.full.input_ids"], torch.arange(total)[None], cache=store.full([0], write=True)
+        )
         torch.testing.assert_close(model.head(full), golden[f"{mode}.b{block}.full.logits"], atol=1e-4, rtol=0)
         for step in ("step1", "step2"):
-            store.window([0], at)
-            hidden = model.hidden(golden[f"{mode}.b{block}.{step}.input_ids"], at, cache=store)
+            hidden = model.hidden(golden[f"{mode}.b{block}.{step}.input_ids"], at, cache=store.window([0], at))
             torch.testing.assert_close(model.head(hidden), golden[f"{mode}.b{block}.{step}.logits"], atol=1e-4, rtol=0)
 
 

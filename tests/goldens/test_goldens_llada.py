@@ -7,7 +7,7 @@ import pytest
 import torch
 from goldens import ABSENT, cases, committed, facts, folder, forwards, steps, tensors
 from mdm.engine.schedule import quota
-from mdm.models.kv_store import Store
+from mdm.models.kv_store import KVStore
 from mdm.protocols import Scores
 from mdm.scoring.statistics import statistics
 
@@ -37,15 +37,13 @@ def test_cached_forward(model, mode, block):
     golden = tensors("llada", "cache_forward")
     start, stop, total = 12 + 8 * block, 20 + 8 * block, 36
     at = torch.arange(start, total if mode == "prefix" else stop)[None]
-    store = Store(model, 1, total)
+    store = KVStore(model, 1, total)
     everywhere = torch.arange(total)[None]
     with torch.inference_mode():
-        store.whole([0], write=True)
-        full = model.hidden(golden[f"{mode}.b{block}.full.input_ids"], everywhere, cache=store)
+        full = model.hidden(golden[f"{mode}.b{block}.full.input_ids"], everywhere, cache=store.full([0], write=True))
         torch.testing.assert_close(model.head(full), golden[f"{mode}.b{block}.full.logits"], atol=1e-4, rtol=0)
         for step in ("step1", "step2"):
-            store.window([0], at)
-            hidden = model.hidden(golden[f"{mode}.b{block}.{step}.input_ids"], at, cache=store)
+            hidden = model.hidden(golden[f"{mode}.b{block}.{step}.input_ids"], at, cache=store.window([0], at))
             torch.testing.assert_close(model.head(hidden), golden[f"{mode}.b{block}.{step}.logits"], atol=1e-4, rtol=0)
 
 
@@ -53,13 +51,11 @@ def test_cached_forward(model, mode, block):
 def test_lookahead_on_one_kept_row(model, mode):
     golden = tensors("llada", "cache_forward")
     at = torch.arange(12, 36 if mode == "prefix" else 20).expand(3, -1)
-    store = Store(model, 1, 36)
+    store = KVStore(model, 1, 36)
     with torch.inference_mode():
-        store.whole([0], write=True)
-        model.hidden(golden["lookahead.base_ids"], torch.arange(36)[None], cache=store)
+        model.hidden(golden["lookahead.base_ids"], torch.arange(36)[None], cache=store.full([0], write=True))
         kept = [layer.keys.clone() for layer in store.layers]
-        store.window([0, 0, 0], at)
-        hidden = model.hidden(golden["lookahead.cand_ids"].gather(1, at), at, cache=store)
+        hidden = model.hidden(golden["lookahead.cand_ids"].gather(1, at), at, cache=store.window([0, 0, 0], at))
     torch.testing.assert_close(model.head(hidden), golden[f"lookahead.{mode}_logits"], atol=1e-4, rtol=0)
     assert all(torch.equal(layer.keys, before) for layer, before in zip(store.layers, kept, strict=True))
 

@@ -239,7 +239,7 @@ def row_of(golden: dict[str, torch.Tensor], name: str, mask_id: int, span: tuple
     if span:
         valid &= (at >= span[0]) & (at < span[1])
     found = {f.name: v[None] for f in dataclasses.fields(stats) if (v := getattr(stats, f.name)) is not None}
-    return Scores(positions=at, valid=valid, unscored=torch.zeros(1, dtype=torch.long), log_vocabulary=0.0, **found)
+    return Scores(positions=at, valid=valid, unscored=torch.zeros(1, dtype=torch.long), vocab_size=1, **found)
 
 
 @pytest.mark.parametrize("case", PURE["candidates"], ids=lambda c: c["name"])

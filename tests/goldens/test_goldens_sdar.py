@@ -8,7 +8,7 @@ import mdm
 import pytest
 import torch
 from goldens import ABSENT, cases, committed, folder, forwards, steps, tensors
-from mdm.models.kv_store import Store
+from mdm.models.kv_store import KVStore
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,18 @@ def test_cached_forward(model, size):
     """The prompt's whole blocks are kept first, then every block: two reading calls and a keeping one."""
     golden = tensors("sdar", "cache_forward")
     total = golden[f"bl{size}.final_ids"].shape[1]
-    store = Store(model, 1, total)
+    store = KVStore(model, 1, total)
 
     def run(call, start, stop, *, keep):
         at = torch.arange(start, stop)[None]
-        store.window([0], at, grid=size, write=torch.ones_like(at).bool() if keep else None)
         with torch.inference_mode():
-            logits = model.head(model.hidden(golden[f"bl{size}.{call}.input_ids"], at, cache=store))
+            logits = model.head(
+                model.hidden(
+                    golden[f"bl{size}.{call}.input_ids"],
+                    at,
+                    cache=store.window([0], at, block_length=size, write=torch.ones_like(at).bool() if keep else None),
+                )
+            )
         torch.testing.assert_close(logits, golden[f"bl{size}.{call}.logits"], atol=1e-4, rtol=0)
 
     run("prefill", 0, 16, keep=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mdm.models import Model, cuda_graphs
 from mdm.models.cuda_graphs import CudaGraphCache
-from mdm.models.kv_store import Store
+from mdm.models.kv_store import KVStore
 from mdm.models.model import run, running
 from mdm_testing.probe import essence
 from mdm_testing.toy import toy_model
@@ -71,15 +71,15 @@ def test_another_model_and_another_thread_run_as_they_did():
 @torch.inference_mode()
 def test_rows_that_continue_from_others_are_not_mixed_up():
     model, everywhere = toy_model(), torch.arange(8).expand(4, -1)
-    store, replayed, tokens = Store(model, 4, 8), CudaGraphCache(run, again), torch.arange(32).view(4, 8)
-    store.whole([0, 1, 2, 3], write=True)
-    model.hidden(tokens, everywhere, cache=store)
+    store, replayed, tokens = KVStore(model, 4, 8), CudaGraphCache(run, again), torch.arange(32).view(4, 8)
+    model.hidden(tokens, everywhere, cache=store.full([0, 1, 2, 3], write=True))
     for rows in [[2, 0, 2, 0], [0, 2, 2, 0], [3, 1, 3, 1], [1, 2, 2, 1], [2, 1, 2, 1]]:
         at = torch.tensor([[n, n + 3] for n in rows])
-        store.window(rows, at)
-        wanted = model.hidden(tokens[rows].gather(1, at) + 1, at, cache=store)
-        torch.testing.assert_close(replayed(model.body, tokens[rows].gather(1, at) + 1, at, None, store), wanted)
-    assert sum(seen.replay is not None for seen in replayed.seen.values()) == 2
+        wanted = model.hidden(tokens[rows].gather(1, at) + 1, at, cache=store.window(rows, at))
+        torch.testing.assert_close(
+            replayed(model.body, tokens[rows].gather(1, at) + 1, at, None, store.window(rows, at)), wanted
+        )
+    assert sum(captured.replay is not None for captured in replayed.forwards.values()) == 2
 
 
 @torch.inference_mode()
@@ -93,7 +93,7 @@ def test_what_a_forward_gave_is_not_overwritten_and_the_oldest_makes_place(monke
     torch.testing.assert_close(found, wanted)
     for length in (5, 6, 7):
         replayed(model.body, tokens[0][:, :length], at[:, :length], None, None)
-    assert len(replayed.seen) == 2
+    assert len(replayed.forwards) == 2
 
 
 @torch.inference_mode()

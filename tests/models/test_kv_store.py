@@ -10,7 +10,7 @@ import tiny_families
 import torch
 from mdm.errors import MdmError
 from mdm.models import attention
-from mdm.models.kv_store import Store
+from mdm.models.kv_store import KVStore
 from mdm.scoring.readout import Readout
 from mdm_bench.shapes import Shape, random_model
 from mdm_testing.counters import counting
@@ -64,15 +64,17 @@ def test_a_window_of_unchanged_tokens_is_that_of_the_whole_canvas(models, family
     mask = real[:, None, None].expand(-1, 1, length, -1)
     if grid:
         mask = mask & (everywhere // grid <= (everywhere // grid)[:, None])
-    store = Store(model, 3, length)
-    store.whole([0, 1, 2], write=True)
+    store = KVStore(model, 3, length)
     hide = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
-    whole = model.hidden(tokens, everywhere.expand(3, -1), mask=hide, cache=store)
+    whole = model.hidden(tokens, everywhere.expand(3, -1), mask=hide, cache=store.full([0, 1, 2], write=True))
     at = torch.tensor([[2, 5, 9, 12], [1, 5, 12, 15], [4, 5, 6, 7]])[rows]
     valid = (torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]]) == 1)[rows]
     before = [layer.keys.clone() for layer in store.layers]
-    store.window(rows, at, valid=valid, real=real[rows] if padded else None, grid=grid)
-    found = model.hidden(tokens[rows].gather(1, at), at, cache=store)
+    found = model.hidden(
+        tokens[rows].gather(1, at),
+        at,
+        cache=store.window(rows, at, valid=valid, in_canvas=real[rows] if padded else None, block_length=grid),
+    )
     torch.testing.assert_close(found[valid], whole[torch.tensor(rows)[:, None], at][valid], atol=2e-5, rtol=1e-4)
     assert all(torch.equal(layer.keys, kept) for layer, kept in zip(store.layers, before, strict=True))
 
@@ -80,14 +82,12 @@ def test_a_window_of_unchanged_tokens_is_that_of_the_whole_canvas(models, family
 @torch.inference_mode()
 def test_a_window_keeps_what_it_is_told_to_and_nothing_else(models):
     model = models["dream"]
-    store, tokens = Store(model, 3, 8), canvas(3, 8)
-    store.whole([0, 1, 2], write=True)
-    model.hidden(tokens, torch.arange(8).expand(3, -1), cache=store)
+    store, tokens = KVStore(model, 3, 8), canvas(3, 8)
+    model.hidden(tokens, torch.arange(8).expand(3, -1), cache=store.full([0, 1, 2], write=True))
     before = [layer.values.clone() for layer in store.layers]
     at = torch.tensor([[1, 3, 5], [2, 4, 6]])
     write = torch.tensor([[True, False, True], [False, True, False]])
-    store.window([2, 0], at, write=write)
-    model.hidden(canvas(2, 8, seed=1).gather(1, at), at, cache=store)
+    model.hidden(canvas(2, 8, seed=1).gather(1, at), at, cache=store.window([2, 0], at, write=write))
     for layer, kept in zip(store.layers, before, strict=True):
         changed = (layer.values != kept).any(-1).any(1)
         assert changed.nonzero().tolist() == [[0, 4], [2, 1], [2, 5]]
@@ -97,13 +97,13 @@ def copied(module, query, key, value, attention_mask, **kwargs):
     """Attention over a copy of what is kept for each row, in one softmax."""
     if not isinstance(key, attention.CachedKV):
         return attention.attend(module, query, key, value, attention_mask, **kwargs)
-    slots, (rows, heads, length, _) = key.slots, query.shape
-    group = torch.arange(key.kept.shape[0]).repeat_interleave(slots.size)
-    group = group if slots.scatter is None else group[slots.scatter]
-    both = [torch.cat([met.kept[group], met.own], 2) for met in (key, value)]
-    own = torch.zeros(rows, 1, 1, length) if slots.own_mask is None else slots.own_mask
+    layout, (rows, heads, length, _) = key.layout, query.shape
+    group = torch.arange(key.stored.shape[0]).repeat_interleave(layout.group_size)
+    group = group if layout.ungroup_index is None else group[layout.ungroup_index]
+    both = [torch.cat([met.stored[group], met.own], 2) for met in (key, value)]
+    own = torch.zeros(rows, 1, 1, length) if layout.own_mask is None else layout.own_mask
     masks = [
-        slots.kept_mask[group, :, :length].expand(-1, -1, length, -1),
+        layout.stored_mask[group, :, :length].expand(-1, -1, length, -1),
         own[:, :, :length].expand(-1, -1, length, -1),
     ]
     both = [x.repeat_interleave(heads // x.shape[1], 1) for x in both]
@@ -166,7 +166,7 @@ def test_candidates_share_what_is_kept(models, monkeypatch, cache):
         def watched(tokens, at, *, mask=None, cache=None):
             mode.peak = mode.live
             out = hidden(tokens, at, mask=mask, cache=cache)
-            if cache.slots.at is not None:
+            if cache.layout.positions is not None:
                 rows.append(tokens.shape[0])
                 peaks.append(mode.peak)
             return out

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mdm.models import Model
 from mdm.protocols import Draws
+from mdm.protocols.settings import Settings
 from mdm.scoring import readout as readouts
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.readout import Readout
@@ -32,15 +33,15 @@ def model():
 def read(model, fused, *, rules=None, count=9, guidance=0.0, temperature=0.0):
     random = torch.Generator().manual_seed(1)
     readout = Readout(
-        model, rules or LogitRules(), guidance=guidance, temperature=temperature, held=True, fused=fused
+        model, rules or LogitRules(), Settings(guidance=guidance, temperature=temperature), held=True, fused=fused
     )  # fmt: skip
     assert readout.fused == fused
-    hidden = torch.randn(count, readout.guises, 16, generator=random) * 30
+    hidden = torch.randn(count, readout.cfg_branches, 16, generator=random) * 30
     tokens = torch.randint(VOCAB, (3, 4), generator=random)
     row, at = torch.arange(count) % 3, torch.arange(count) % 4
     draws = Draws(0, row, row)
     stats = readout(hidden, tokens, row, at, draws)
-    drawn = readout.draws(hidden, tokens, row, at, draws, torch.arange(1, 3)) if temperature else ()
+    drawn = readout.draw_tokens(hidden, tokens, row, at, draws, torch.arange(1, 3)) if temperature else ()
     return stats, drawn
 
 
@@ -76,10 +77,12 @@ def test_a_head_that_is_no_plain_matrix_runs_whole(model):
     hooked = torch.nn.Linear(16, VOCAB)
     hooked.register_forward_hook(lambda module, given, out: out * 2)
     for head in (Scaled(16, VOCAB), hooked):
-        assert not Readout(Model(model.spec, model.body, head), LogitRules()).fused
+        assert not Readout(Model(model.spec, model.body, head), LogitRules(), Settings()).fused
     keep = LogitRules(processors=(lambda ids, logits: logits,))
-    assert not Readout(model, keep).fused and not Readout(model, LogitRules(), logits=True).fused
-    assert Readout(model, LogitRules()).fused
+    assert (
+        not Readout(model, keep, Settings()).fused and not Readout(model, LogitRules(), Settings(), logits=True).fused
+    )
+    assert Readout(model, LogitRules(), Settings()).fused
 
 
 @given(
@@ -126,8 +129,8 @@ def test_a_decode_is_the_same_together_and_apart(model, monkeypatch, settings):
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
-@pytest.mark.parametrize(("settings", "guises"), [({}, 1), ({"guidance": 0.7}, 2)], ids=str)
-def test_the_head_runs_on_what_is_read(family, settings, guises):
+@pytest.mark.parametrize(("settings", "branches"), [({}, 1), ({"guidance": 0.7}, 2)], ids=str)
+def test_the_head_runs_on_what_is_read(family, settings, branches):
     """A block of 4: fresh scores, then every mask weighed while there is a choice; each candidate leaves one less."""
     model = random_model(Shape(family, 300, 16, 1, 2, 2, 32))
     with counting(model) as counts:
@@ -135,15 +138,15 @@ def test_the_head_runs_on_what_is_read(family, settings, guises):
             model, [[1, 2, 3]], "info-gain", {"candidates": "all"}, cache="dual", gen_length=4, block_length=4,
             **settings,
         )  # fmt: skip
-    assert counts.head_rows == guises * (4 + sum(n * (n - 1) for n in (4, 3, 2)))
+    assert counts.head_rows == branches * (4 + sum(n * (n - 1) for n in (4, 3, 2)))
 
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_all_draws_of_a_position_take_the_head_once(model, fused):
-    readout = Readout(model, LogitRules(), temperature=0.8, fused=fused)
+    readout = Readout(model, LogitRules(), Settings(temperature=0.8), fused=fused)
     rows = torch.arange(5)
     with counting(model) as counts:
-        tokens, _ = readout.draws(
+        tokens, _ = readout.draw_tokens(
             torch.randn(5, 1, 16), rows[:, None], rows, rows * 0, Draws(0, rows, rows), torch.arange(1, 8)
         )
     assert tokens.shape == (5, 7) and counts.head_rows == 5

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdm.protocols import Draws, top_k
-from mdm.protocols.draws import AHEAD, NoiseCache, host_keys
+from mdm.protocols.draws import MAX_STEPS_CACHED, NoiseCache, host_keys
 from mdm.scoring.statistics import StatsAccumulator, accumulate, statistics
 from mdm.scoring.tiles import Scratch, top_two
 
@@ -120,8 +120,8 @@ def test_noise_made_ahead_is_that_of_its_step(rows, width):
     row, first, start = torch.arange(rows) - 1, torch.arange(rows) * 2, torch.arange(rows) * width
     at = start[:, None] + torch.tensor([0, 2, width - 1])
     coming = NoiseCache(start, width)
-    for ahead in [*range(2 * AHEAD + 1), 3] if rows < 10 else [0, 1]:
-        plain, draws = Draws(9, row, first + ahead), Draws(9, row, first + ahead, coming=coming, ahead=ahead)
+    for ahead in [*range(2 * MAX_STEPS_CACHED + 1), 3] if rows < 10 else [0, 1]:
+        plain, draws = Draws(9, row, first + ahead), Draws(9, row, first + ahead, noise_cache=coming, step_offset=ahead)
         for purpose, numbers in (("a", range(1, 8)), ("b", range(1, 8)), ("a", range(2)))[: 1 + ahead]:
             assert torch.equal(draws.block_gumbel(purpose, at, numbers), plain.gumbel(purpose, at[:, None], numbers))
     assert (coming.gumbel(draws, "a", at, range(1, 8)) is None) == (rows == 70)

@@ -12,7 +12,7 @@ from mdm.protocols import Draws
 from mdm.scoring import tiles_native
 from mdm.scoring.statistics import accumulate
 from mdm.scoring.tile_pass import tile_stats
-from mdm.scoring.tiles import Draw, merge_tiles
+from mdm.scoring.tiles import TokenDraw, merge_tiles
 from mdm_testing.toy import toy_model
 
 pytestmark = pytest.mark.usefixtures("compiler")
@@ -23,7 +23,7 @@ def test_the_compiled_pass_leaves_the_same():
     x[0] = x[0].round()
     x[1, 100:3000] = -torch.inf
     rows = torch.arange(6)
-    draw = Draw(Draws(0, rows, rows).token_keys(rows[:, None], torch.arange(2)), 0.8, 17)
+    draw = TokenDraw(Draws(0, rows, rows).token_keys(rows[:, None], torch.arange(2)), 0.8, 17)
     with torch.inference_mode():
         ours, theirs = merge_tiles(tile_stats(x, 3, draw, compile=True)), merge_tiles(tile_stats(x, 3, draw))
     for name in ("top", "best", "drawn", "logit"):
@@ -49,7 +49,7 @@ def test_the_native_pass_leaves_what_torch_leaves(seed, width, distinct, spread,
         assert torch.equal(ours.top, theirs.top)
         assert torch.equal(ours.best, theirs.best)
         for compile in (False, True):
-            lone = merge_tiles(tile_stats(x, 3, rival=False, compile=compile))
+            lone = merge_tiles(tile_stats(x, 3, need_second_token=False, compile=compile))
             assert torch.equal(lone.top, theirs.top)
             assert torch.equal(lone.best[..., 0], theirs.best[..., 0])
     torch.testing.assert_close(ours.rest, theirs.rest, rtol=3e-6, atol=1e-37)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdm.protocols import Draws
 from mdm.scoring.tile_pass import tile_stats
-from mdm.scoring.tiles import Draw, merge_tiles
+from mdm.scoring.tiles import TokenDraw, merge_tiles
 
 kernels = pytest.importorskip("mdm.scoring.tiles_triton", reason="Triton is not installed")
 
@@ -52,7 +52,7 @@ def test_the_kernel_draws_the_same_tokens(x, candidates, temperature, forbid):
     rows = torch.arange(x.shape[0])
     keys = Draws(7, rows, rows * 3).token_keys(rows[:, None], torch.arange(candidates))
     never = int(x[0].float().argmax()) if forbid else None
-    draw = Draw(keys, temperature, never)
+    draw = TokenDraw(keys, temperature, never)
     ours, theirs = merge_tiles([kernels.summed(x, 0, draw)]), merge_tiles(tile_stats(x, 0, draw))
     torch.testing.assert_close(ours.value, theirs.value, rtol=1e-4, atol=1e-4)
     assert torch.equal(ours.drawn, theirs.drawn)

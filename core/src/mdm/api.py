@@ -10,9 +10,10 @@ from typing import Any, Literal
 from mdm import registry
 from mdm.engine import memory
 from mdm.engine.autoregressive import generate
-from mdm.engine.engine import Engine, Settings
+from mdm.engine.engine import Engine
 from mdm.engine.requests import Request
 from mdm.engine.rows import RowRecord
+from mdm.engine.trace import cumulative_entropy
 from mdm.errors import MdmError
 from mdm.models import compiled
 from mdm.models.loading import load_model as load_model
@@ -21,7 +22,7 @@ from mdm.protocols.cache import CacheMode
 from mdm.protocols.hooks import Line, StepEvent
 from mdm.protocols.model import ModelSpec
 from mdm.protocols.sampler import Sampler
-from mdm.protocols.settings import SCHEDULES, Size, refuse_policy
+from mdm.protocols.settings import SCHEDULES, Settings, Size, refuse_policy
 from mdm.scoring.logit_rules import LogitRules, Processor
 from pydantic import BaseModel, ValidationError
 
@@ -69,8 +70,8 @@ def decode(
     allowed_tokens: Sequence[tuple[int, int]] | None = None,
     suppressed_tokens: Sequence[int] = (),
     logits_processors: Sequence[Processor] = (),
-    batch_size: Size = None,
-    max_rows: Size = "auto",
+    batch_size: Size | None = None,
+    max_rows: Size | None = "auto",
     compile: bool = False,
     row_ids: Sequence[int] | None = None,
     seed: int = 0,
@@ -156,28 +157,28 @@ def decode(
     mode = None if causal else make_cache(spec, spec.default_cache if cache is None else cache, cache_options)
     longest = max((len(t) + n + len(s) for t, n, s in zip(ids, lengths, tails, strict=True)), default=1)
     chosen = memory.plan_batch(
-        model, longest, len(ids), kv=mode is None or mode.uses_kv, guises=2 if guidance else 1,
+        model, longest, len(ids), kv=mode is None or mode.uses_kv, cfg_branches=2 if guidance else 1,
         batch_size=batch_size, max_rows=max_rows,
     )  # fmt: skip
     settings = Settings(
         block_length=block_length, steps=steps, tokens_per_step=tokens_per_step, schedule=schedule,
-        temperature=temperature, guidance=guidance, rules=rules, stop_at_eos=stop_at_eos, eos_ids=eos_ids,
+        temperature=temperature, guidance=guidance, stop_at_eos=stop_at_eos,
         seed=seed, batch_size=chosen.batch_size, max_rows=chosen.max_rows, compile=compile,
-        reuse=reuse_scores,
+        reuse_scores=reuse_scores,
     )  # fmt: skip
     results: dict[int, Result] = {}
 
     def finish(row: RowRecord) -> None:
         sequence = row.tokens
         end = row.length - len(tails[row.request])
-        made = sequence[row.prompt_length : end] if end > row.prompt_length else [sequence[i] for i in row.slots]
+        made = sequence[row.prompt_length : end] if end > row.prompt_length else [sequence[i] for i in row.targets]
         lines = row.trace
         results[row.request] = Result(
             tokens=made,
             text=model.decode(made) if model.tokenizer is not None else None,
             sequence=sequence,
             trace=lines if trace else [],
-            cumulative_entropy=sum(sum(line["entropy"]) for line in lines if line["kind"] != "remask"),
+            cumulative_entropy=cumulative_entropy(lines),
             forwards=sum(line["forwards"] for line in lines),
             rows=sum(line["rows"] for line in lines),
         )
@@ -190,10 +191,20 @@ def decode(
         for i, (tokens, length, key, tail) in enumerate(zip(ids, lengths, keys, tails, strict=True))
     ]
     if causal:
-        generate(model, requests, settings, on_finish=finish, on_step=on_step)
+        generate(model, requests, settings, rules, on_finish=finish, on_step=on_step)
     else:
         policy = make_sampler(spec, sampler or "info-gain", sampler_options)
-        engine = Engine(model, policy, mode, settings, on_finish=finish, on_step=on_step, full_trace=trace == "full")
+        engine = Engine(
+            model,
+            policy,
+            mode,
+            settings,
+            rules,
+            tuple(eos_ids),
+            on_finish=finish,
+            on_step=on_step,
+            full_trace=trace == "full",
+        )
         with compiled.forwards(model) if compile else nullcontext():
             engine.run(requests)
     return [results[i] for i in range(len(ids))]
@@ -251,8 +262,8 @@ def _check(
     steps: int | None,
     tokens_per_step: int | None,
     temperature: float,
-    batch_size: Size,
-    max_rows: Size,
+    batch_size: Size | None,
+    max_rows: Size | None,
 ) -> None:
     if schedule not in SCHEDULES:
         raise MdmError(f"schedule {schedule!r} is unknown: use one of {', '.join(SCHEDULES)}")

@@ -6,7 +6,7 @@ import mdm
 import pytest
 import tiny_families
 import torch
-from mdm.models.kv_store import Store
+from mdm.models.kv_store import KVStore
 from mdm.protocols import Message
 
 
@@ -26,15 +26,20 @@ def decoded(model, cache, *, repeat):
     ``repeat``: as the published code does, take the window's first row for its first position too.
     """
     canvas = torch.tensor([PROMPT + [tiny_families.MASK] * (LENGTH - START)])
-    store, out = Store(model, 1, LENGTH), []
+    store, out = KVStore(model, 1, LENGTH), []
     for start, stop in ((START, STOP), (STOP, LENGTH)):
         for step in range(stop - start):
             first, last = (0, LENGTH) if step == 0 else (start if repeat else start - 1, LENGTH)
             if step and cache == "dual":
                 last = stop
             at = torch.arange(first, last)[None]
-            store.window([0], at, write=torch.ones_like(at).bool() if step == 0 else None)
-            logits = model.head(model.hidden(canvas.gather(1, at), at, cache=store))[0]
+            logits = model.head(
+                model.hidden(
+                    canvas.gather(1, at),
+                    at,
+                    cache=store.window([0], at, write=torch.ones_like(at).bool() if step == 0 else None),
+                )
+            )[0]
             by_position = {position: logits[max(position - 1 - first, 0)] for position in range(start, stop)}
             open_ = [p for p in by_position if canvas[0, p] == tiny_families.MASK]
             for values in by_position.values():

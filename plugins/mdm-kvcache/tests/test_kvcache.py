@@ -33,6 +33,7 @@ def states(draw):
         starts=bounds, blocks=block_numbers(bounds, length), prompt_length=zero, row_id=zero, request=zero,
         block=zero, entered_block=torch.tensor([draw(st.booleans()) for _ in range(rows)]),
         step=zero, block_step=torch.tensor([draw(st.integers(0, 5)) for _ in range(rows)]), budget=zero + 1,
+        planned=zero + 1,
         mask_id=0,
     )  # fmt: skip
 
@@ -59,9 +60,10 @@ def test_never_runs_the_block_that_was_left_beside_the_one_that_begins(mode, sto
     starts, zero = torch.tensor([[2, 4, 6, 8, 10]] * 3), torch.zeros(3, dtype=torch.long)
     state = State(
         tokens=torch.zeros(3, 11, dtype=torch.long), masked=slots.expand(3, -1), in_canvas=(at < 10).expand(3, -1),
-        targets=slots.expand(3, -1), starts=starts, blocks=block_numbers(starts, 11), prompt_length=zero + 2, row_id=zero,
+        targets=slots.expand(3, -1), starts=starts, blocks=block_numbers(starts, 11),
+        prompt_length=zero + 2, row_id=zero,
         request=zero, block=torch.tensor([0, 2, 2]), entered_block=torch.tensor([True, True, False]),
-        step=torch.tensor([0, 2, 3]), block_step=torch.tensor([0, 0, 1]), budget=zero + 1, mask_id=0,
+        step=torch.tensor([0, 2, 3]), block_step=torch.tensor([0, 0, 1]), budget=zero + 1, planned=zero + 1, mask_id=0,
     )  # fmt: skip
     plan = mode(KVOptions(refresh="never")).plan(state, SPEC)
     run = [row.nonzero()[:, 0].tolist() for row in plan.query]

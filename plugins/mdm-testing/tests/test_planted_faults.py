@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mdm.engine.engine
+import mdm.engine.evaluate
 import pytest
 from mdm.errors import MdmError
 from mdm.scoring.scorer import Query
@@ -29,9 +29,9 @@ def test_a_candidate_that_leaks_into_the_cache_is_caught(monkeypatch):
     run_check, of = outcomes("cache", WholeSpan, "is_read_only_while_a_sampler_looks_ahead")
     run_check(of)
     monkeypatch.setattr(
-        mdm.engine.engine,
+        mdm.engine.evaluate,
         "Query",
-        lambda rows, at, counts, write=None, kept=(): Query(rows, at, counts, at if write is None else write, kept),
+        lambda run, counts: Query(run, counts, run, counts),
     )
     with pytest.raises(AssertionError, match="leaked"):
         run_check(of)

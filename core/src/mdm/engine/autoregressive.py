@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from mdm.engine.requests import Request
 from mdm.engine.rows import RowRecord
 from mdm.protocols.draws import Draws
-from mdm.protocols.hooks import StepEvent
+from mdm.protocols.hooks import Line, StepEvent
+from mdm.protocols.settings import Settings
+from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.statistics import statistics
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from mdm.engine.engine import Settings
-
 
 class TokenChooser:
-    """Chooses each token as a diffusion model's are chosen, by the same rules and keyed draws; notes its entropy."""
+    """Chooses each token as a diffusion model's are chosen, by the same rules and keyed draws; notes its entropy.
 
-    def __init__(self, settings: Settings, draws: Draws, at: Tensor) -> None:
-        self.settings, self.draws, self.at = settings, draws, at
+    Args:
+        positions: int64 ``[B]``, where the first token of each row goes.
+    """
+
+    def __init__(self, temperature: float, rules: LogitRules, draws: Draws, positions: Tensor) -> None:
+        self.temperature, self.rules, self.draws, self.positions = temperature, rules, draws, positions
         self.entropies: list[Tensor] = []
         """nats, ``[B]`` a step"""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        temperature = self.settings.temperature
-        logits = self.settings.rules(scores, lambda: input_ids)
-        stats = statistics(logits, temperature=temperature, keys=self.draws.token_keys(self.at))
+        logits = self.rules(scores, lambda: input_ids)
+        stats = statistics(logits, temperature=self.temperature, keys=self.draws.token_keys(self.positions))
         self.entropies.append(stats.entropy)
-        self.draws, self.at = self.draws.later(), self.at + 1
+        self.draws, self.positions = self.draws.later(), self.positions + 1
         return torch.full_like(scores, -torch.inf).scatter(1, stats.token[:, None], 0.0)
 
 
@@ -39,36 +41,45 @@ def generate(
     model: Any,
     requests: Sequence[Request],
     settings: Settings,
+    rules: LogitRules,
     *,
     on_finish: Callable[[RowRecord], None],
     on_step: Callable[[StepEvent], None] | None = None,
 ) -> None:
-    """Let ``model`` (``mdm.protocols.model.Autoregressive``) continue every request, in batches of like length.
+    """Let ``model`` (``mdm.protocols.Autoregressive``) continue every request, in batches of like length.
 
     The trace has one line a token: its position, its entropy (nats), one forward of one row.
     """
     waiting = sorted(requests, key=lambda r: (r.gen_length, len(r.tokens)))
-    size = settings.batch_size or len(waiting)
+    size = settings.batch_size if isinstance(settings.batch_size, int) else len(waiting)
     while waiting:
         length = waiting[0].gen_length
         batch = [r for r in waiting[:size] if r.gen_length == length]
         waiting = waiting[len(batch) :]
         row_id = torch.tensor([r.row_id for r in batch], device=model.device)
-        at = torch.tensor([len(r.tokens) for r in batch], device=model.device)
-        choose = TokenChooser(settings, Draws(settings.seed, row_id, torch.zeros_like(row_id)), at)
+        positions = torch.tensor([len(r.tokens) for r in batch], device=model.device)
+        draws = Draws(settings.seed, row_id, torch.zeros_like(row_id))
+        choose = TokenChooser(settings.temperature, rules, draws, positions)
         answers = model.generate([r.tokens for r in batch], length, choose)
-        paid = torch.stack(choose.entropies, 1).tolist()
-        for request, tokens, entropies in zip(batch, answers, paid, strict=True):
-            n = len(request.tokens)
-            lines = [
-                {
-                    "row": request.row_id, "step": step, "positions": [n + step], "tokens": [token],
-                    "entropy": [entropy], "kind": "commit", "candidates": 0, "forwards": 1, "rows": 1,
-                }
-                for step, (token, entropy) in enumerate(zip(tokens, entropies, strict=False))
-            ]  # fmt: skip
+        entropies = torch.stack(choose.entropies, 1).tolist()
+        for request, tokens, row_entropies in zip(batch, answers, entropies, strict=True):
+            row = _record(request, tokens, row_entropies)
             if on_step is not None:
-                on_step(StepEvent(tuple(lines)))
-            canvas = [*request.tokens, *tokens]
-            end = len(canvas)
-            on_finish(RowRecord(request.index, request.row_id, canvas, n, list(range(n, end)), [n, end], trace=lines))
+                on_step(StepEvent(tuple(row.trace)))
+            on_finish(row)
+
+
+def _record(request: Request, tokens: Sequence[int], entropies: Sequence[float]) -> RowRecord:
+    start = len(request.tokens)
+    lines: list[Line] = [
+        {
+            "row": request.row_id, "step": step, "positions": [start + step], "tokens": [token],
+            "entropy": [entropy], "kind": "commit", "candidates": 0, "forwards": 1, "rows": 1,
+        }
+        for step, (token, entropy) in enumerate(zip(tokens, entropies, strict=False))
+    ]  # fmt: skip
+    canvas = [*request.tokens, *tokens]
+    return RowRecord(
+        request=request.index, row_id=request.row_id, tokens=canvas, prompt_length=start,
+        targets=list(range(start, len(canvas))), starts=[start, len(canvas)], trace=lines,
+    )  # fmt: skip

@@ -16,48 +16,30 @@ from torch import Tensor
 
 
 def open_rows(
-    requests: Sequence[Request],
-    spec: ModelSpec,
-    block_length: int,
-    grid: int | None,
-    works_on: str,
+    requests: Sequence[Request], spec: ModelSpec, block_length: int, works_on: str
 ) -> tuple[list[RowRecord], State]:
-    """The rows and the state that ``requests`` begin with, on the host."""
-    rows = []
-    for request in requests:
-        prompt, n = list(request.tokens), len(request.tokens)
-        holes = [i for i, t in enumerate(prompt) if t == spec.mask_id]
-        spans = blocks(n, request.gen_length, block_length, grid=grid is not None) if request.gen_length else []
-        stop = spans[-1][1] if spans else n
-        if grid and holes:
-            last = max(stop, holes[-1] + 1)
-            spans = blocks(holes[0], last - holes[0], block_length, grid=True)
-            stop = max(stop, spans[-1][1]) if request.gen_length else n
-        elif holes:
-            spans.insert(0, (holes[0], spans[0][0] if spans else holes[-1] + 1))
-        if works_on == "canvas" and not grid:
-            spans = [(spans[0][0], spans[-1][1])]
-        canvas = prompt + [spec.mask_id] * (stop - n) + list(request.suffix)
-        slots = holes + list(range(n, stop))
-        starts = [s for s, _ in spans] + [min(spans[-1][1], stop)]
-        rows.append(RowRecord(request.index, request.row_id, canvas, n, slots, starts))
-    length = max(row.length for row in rows)
+    """The records and the state that ``requests`` begin with, on the host.
+
+    Args:
+        works_on: "block", or "canvas" for a sampler that has all masks as its one block.
+    """
+    on_grid = spec.attention == "block-causal"
+    rows = [_open_row(request, spec.mask_id, block_length, on_grid, works_on == "canvas") for request in requests]
+    count, length = len(rows), max(row.length for row in rows)
     width = max(len(row.starts) for row in rows)
-    tokens = torch.tensor([row.tokens + [0] * (length - row.length) for row in rows])
     lengths = torch.tensor([row.length for row in rows])
-    slots_mask = torch.zeros(len(rows), length, dtype=torch.bool)
+    targets = torch.zeros(count, length, dtype=torch.bool)
     for b, row in enumerate(rows):
-        slots_mask[b, row.slots] = True
-    starts_grid = torch.tensor([row.starts + [length] * (width - len(row.starts)) for row in rows])
-    count = len(rows)
+        targets[b, row.targets] = True
+    starts = torch.tensor([row.starts + [length] * (width - len(row.starts)) for row in rows])
     zero = torch.zeros(count, dtype=torch.long)
     state = State(
-        tokens=tokens,
-        masked=slots_mask,
+        tokens=torch.tensor([row.tokens + [0] * (length - row.length) for row in rows]),
+        masked=targets,
         in_canvas=torch.arange(length) < lengths[:, None],
-        targets=slots_mask,
-        starts=starts_grid,
-        blocks=block_numbers(starts_grid, length),
+        targets=targets,
+        starts=starts,
+        blocks=block_numbers(starts, length),
         prompt_length=torch.tensor([row.prompt_length for row in rows]),
         row_id=torch.tensor([row.row_id for row in rows]),
         request=torch.tensor([row.request for row in rows]),
@@ -66,9 +48,33 @@ def open_rows(
         step=zero,
         block_step=zero,
         budget=zero,
+        planned=zero,
         mask_id=spec.mask_id,
     )
     return rows, advance(state)
+
+
+def _open_row(request: Request, mask_id: int, block_length: int, on_grid: bool, one_block: bool) -> RowRecord:
+    prompt, prompt_length = list(request.tokens), len(request.tokens)
+    holes = [i for i, t in enumerate(prompt) if t == mask_id]
+    spans = blocks(prompt_length, request.gen_length, block_length, grid=on_grid) if request.gen_length else []
+    stop = spans[-1][1] if spans else prompt_length
+    if on_grid and holes:
+        last = max(stop, holes[-1] + 1)
+        spans = blocks(holes[0], last - holes[0], block_length, grid=True)
+        stop = max(stop, spans[-1][1]) if request.gen_length else prompt_length
+    elif holes:
+        spans.insert(0, (holes[0], spans[0][0] if spans else holes[-1] + 1))
+    if one_block and not on_grid:
+        spans = [(spans[0][0], spans[-1][1])]
+    return RowRecord(
+        request=request.index,
+        row_id=request.row_id,
+        tokens=prompt + [mask_id] * (stop - prompt_length) + list(request.suffix),
+        prompt_length=prompt_length,
+        targets=holes + list(range(prompt_length, stop)),
+        starts=[start for start, _ in spans] + [min(spans[-1][1], stop)],
+    )
 
 
 def block_numbers(starts: Tensor, length: int) -> Tensor:
@@ -76,40 +82,47 @@ def block_numbers(starts: Tensor, length: int) -> Tensor:
     return (starts[:, None] <= torch.arange(length, device=starts.device)[:, None]).sum(-1) - 1
 
 
-def advance(state: State, stay: bool = False) -> State:
-    """Each row's block: that of its first mask; a row without masks keeps its block, as all do that are to ``stay``."""
+def advance(state: State, stay: bool = False, lingers: Tensor | None = None) -> State:
+    """Move each row to the block of its first mask; a row without masks keeps its block.
+
+    Args:
+        stay: the host knows that all rows keep their block.
+        lingers: bool ``[B]``, rows that keep their block although it has no mask left.
+    """
     if stay:
         return state.replace(entered_block=torch.zeros_like(state.entered_block), block_step=state.block_step + 1)
     none = state.starts.shape[1]  # more than the number of any block
     first = torch.where(state.masked, state.blocks, none).amin(1)
-    block = torch.where(first == none, state.block, first)
+    keep = first == none if lingers is None else (first == none) | lingers
+    block = torch.where(keep, state.block, first)
     entered = block != state.block
     return state.replace(block=block, entered_block=entered, block_step=(state.block_step + 1).masked_fill(entered, 0))
 
 
-def fill_after_eos(tokens: Tensor, masked: Tensor, state: State, eos_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Masks behind the first EOS at or after the prompt's end become EOS; masks before it stay."""
-    at = state.positions
-    ids = torch.tensor(eos_ids, device=tokens.device)
-    ends = torch.isin(tokens, ids) & state.in_canvas & ~masked & (at >= state.prompt_length[:, None])
+def fill_after_eos(tokens: Tensor, masked: Tensor, state: State, eos_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks behind the first end token at or after the prompt's end become end tokens; masks before it stay.
+
+    Args:
+        eos_ids: int64 ``[E]``, on the device; the first of them is filled in.
+    """
+    positions = state.positions
+    ends = torch.isin(tokens, eos_ids) & state.in_canvas & ~masked & (positions >= state.prompt_length[:, None])
     first = ends.to(torch.int8).argmax(1, keepdim=True)
-    behind = masked & (at > first) & ends.any(1, keepdim=True)
-    return tokens.masked_fill(behind, eos_ids[0]), masked & ~behind
+    behind = masked & (positions > first) & ends.any(1, keepdim=True)
+    return torch.where(behind, eos_ids[0], tokens), masked & ~behind
 
 
 def join(old: State, new: State) -> State:
     """The rows of both, padded to one length."""
     length = max(old.tokens.shape[1], new.tokens.shape[1])
     width = max(old.starts.shape[1], new.starts.shape[1])
+    padding = {"tokens": 0, "masked": 0, "in_canvas": 0, "targets": 0, "blocks": width, "starts": length}
 
     def both(name: str) -> Tensor:
         parts = [getattr(old, name), getattr(new, name)]
-        if name in ("tokens", "masked", "in_canvas", "targets"):
-            parts = [torch.nn.functional.pad(p, (0, length - p.shape[1])) for p in parts]
-        elif name == "blocks":
-            parts = [torch.nn.functional.pad(p, (0, length - p.shape[1]), value=width) for p in parts]
-        elif name == "starts":
-            parts = [torch.nn.functional.pad(p, (0, width - p.shape[1]), value=length) for p in parts]
+        if name in padding:
+            size = width if name == "starts" else length
+            parts = [torch.nn.functional.pad(p, (0, size - p.shape[1]), value=padding[name]) for p in parts]
         return torch.cat(parts)
 
     joined: dict[str, Any] = {f.name: both(f.name) for f in fields(State) if f.name != "mask_id"}

@@ -36,7 +36,7 @@ class Sizes:
     free: int
 
     @property
-    def tight(self) -> bool:
+    def splits_lookahead(self) -> bool:
         """Whether a forward may have so few rows that a lookahead will feel it."""
         return self.max_rows is not None and self.max_rows < 64 * self.batch_size
 
@@ -50,19 +50,26 @@ class Sizes:
 
 
 def plan_batch(
-    model: Model, length: int, count: int, *, kv: bool, guises: int, batch_size: Size, max_rows: Size
+    model: Model,
+    length: int,
+    count: int,
+    *,
+    kv: bool,
+    cfg_branches: int,
+    batch_size: Size | None,
+    max_rows: Size | None,
 ) -> Sizes:
     """The sizes for ``count`` canvases of at most ``length`` tokens; those that are given stay as they are.
 
     Args:
         kv: whether keys and values of every row are kept.
-        guises: canvases a row takes in a forward (2 with guidance).
+        cfg_branches: canvases a row takes in a forward (2 with guidance).
     """
     free = free_bytes(model.device)
     usable = (
         int(free * USABLE_FRACTION) - 16 * CHUNK_ELEMENTS
     )  # a chunk of logits in float32, and what its statistics make
-    kept, moving = (kv * kept_bytes(model, length) * guises), forward_bytes(model, length) * guises
+    kept, moving = (kv * kept_bytes(model, length) * cfg_branches), forward_bytes(model, length) * cfg_branches
     batch = count if batch_size is None or batch_size == "auto" else min(batch_size, count)
     if batch_size == "auto":
         # At most half for what is kept: a lookahead's candidates keep nothing, but go through the model.
@@ -100,7 +107,9 @@ def forward_bytes(model: Model, length: int) -> int:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device, or this machine, has no memory left."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        words in str(error) for words in ("can't allocate memory", "MPS backend out of memory")
+    )
 
 
 @dataclass(frozen=True)

@@ -15,4 +15,4 @@ class Request:
     gen_length: int
     row_id: int
     suffix: Sequence[int] = ()
-    """Visible tokens behind all masks."""
+    """visible tokens behind all masks"""

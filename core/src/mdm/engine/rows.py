@@ -2,87 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from mdm.engine.schedule import quota, split
-
-if TYPE_CHECKING:
-    from mdm.engine.engine import Settings
+from mdm.models.transfer import Array
+from mdm.protocols.hooks import Line
+from mdm.protocols.settings import Settings
+from torch import Tensor
 
 
 class RowCounts(NamedTuple):
-    """What the host must know of a row to run its next step. The first six are numbers of positions."""
+    """Per-row counts that the host needs to launch the next step. The first six are numbers of positions."""
 
-    open: int
-    """masks of its block"""
-    size: int
-    """of its block"""
-    reads: int
-    """to be scored"""
+    masked: int
+    """masks of the row's block"""
+    block_size: int
+    scored: int
+    """positions that the sampler wants scored"""
     query: int
-    """that a forward runs"""
+    """positions that a forward runs"""
     window: int
-    """that an ``Evaluate`` runs"""
-    writes: int
-    """whose keys and values are kept"""
+    """positions that an ``Evaluate`` runs"""
+    write: int
+    """positions whose keys and values are stored"""
     entered: int
     """1: the row has just entered its block"""
     known: int
-    """1: its scores are known, and need no forward unless something is to be kept"""
-    done: int
+    """1: its scores are known, and need no forward unless something is to be stored"""
+    finished: int
 
 
-UNSEEN = RowCounts(*[-1] * len(RowCounts._fields))
-"""A row that the host has to look at first."""
+@dataclass(frozen=True)
+class NamedCounts:
+    """Numbers of rows on the device, ``values`` int64 ``[F, B]``, with a name for each line."""
+
+    names: tuple[str, ...]
+    values: Tensor
+
+    @staticmethod
+    def of(sets: Mapping[str, Tensor], flags: Mapping[str, Tensor]) -> NamedCounts:
+        """How many positions each of ``sets`` (bool ``[B, L]``) holds, and ``flags`` (bool ``[B]``), in one sum."""
+        values = torch.cat([torch.stack([*sets.values()]).sum(-1), torch.stack([*flags.values()])])
+        return NamedCounts((*sets, *flags), values)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values[self.names.index(name)]
+
+    def on_host(self, values: Array) -> dict[str, list[int]]:
+        """Name -> a number for each row, of the transferred ``values``."""
+        return dict(zip(self.names, values.tolist(), strict=True))
+
+
+def row_counts(columns: Mapping[str, Sequence[int]]) -> list[RowCounts]:
+    """The counts of each row."""
+    return [RowCounts(*row) for row in zip(*(columns[name] for name in RowCounts._fields), strict=True)]
+
+
+def common_counts(counts: Sequence[RowCounts], valid: Sequence[int]) -> RowCounts | None:
+    """What all candidates that a row may commit lead to; None where they differ.
+
+    These are the ``valid`` ones, or the first candidate where none is.
+    """
+    possible = [each for each, may in zip(counts, valid, strict=True) if may] or list(counts[:1])
+    return possible[0] if all(each == possible[0] for each in possible) else None
 
 
 @dataclass
 class RowRecord:
-    """What the host knows of a row: its schedule, what it spent and its trace."""
+    """A row's schedule, what it has cost so far, and its trace."""
 
     request: int
     row_id: int
     tokens: list[int]
     """the canvas, as far as its trace has come to the host"""
     prompt_length: int
-    slots: list[int]
+    targets: list[int]
+    """positions that were masked when the row began"""
     starts: list[int]
-    facts: RowCounts = UNSEEN
-    steps: list[int] | None = None
+    """where each block starts, and where the last one ends"""
+    counts: RowCounts | None = None
+    """None: the host has to fetch them first"""
+    next_counts: RowCounts | None = None
+    """those of the next step, where a lookahead has told them"""
+    block_steps: list[int] | None = None
+    """steps of each block that has masks; None: they follow from the tokens per step"""
     block: int = -1
+    """how many blocks were entered before this one"""
     block_step: int = 0
     step: int = 0
-    quota: tuple[int, ...] = ()
+    schedule: tuple[int, ...] = ()
+    """tokens to commit in each step of the block"""
+    budget: int = 0
+    """tokens to commit in this step"""
+    masked_before: int = 0
+    """masks of the block when the sampler last decided"""
     forwards: int = 0
     """model calls of this step"""
     forwarded_rows: int = 0
+    """canvases that these calls ran for this row"""
     candidates: int = 0
-    trace: list[dict[str, Any]] = field(default_factory=list)
+    """candidates that were run in this step"""
+    trace: list[Line] = field(default_factory=list)
 
-    def plan_steps(self, steps: int | None) -> None:
-        self.steps = None if steps is None else split(steps, len(self.starts) - 1)
+    def split_steps(self, steps: int | None) -> None:
+        """Spread the steps of a generation over the blocks that have masks."""
+        with_masks = sum(any(start <= p < stop for p in self.targets) for start, stop in pairwise(self.starts))
+        self.block_steps = None if steps is None else split(steps, with_masks)
 
-    def enter(self, masks: int, settings: Settings) -> None:
-        """Begin the next block, of whose ``masks`` (or positions) the schedule is made."""
+    def enter_block(self, size: int, settings: Settings) -> None:
+        """Begin the next block and schedule its ``size`` masks (or positions)."""
         self.block += 1
         self.block_step = 0
-        if self.steps is not None:
-            steps = self.steps[min(self.block, len(self.steps) - 1)]
+        if self.block_steps is not None:
+            steps = self.block_steps[min(self.block, len(self.block_steps) - 1)]
         else:
-            steps = max(1, -(-masks // (settings.tokens_per_step or 1)))
-        self.quota = quota(settings.schedule, masks, steps)
+            steps = max(1, -(-size // (settings.tokens_per_step or 1)))
+        self.schedule = quota(settings.schedule, size, steps)
 
-    def budget(self, masks: int) -> int:
-        """Tokens to commit in this step; past the schedule's end, everything."""
-        return self.quota[self.block_step] if self.block_step < len(self.quota) else masks
+    def begin_step(self, masked: int) -> None:
+        """Begin a step with ``masked`` masks left; past the schedule's end all of them are due."""
+        self.forwards = self.forwarded_rows = self.candidates = 0
+        self.next_counts = None
+        self.budget = self.schedule[self.block_step] if self.block_step < len(self.schedule) else masked
+        self.masked_before = masked
 
-    def count(self, rows: int) -> None:
-        """One more model call, of ``rows`` rows."""
-        self.forwards += 1
-        self.forwarded_rows += rows
+    def end_step(self) -> None:
+        """Go on to the next step, whose counts a lookahead may have told already."""
+        self.step += 1
+        self.block_step += 1
+        self.counts = self.next_counts
+
+    def is_stuck(self) -> bool:
+        """Whether the last step was to commit tokens of this block, and neither did nor looked ahead."""
+        assert self.counts is not None
+        if not self.block_step or self.counts.entered or self.counts.finished or self.candidates or not self.budget:
+            return False
+        if not self.counts.masked or self.counts.masked < self.masked_before:
+            return False
+        last = [line for line in self.trace[-2:] if line["step"] == self.step - 1 and line["kind"] != "fill"]
+        return bool(last) and not any(line["positions"] for line in last)
 
     @property
     def length(self) -> int:
@@ -90,26 +152,45 @@ class RowRecord:
 
     @property
     def width(self) -> int:
-        """of its longest block"""
+        """Length of the row's longest block."""
         return max(stop - start for start, stop in pairwise(self.starts))
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: Line) -> None:
         """Add a line to the trace, and its tokens to the canvas."""
         self.trace.append(line)
         for position, token in zip(line["positions"], line["tokens"], strict=True):
             self.tokens[position] = token
 
-    def __copy__(self) -> RowRecord:
+    def copy(self) -> RowRecord:
+        """A record of a row that goes its own way from here."""
         return replace(self, trace=list(self.trace), tokens=list(self.tokens))
+
+
+def count_calls(rows: Sequence[RowRecord], owners: Sequence[int], calls: Sequence[slice], branches: int) -> None:
+    """Note what model calls cost.
+
+    Args:
+        owners: the row of each canvas that was run.
+        calls: which of these canvases shared a call.
+        branches: forwards of a canvas (2 with guidance).
+    """
+    for call in calls:
+        for owner in set(owners[call]):
+            rows[owner].forwards += 1
+        for owner in owners[call]:
+            rows[owner].forwarded_rows += branches
 
 
 def share_costs(rows: Sequence[RowRecord]) -> None:
     """Rows that serve one request (beams) all carry what the step cost it: their canvases ride in the same calls."""
-    families: dict[int, list[RowRecord]] = {}
+    by_request: dict[int, list[RowRecord]] = {}
     for row in rows:
-        families.setdefault(row.request, []).append(row)
-    for family in families.values():
-        forwards, spent = max(r.forwards for r in family), sum(r.forwarded_rows for r in family)
-        candidates = sum(r.candidates for r in family)
-        for row in family:
-            row.forwards, row.forwarded_rows, row.candidates = forwards, spent, candidates
+        by_request.setdefault(row.request, []).append(row)
+    for beams in by_request.values():
+        costs: dict[str, Any] = {
+            "forwards": max(row.forwards for row in beams),
+            "forwarded_rows": sum(row.forwarded_rows for row in beams),
+            "candidates": sum(row.candidates for row in beams),
+        }
+        for row in beams:
+            row.__dict__.update(costs)

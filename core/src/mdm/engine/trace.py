@@ -1,43 +1,63 @@
-"""What happened, step by step: enough to replay the tokens and to recompute the cumulative entropy."""
+"""The trace: what each step did, enough to replay the tokens and to recompute the cumulative entropy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from mdm.engine.rows import RowRecord
 from mdm.models.transfer import Array, to_host
-from mdm.protocols.hooks import Line, StepEvent
-from mdm.protocols.model import ModelSpec
+from mdm.protocols.hooks import PAID, Line, StepEvent
 from mdm.protocols.sampler import CandidateScores, Commit
 from mdm.protocols.scores import Scores
 from torch import Tensor
 
+KINDS = ("commit", "bypass", "edit", "remask")
+"""What a sampler does to a position: commits a token, commits one without its usual deliberation, replaces a committed
+token, or masks it again. What the engine fills in behind an end token is a ``fill``."""
+
+
+def cumulative_entropy(lines: Sequence[Line]) -> float:
+    """The entropy paid for the tokens of a trace (nats): commits and bypasses count."""
+    return float(sum(sum(line["entropy"]) for line in lines if line["kind"] in PAID))
+
 
 @dataclass(frozen=True)
 class _Pending:
-    """A step's commit, or what was filled behind an end token in it; the tensors are still on the device."""
+    """A step whose tensors are still on the device."""
 
     rows: Sequence[RowRecord]
-    facts: Sequence[Line]
+    facts: Sequence[Mapping[str, Any]]
     columns: Mapping[str, Tensor]
-    filled: int | None = None
-    """the token that was filled in; None: a commit"""
 
 
 class Recorder:
-    """Holds on to steps on the device; whoever transfers something takes them along.
+    """Buffers trace tensors on the device; they are copied to the host with the next transfer.
 
-    ``full``: the lines also say how confident the model was and what was weighed.
+    Args:
+        fill_token: the token that is filled in behind an end token.
+        on_step: called with each step's event, if given.
+        full: whether lines also carry confidences and the candidates that were compared.
     """
 
-    def __init__(self, spec: ModelSpec, on_step: Callable[[StepEvent], None] | None, *, full: bool = False) -> None:
-        self.mask_id = spec.mask_id
-        self.on_step = on_step
-        self.full = full
+    def __init__(
+        self, mask_id: int, fill_token: int | None, on_step: Callable[[StepEvent], None] | None, *, full: bool = False
+    ) -> None:
+        self.mask_id, self.fill_token, self.on_step, self.full = mask_id, fill_token, on_step, full
         self._pending: list[_Pending] = []
 
-    def commit(self, rows: Sequence[RowRecord], scores: Scores, where: Tensor, commit: Commit) -> None:
+    def record(
+        self, rows: Sequence[RowRecord], scores: Scores, where: Tensor, commit: Commit, before: Tensor | None,
+        filled: Tensor | None,
+    ) -> None:  # fmt: skip
+        """One step of all rows.
+
+        Args:
+            where: bool ``[B, K]``, the scored positions that got a token.
+            before: int64 ``[B, K]``, the tokens that stood there; None where all were masks.
+            filled: bool ``[B, L]``, the masks behind an end token that were filled.
+        """
         facts = [
             {
                 "row": row.row_id,
@@ -48,74 +68,87 @@ class Recorder:
             }
             for row in rows
         ]
-        for row in rows:
-            row.step += 1
-        columns = {"at": scores.positions, "where": where, "tokens": commit.tokens, "entropy": scores.entropy}
-        if commit.bypass is not None:
-            columns["bypass"] = commit.bypass
+        columns = {"positions": scores.positions, "where": where, "tokens": commit.tokens, "entropy": scores.entropy}
+        optional = {"bypass": commit.bypass, "before": before, "filled": filled}
+        columns |= {name: value for name, value in optional.items() if value is not None}
         if self.full:
             columns["confidence"] = scores.confidence
             if commit.candidate_scores is not None:
-                columns |= {
-                    f"weighed.{f.name}": getattr(commit.candidate_scores, f.name) for f in fields(CandidateScores)
-                }
+                compared = commit.candidate_scores
+                columns |= {f"candidates.{f.name}": getattr(compared, f.name) for f in fields(CandidateScores)}
         self._pending.append(_Pending(tuple(rows), facts, columns))
 
-    def fill(self, rows: Sequence[RowRecord], fills: Tensor, token: int) -> None:
-        """``fills`` bool ``[B, L]``: what was filled in the step that was just committed, with ``token``."""
-        facts = [{"row": row.row_id, "step": row.step - 1, "candidates": 0, "forwards": 0, "rows": 0} for row in rows]
-        self._pending.append(_Pending(tuple(rows), facts, {"where": fills}, token))
-
-    def take(self, *more: Tensor) -> list[Array]:
+    def flush(self, *more: Tensor) -> list[Array]:
         """``more`` on the host; what is pending comes in the same transfer, and is written into the rows' traces."""
         pending, self._pending = self._pending, []
-        tensors = [*more, *(t for item in pending for t in item.columns.values())]
+        tensors = [*more, *(t for step in pending for t in step.columns.values())]
         arrays = to_host(tensors) if tensors else []
-        found, rest = arrays[: len(more)], iter(arrays[len(more) :])
-        for item in pending:
-            lines = self._lines(item, {name: next(rest) for name in item.columns})
+        values = iter(arrays[len(more) :])
+        for step in pending:
+            columns = {name: next(values) for name in step.columns}
+            lines = []
+            for b, (row, facts) in enumerate(zip(step.rows, step.facts, strict=True)):
+                for line in self._lines(facts, {name: column[b] for name, column in columns.items()}):
+                    row.write(line)
+                    lines.append(line)
             if self.on_step is not None:
                 self.on_step(StepEvent(tuple(lines)))
-        return found
+        return arrays[: len(more)]
 
-    def _lines(self, item: _Pending, columns: Mapping[str, Array]) -> list[Line]:
-        fill, added = item.filled is not None, []
-        for b, (row, facts) in enumerate(zip(item.rows, item.facts, strict=True)):
-            column = {name: values[b] for name, values in columns.items()}
-            chosen = column["where"].nonzero()[0]
-            if fill and not len(chosen):
-                continue
-            ids = [item.filled] * len(chosen) if fill else column["tokens"][chosen].tolist()
-            kind = "fill" if fill else "bypass" if column.get("bypass") else "commit"
-            if ids and all(t == self.mask_id for t in ids):
+    def _lines(self, facts: Mapping[str, Any], column: Mapping[str, Array]) -> list[Line]:
+        """The lines of one row's step, one for each kind; its costs stand in the first."""
+        usual = "bypass" if column.get("bypass") else "commit"
+        indices: dict[str, list[int]] = {}
+        for i in column["where"].nonzero()[0].tolist():
+            kind = usual
+            if column["tokens"][i] == self.mask_id:
                 kind = "remask"
-            line: Line = {
-                "row": facts["row"],
-                "step": facts["step"],
-                "positions": (chosen if fill else column["at"][chosen]).tolist(),
-                "tokens": ids,
-                "entropy": [0.0] * len(ids) if fill else column["entropy"][chosen].tolist(),
-                "kind": kind,
-                "candidates": facts["candidates"],
-                "forwards": facts["forwards"],
-                "rows": facts["rows"],
-            }
-            if self.full:
-                line["confidence"] = [1.0] * len(ids) if fill else column["confidence"][chosen].tolist()
-                line["weighed"] = _weighed(column) if "weighed.where" in column else []
-            row.write(line)
-            added.append(line)
-        return added
+            elif "before" in column and column["before"][i] != self.mask_id:
+                kind = "edit"
+            indices.setdefault(kind, []).append(i)
+        lines = [self._line(facts, column, kind, indices[kind]) for kind in KINDS if kind in indices]
+        lines = lines or [self._line(facts, column, usual, [])]
+        if self.full:
+            lines[0]["weighed"] = _weighed(column) if "candidates.where" in column else []
+        if "filled" in column and column["filled"].any():
+            lines.append(self._fill_line(facts, column["filled"].nonzero()[0].tolist()))
+        for line in lines[1:]:
+            line |= {"candidates": 0, "forwards": 0, "rows": 0}
+        return lines
+
+    def _line(self, facts: Mapping[str, Any], column: Mapping[str, Array], kind: str, index: list[int]) -> Line:
+        line: Line = {
+            "row": facts["row"],
+            "step": facts["step"],
+            "positions": column["positions"][index].tolist(),
+            "tokens": column["tokens"][index].tolist(),
+            "entropy": column["entropy"][index].tolist(),
+            "kind": kind,
+            "candidates": facts["candidates"],
+            "forwards": facts["forwards"],
+            "rows": facts["rows"],
+        }
+        if self.full:
+            line |= {"confidence": column["confidence"][index].tolist(), "weighed": []}
+        return line
+
+    def _fill_line(self, facts: Mapping[str, Any], positions: list[int]) -> Line:
+        count = len(positions)
+        line: Line = {
+            "row": facts["row"], "step": facts["step"], "positions": positions, "tokens": [self.fill_token] * count,
+            "entropy": [0.0] * count, "kind": "fill",
+        }  # fmt: skip
+        return line | ({"confidence": [1.0] * count, "weighed": []} if self.full else {})
 
 
 def _weighed(column: Mapping[str, Array]) -> list[Line]:
     """The candidates of a row that were compared."""
     return [
         {
-            "positions": column["at"][column["weighed.where"][n]].tolist(),
-            "J": column["weighed.value"][n].item(),
-            "C": column["weighed.cost"][n].item(),
-            "H": column["weighed.uncertainty"][n].item(),
+            "positions": column["positions"][column["candidates.where"][n]].tolist(),
+            "J": column["candidates.value"][n].item(),
+            "C": column["candidates.cost"][n].item(),
+            "H": column["candidates.uncertainty"][n].item(),
         }
-        for n in column["weighed.valid"].nonzero()[0]
+        for n in column["candidates.valid"].nonzero()[0]
     ]

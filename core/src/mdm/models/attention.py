@@ -1,7 +1,7 @@
-"""Attention of new positions over keys and values that are kept and over their own, with no copy of what is kept.
+"""Attention of a window over stored keys and values and over its own, without a copy of what is stored.
 
 The softmax over both sets is put together from the softmax over each and their log-sum-exps, as flash attention
-(arXiv:2205.14135) does with its tiles. All rows of a forward that continue from one kept row (candidates) are folded
+(arXiv:2205.14135) does with its tiles. All rows of a forward that continue from one stored row (candidates) are folded
 into one long query over it.
 """
 
@@ -21,69 +21,70 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+ATTENTION_NAME = "mdm"
+"""The name of this attention in transformers."""
 
-@dataclass(frozen=True)
-class Slots:
-    """One forward's place in the store. R rows continue from G store rows, at most N of them from the same one.
 
-    ``rows`` gives the store row of each of the R, ``kept`` the G store rows in ascending order. ``at`` ``[R, Q]`` are
-    the positions run; None means the whole canvas, position by position. ``write`` ``[R, Q]`` are those to be kept
-    (for a whole canvas: all or none).
+@dataclass(frozen=True, kw_only=True)
+class ForwardLayout:
+    """Where one forward's rows and positions lie in the K/V store.
+
+    R rows continue from G store rows, at most N of them from the same one.
     """
 
     rows: slice | Tensor
+    """the store row of each of the R"""
     write: Tensor | bool
-    at: Tensor | None = None
-    kept: slice | Tensor | None = None
-    gather: Tensor | None = None
-    """``[G * N]`` which of the R rows stand in each group; None where they stand so already"""
-    scatter: Tensor | None = None
-    """``[R]`` where each row stands among them"""
-    size: int = 1
+    """bool ``[R, Q]``: positions whose keys and values are stored; of whole canvases all or none"""
+    positions: Tensor | None = None
+    """int64 ``[R, Q]``: the positions that are run; None is the whole canvas, position by position"""
+    stored_rows: slice | Tensor | None = None
+    """the G store rows, ascending"""
+    group_index: Tensor | None = None
+    """``[G * N]``: which of the R rows stand in each group; None where they stand in that order already"""
+    ungroup_index: Tensor | None = None
+    """``[R]``: where each row stands among them"""
+    group_size: int = 1
     """N"""
-    kept_mask: Tensor | None = None
-    """additive, ``[G, 1, 1, L]`` or ``[G, 1, share * N * Q, L]`` for share query heads a kept head"""
+    stored_mask: Tensor | None = None
+    """additive, ``[G, 1, 1, L]`` or ``[G, 1, H/h * N * Q, L]`` for H query heads over h stored heads"""
     own_mask: Tensor | None = None
-    """additive, ``[R, 1, 1, Q]`` or ``[R, 1, share * Q, Q]``"""
+    """additive, ``[R, 1, 1, Q]`` or ``[R, 1, H/h * Q, Q]``"""
 
     @property
     def writes(self) -> bool:
         return self.write is not False
 
-    def grouped(self, query: Tensor) -> Tensor:
-        """``[G, N, ...]`` of ``[R, ...]``: the rows that continue from one store row side by side, the last again."""
-        query = query if self.gather is None else query[self.gather]
-        return query.view(-1, self.size, *query.shape[1:])
+    def group(self, rows: Tensor) -> Tensor:
+        """``[G, N, ...]`` of ``[R, ...]``: rows of one store row side by side, the last one repeated."""
+        rows = rows if self.group_index is None else rows[self.group_index]
+        return rows.view(-1, self.group_size, *rows.shape[1:])
 
-    def ungrouped(self, found: Tensor) -> Tensor:
+    def ungroup(self, groups: Tensor) -> Tensor:
         """``[R, ...]`` of ``[G, N, ...]``"""
-        found = found.flatten(0, 1)
-        return found if self.scatter is None else found[self.scatter]
-
-
-ATTENTION_NAME = "mdm"
-"""What transformers knows this attention by."""
+        rows = groups.flatten(0, 1)
+        return rows if self.ungroup_index is None else rows[self.ungroup_index]
 
 
 class CachedKV(NamedTuple):
-    """Keys (or values) that a query meets: ``kept`` ``[G, H, L, D]`` of G store rows, ``own`` ``[R, H, Q, D]``."""
+    """Keys (or values) that a window's queries attend to: ``stored`` ``[G, h, L, D]`` and ``own`` ``[R, h, Q, D]``."""
 
-    kept: Tensor
+    stored: Tensor
     own: Tensor
-    slots: Slots
+    layout: ForwardLayout
 
 
-_unseen: ContextVar[tuple[Any, Tensor | None]] = ContextVar("mdm.models.attention")
+_compiled: ContextVar[tuple[Any, Tensor | None]] = ContextVar("mdm.models.attention")
 
 
 @contextmanager
 def compiled_context(cache: Any, mask: Tensor | None) -> Iterator[None]:
-    """Within the block a compiled forward attends with this cache and mask, and its graph knows neither."""
-    token = _unseen.set((cache, mask))
+    """Passes cache and mask to the compiled attention op without making them graph inputs."""
+    token = _compiled.set((cache, mask))
     try:
         yield
     finally:
-        _unseen.reset(token)
+        _compiled.reset(token)
 
 
 def is_installed(body: nn.Module) -> bool:
@@ -92,7 +93,7 @@ def is_installed(body: nn.Module) -> bool:
 
 
 def install(body: nn.Module) -> None:
-    """Make a transformers body attend by ``attend`` where it would by sdpa, which is the same without kept keys."""
+    """Make a transformers body attend by ``attend`` where it would by sdpa, which is the same without stored keys."""
     config = getattr(body, "config", None)
     if getattr(body, "_supports_attention_backend", False) and getattr(config, "_attn_implementation", "") == "sdpa":
         AttentionInterface.register(ATTENTION_NAME, attend)
@@ -105,28 +106,27 @@ def attend(
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: ``query`` ``[R, H, Q, D]`` to ``[R, Q, H, D]``.
 
-    ``key`` and ``value`` are what the cache's update gave: tensors, or ``CachedKV``, which bring masks of their own.
+    ``key`` and ``value`` are what the cache's update returned: tensors, or ``CachedKV``, which carry their own masks.
     """
     # Not is_compiling, which is true for every thread while one of them compiles.
     if torch.compiler.is_dynamo_compiling():
         if attention_mask is not None or kwargs.get("is_causal", module.is_causal):
             raise MdmError("its layers mask by themselves")
-        seen: Tensor = torch.ops.mdm.attend(query, key, value, module.layer_idx, kwargs["scaling"])
-        return seen, None
+        out: Tensor = torch.ops.mdm.attend(query, key, value, module.layer_idx, kwargs["scaling"])
+        return out, None
     if not isinstance(key, CachedKV):
         whole: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return whole
-    slots, scale = key.slots, kwargs["scaling"]
-    own, own_weight = _grouped(query[:, None], key.own, value.own, slots.own_mask, scale)
-    kept, kept_weight = _grouped(slots.grouped(query), key.kept, value.kept, slots.kept_mask, scale)
-    share = (slots.ungrouped(kept_weight) - own_weight[:, 0]).sigmoid()
-    out = own[:, 0].lerp(slots.ungrouped(kept), share[..., None].to(own.dtype))
-    return out.transpose(1, 2), None
+    layout, scale = key.layout, kwargs["scaling"]
+    own, own_lse = _attend_grouped(query[:, None], key.own, value.own, layout.own_mask, scale)
+    stored, stored_lse = _attend_grouped(layout.group(query), key.stored, value.stored, layout.stored_mask, scale)
+    share = (layout.ungroup(stored_lse) - own_lse[:, 0]).sigmoid()
+    return own[:, 0].lerp(layout.ungroup(stored), share[..., None].to(own.dtype)).transpose(1, 2), None
 
 
-def _attend_unseen(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
+def _attend_in_context(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
     """``attend`` as one operation of a compiled forward, with what ``compiled_context`` says."""
-    cache, mask = _unseen.get()
+    cache, mask = _compiled.get()
     module: Any = SimpleNamespace(num_key_value_groups=query.shape[1] // key.shape[1])
     if cache is not None:
         key, value = cache.update(key, value, layer)
@@ -139,24 +139,26 @@ def _attend_shape(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: 
 
 _library: Any = torch.library.Library("mdm", "DEF")  # type: ignore[no-untyped-call]
 _library.define("attend(Tensor query, Tensor key, Tensor value, int layer, float scale) -> Tensor")
-_library.impl("attend", _attend_unseen, "CompositeExplicitAutograd")
+_library.impl("attend", _attend_in_context, "CompositeExplicitAutograd")
 torch.library.register_fake("mdm::attend", _attend_shape, lib=_library)
 
 
-def _grouped(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def _attend_grouped(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     """Attention ``[G, N, H, Q, D]`` of as many queries over ``[G, H / share, T, D]``, and its ``[G, N, H, Q]`` weights.
 
     ``mask``: additive ``[G, 1, 1, T]`` or ``[G, 1, share * N * Q, T]``.
     """
     groups, count, heads, length, width = query.shape
-    kept_heads = keys.shape[1]
-    if count == 1 and heads == kept_heads:
+    stored_heads = keys.shape[1]
+    if count == 1 and heads == stored_heads:
         out, weight = attention_with_lse(query[:, 0], keys, values, mask, scale)
         return out[:, None], weight[:, None]
-    split = (groups, count, kept_heads, heads // kept_heads, length)
-    folded = query.reshape(*split, width).permute(0, 2, 3, 1, 4, 5).reshape(groups, kept_heads, -1, width)
+    split = (groups, count, stored_heads, heads // stored_heads, length)
+    folded = query.reshape(*split, width).permute(0, 2, 3, 1, 4, 5).reshape(groups, stored_heads, -1, width)
     out, weight = attention_with_lse(folded, keys, values, mask, scale)
-    lines = (groups, kept_heads, heads // kept_heads, count, length)
+    lines = (groups, stored_heads, heads // stored_heads, count, length)
     out = out.reshape(*lines, width).permute(0, 3, 1, 2, 4, 5).reshape(query.shape)
     return out, weight.reshape(lines).permute(0, 3, 1, 2, 4).reshape(query.shape[:-1])
 
@@ -169,17 +171,17 @@ def attention_with_lse(
     torch's public attention keeps the log-sum-exp to itself; its kernels for CPU and CUDA give it.
     """
     if query.device.type == "cpu":
-        found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        outputs = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, keys, values, attn_mask=mask, scale=scale
         )
-        return found[0], found[1]
+        return outputs[0], outputs[1]
     if query.device.type == "cuda" and query.shape[-1] % 8 == 0:
         if mask is not None:
             # The kernel loads the mask in aligned pieces: its lines are laid out in a multiple of 8.
-            room = torch.nn.functional.pad(mask, (0, -mask.shape[-1] % 8))
-            mask = room[..., : mask.shape[-1]].expand(-1, query.shape[1], query.shape[2], -1)
-        found = torch.ops.aten._scaled_dot_product_efficient_attention(query, keys, values, mask, True, scale=scale)
-        return found[0], found[1][..., : query.shape[2]]
+            padded = torch.nn.functional.pad(mask, (0, -mask.shape[-1] % 8))
+            mask = padded[..., : mask.shape[-1]].expand(-1, query.shape[1], query.shape[2], -1)
+        outputs = torch.ops.aten._scaled_dot_product_efficient_attention(query, keys, values, mask, True, scale=scale)
+        return outputs[0], outputs[1][..., : query.shape[2]]
     return plain_attention_with_lse(query, keys, values, mask, scale)
 
 

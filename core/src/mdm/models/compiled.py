@@ -1,6 +1,6 @@
-"""A model's forward as one compiled graph, which a GPU replays (``mdm.models.cuda_graphs``).
+"""Runs a model's forward through torch.compile, as one graph; a GPU replays it (``mdm.models.cuda_graphs``).
 
-Attention is one operation of it, which meets kept keys, candidates and masks outside of the graph
+Attention is one operation of it, which handles stored keys, candidates and masks outside of the graph
 (``mdm.models.attention.unseen``): so there is one graph for one canvas and one for more, whatever the cache and the
 lengths.
 """
@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 def require(model: Model) -> None:
-    """Say so where ``model`` cannot be compiled.
+    """Refuse a model that cannot be compiled.
 
     Raises:
         MdmError: there is no compiler for its device; its forward is not that of a transformers body with our
@@ -31,13 +31,13 @@ def require(model: Model) -> None:
     if type(model).hidden is not Model.hidden:
         why = "has a forward of its own"
     elif not attention.is_installed(model.body):
-        why = "attends by something else than sdpa"
+        why = "does not use sdpa attention"
     elif getattr(model.body.config, "quantization_config", None) is not None:
         why = "has quantized weights"
     elif any(hasattr(module, "_hf_hook") for module in model.body.modules()):
         why = "has weights that do not lie on one device"
     if why is not None:
-        raise MdmError(f"{model.name or 'the model'} {why}, and that cannot be compiled: leave compile out")
+        raise MdmError(f"{model.name or 'the model'} {why}, so it cannot be compiled: drop --compile")
 
 
 @contextmanager
@@ -45,17 +45,17 @@ def forwards(model: Model) -> Iterator[None]:
     """Within the block, and in this thread, ``model``'s forwards are compiled, each kind when it is first met.
 
     Raises:
-        MdmError: its body cannot be traced whole, or there are more kinds than ``torch_compile.KINDS``.
+        MdmError: its body cannot be traced whole, or there are more kinds than ``torch_compile.MAX_SPECIALIZATIONS``.
     """
-    made: Callable[..., Tensor] = _compiled
+    forward: Callable[..., Tensor] = _compiled
     if model.device.type == "cuda":
-        made = CudaGraphCache(_compiled, cuda_graphs(model.device))
+        forward = CudaGraphCache(_compiled, cuda_graphs(model.device))
 
-    def seen_through(*given: Any) -> Tensor:
-        # Who counts operations is to see them.
-        return made(*given) if _get_current_dispatch_mode() is None else run(*given)
+    def visible(*inputs: Any) -> Tensor:
+        # Under a dispatch mode, which counts operations, the forward is run so that they can be seen.
+        return forward(*inputs) if _get_current_dispatch_mode() is None else run(*inputs)
 
-    with running(model, seen_through):
+    with running(model, visible):
         yield
 
 
@@ -69,8 +69,8 @@ def _compiled(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor |
             return hidden
     except exc.FailOnRecompileLimitHit:
         raise MdmError(
-            f"more than {torch_compile.KINDS} kinds of forward are too many to compile: leave compile out"
+            f"more than {torch_compile.MAX_SPECIALIZATIONS} kinds of forward are too many to compile: drop --compile"
         ) from None
     except exc.TorchDynamoException as error:
-        said = str(error).strip().partition("\n")[0]
-        raise MdmError(f"the model's forward cannot be compiled ({said}): leave compile out") from error
+        reason = str(error).strip().partition("\n")[0]
+        raise MdmError(f"the model's forward cannot be compiled ({reason}): drop --compile") from error

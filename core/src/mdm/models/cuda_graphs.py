@@ -1,8 +1,8 @@
-"""Forwards that come again, replayed: a CUDA graph launches at once what the host would launch piece by piece.
+"""Captures forwards whose shapes repeat as CUDA graphs and replays them.
 
-A replay reads the tensors that its capture read, at their addresses. So the tensors of a forward are copied into those
-of its capture; kept keys and values stay where they are, and their addresses tell captures apart; what comes out is
-copied before the next replay overwrites it. No GPU has run this yet; tests run all of it but the graph itself.
+A replay reads the tensors that its capture read, at their addresses. So the inputs of a forward are copied into those
+of its capture; stored keys and values stay where they are, and their addresses tell captures apart; the output is
+copied before the next replay overwrites it.
 """
 
 from __future__ import annotations
@@ -13,90 +13,96 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from mdm.models.kv_store import StoreView
 from torch import Tensor, nn
 
 Forward = Callable[[], Tensor]
 MAX_GRAPHS = 32
-"""Graphs that are kept; the one unused for longest makes place."""
+"""Graphs that are kept; the least recently used one makes room."""
 
 
 class CudaGraphCache:
-    """``run`` (as ``mdm.models.model.run``), captured when the same shapes come a second time: the first time warms up.
+    """``run`` (as ``mdm.models.model.run``), captured when the same shapes come a second time: the first warms up.
 
-    Forwards that write keys and values are run: they come once a block.
+    Forwards that write keys and values are run without a graph: they come once a block.
 
     Args:
-        capture: runs a forward once more and gives what replays it into the same tensor; None after a failure.
+        capture: runs a forward once more and returns what replays it into the same tensor; None after a failure.
     """
 
     def __init__(self, run: Callable[..., Tensor], capture: Callable[[Forward], Forward | None]) -> None:
         self.run, self.capture = run, capture
-        self.seen: dict[Hashable, _Seen] = {}
+        self.forwards: dict[Hashable, _CapturedForward] = {}
         self.off = False
 
     def __call__(self, body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
-        slots = None if cache is None else cache.slots
-        if self.off or (slots is not None and slots.writes):
+        layout = None if cache is None else cache.layout
+        if self.off or (layout is not None and layout.writes):
             return self.run(body, tokens, positions, mask, cache)
-        given = {"tokens": tokens, "positions": positions, "mask": mask, **({} if slots is None else vars(slots))}
-        key = (tuple((name, _shape(value)) for name, value in given.items()), _places(cache))
-        seen = self.seen.pop(key, None)
-        if seen is None:
-            self._put(key, seen := _Seen(given))
-            return seen.forward(self.run, body, cache)
-        self._put(key, seen)
-        seen.take(given)
-        if seen.replay is None:
-            seen.replay = self.capture(lambda: seen.forward(self.run, body, cache))
-            if seen.replay is None:
+        inputs = {"tokens": tokens, "positions": positions, "mask": mask}
+        key = (_shapes(inputs), None if layout is None else _shapes(vars(layout)), _addresses(cache))
+        captured = self.forwards.pop(key, None)
+        if captured is None:
+            self._put(key, captured := _CapturedForward(inputs, cache))
+            return captured.run(self.run, body)
+        self._put(key, captured)
+        captured.copy_in(inputs, cache)
+        if captured.replay is None:
+            captured.replay = self.capture(lambda: captured.run(self.run, body))
+            if captured.replay is None:
                 self.off = True
-                self.seen.clear()
+                self.forwards.clear()
                 return self.run(body, tokens, positions, mask, cache)
-        return seen.replay().clone()
+        return captured.replay().clone()
 
-    def _put(self, key: Hashable, seen: _Seen) -> None:
-        self.seen[key] = seen
-        if len(self.seen) > MAX_GRAPHS:
-            del self.seen[next(iter(self.seen))]
+    def _put(self, key: Hashable, captured: _CapturedForward) -> None:
+        self.forwards[key] = captured
+        if len(self.forwards) > MAX_GRAPHS:
+            del self.forwards[next(iter(self.forwards))]
 
 
-class _Seen:
-    """Shapes that were seen: tensors of their own for a forward to read, and its replay."""
+class _CapturedForward:
+    """A forward that reads tensors of its own, and its replay."""
 
-    def __init__(self, given: dict[str, Any]) -> None:
-        self.own = {name: value.clone() if isinstance(value, Tensor) else value for name, value in given.items()}
+    def __init__(self, inputs: dict[str, Tensor | None], cache: StoreView | None) -> None:
+        self.inputs = {name: value if value is None else value.clone() for name, value in inputs.items()}
+        self.cache = None
+        if cache is not None:
+            own: dict[str, Any] = {
+                name: value.clone() for name, value in vars(cache.layout).items() if isinstance(value, Tensor)
+            }
+            self.cache = cache.with_layout(replace(cache.layout, **own))
         self.replay: Forward | None = None
 
-    def take(self, given: dict[str, Any]) -> None:
-        for name, value in given.items():
-            if isinstance(value, Tensor):
-                self.own[name].copy_(value)
+    def copy_in(self, inputs: dict[str, Tensor | None], cache: StoreView | None) -> None:
+        pairs = [(self.inputs[name], value) for name, value in inputs.items()]
+        if self.cache is not None and cache is not None:
+            own = vars(self.cache.layout)
+            pairs += [(own[name], value) for name, value in vars(cache.layout).items()]
+        for own_value, value in pairs:
+            if isinstance(own_value, Tensor) and isinstance(value, Tensor):
+                own_value.copy_(value)
 
-    def forward(self, run: Callable[..., Tensor], body: nn.Module, cache: Any) -> Tensor:
-        own = dict(self.own)
-        inputs = [own.pop(name) for name in ("tokens", "positions", "mask")]
-        if cache is None:
-            return run(body, *inputs, None)
-        before, cache.slots = cache.slots, replace(cache.slots, **own)
-        try:
-            return run(body, *inputs, cache)
-        finally:
-            cache.slots = before
+    def run(self, run: Callable[..., Tensor], body: nn.Module) -> Tensor:
+        return run(body, *self.inputs.values(), self.cache)
 
 
-def _shape(value: Any) -> Hashable:
-    return (value.shape, value.dtype) if isinstance(value, Tensor) else repr(value)
+def _shapes(values: dict[str, Any]) -> Hashable:
+    return tuple(
+        (name, (value.shape, value.dtype) if isinstance(value, Tensor) else repr(value))
+        for name, value in values.items()
+    )
 
 
-def _places(cache: Any) -> Hashable:
-    """Where what is kept lies, and how it lies there."""
+def _addresses(cache: StoreView | None) -> Hashable:
+    """Where the stored keys and values lie, and how."""
     if cache is None:
         return None
     return tuple(
-        (kept.data_ptr(), kept.shape)
-        for layer in cache.layers
-        for kept in (layer.keys, layer.values)
-        if kept is not None
+        (stored.data_ptr(), stored.shape)
+        for layer in cache.store.layers
+        for stored in (layer.keys, layer.values)
+        if stored is not None
     )  # fmt: skip
 
 
@@ -110,8 +116,8 @@ def cuda_graphs(device: torch.device) -> Callable[[Forward], Forward | None]:
             with torch.cuda.graph(graph, pool=pool, stream=stream):
                 out = forward()
         except RuntimeError as error:
-            said = str(error).strip().partition("\n")[0]
-            warnings.warn(f"forwards are compiled, but not replayed as CUDA graphs: {said}", stacklevel=2)
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(f"forwards are compiled, but not replayed as CUDA graphs: {reason}", stacklevel=2)
             return None
 
         def replay() -> Tensor:

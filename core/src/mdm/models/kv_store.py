@@ -1,28 +1,26 @@
-"""Keys and values kept between steps, and the two ways a forward meets them."""
+"""K/V store with one slot per position. A forward runs whole canvases, or a window of them over the stored keys."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from mdm.errors import MdmError
-from mdm.models.attention import CachedKV, Slots, is_installed
+from mdm.models.attention import CachedKV, ForwardLayout, is_installed
+from mdm.models.model import Model
 from mdm.models.transfer import to_device
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-if TYPE_CHECKING:
-    from mdm.models.model import Model
 
+class StoredLayer(CacheLayerMixin):  # type: ignore[misc]
+    """Keys and values of one layer, ``[B, H, L, D]``, position p at index p.
 
-class _StoreLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one layer, ``[B, H, L, D]``, position p in slot p.
-
-    Keys are stored after the rotary embedding, so slots need no order of their own.
+    Keys are stored after the rotary embedding, so they need no order of their own.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: KVStore) -> None:
         super().__init__()
         self.store = store
 
@@ -33,26 +31,17 @@ class _StoreLayer(CacheLayerMixin):  # type: ignore[misc]
         self.values = value_states.new_zeros(rows, heads, length, value_states.shape[-1])
         self.is_initialized = True
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    def update(self, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError("a forward meets the store through a StoreView")
+
+    def cached_kv(
+        self, key_states: Tensor, value_states: Tensor, layout: ForwardLayout
     ) -> tuple[Tensor | CachedKV, Tensor | CachedKV]:
+        """What a forward's queries attend to: its own keys and values, and the stored ones where it runs a window."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
-        return self._meet(self.keys, key_states), self._meet(self.values, value_states)
-
-    def _meet(self, kept: Tensor, new: Tensor) -> Tensor | CachedKV:
-        slots = self.store.slots
-        if slots.at is None:
-            if slots.write is True:
-                kept[slots.rows, :, : new.shape[2]] = new
-            return new
-        if isinstance(slots.write, Tensor):
-            assert isinstance(slots.rows, Tensor)
-            place = (slots.rows[:, None], slice(None), slots.at)
-            kept[place] = torch.where(slots.write[..., None, None], new.transpose(1, 2), kept[place])
-        assert slots.kept is not None
-        return CachedKV(kept[slots.kept], new, slots)
+        return _store_and_meet(self.keys, key_states, layout), _store_and_meet(self.values, value_states, layout)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return query_length, 0
@@ -64,13 +53,42 @@ class _StoreLayer(CacheLayerMixin):  # type: ignore[misc]
         return -1
 
 
-class Store(Cache):  # type: ignore[misc]
-    """A K/V cache of fixed slots for B rows of length L, read-only unless a forward is told to write.
+def _store_and_meet(stored: Tensor, new: Tensor, layout: ForwardLayout) -> Tensor | CachedKV:
+    """Write what the layout says of ``new`` into ``stored``, and give what a query attends to."""
+    if layout.positions is None:
+        if layout.write is True:
+            stored[layout.rows, :, : new.shape[2]] = new
+        return new
+    if isinstance(layout.write, Tensor):
+        assert isinstance(layout.rows, Tensor)
+        where = (layout.rows[:, None], slice(None), layout.positions)
+        stored[where] = torch.where(layout.write[..., None, None], new.transpose(1, 2), stored[where])
+    assert layout.stored_rows is not None
+    return CachedKV(stored[layout.stored_rows], new, layout)
 
-    Say ``whole`` or ``window`` before each forward.
+
+class StoreView(Cache):  # type: ignore[misc]
+    """The store as one forward meets it: what transformers takes as ``past_key_values``."""
+
+    def __init__(self, store: KVStore, layout: ForwardLayout) -> None:
+        super().__init__(layers=store.layers)
+        self.store, self.layout = store, layout
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
+    ) -> tuple[Tensor | CachedKV, Tensor | CachedKV]:
+        return self.store.layers[layer_idx].cached_kv(key_states, value_states, self.layout)
+
+    def with_layout(self, layout: ForwardLayout) -> StoreView:
+        """The same store under another layout."""
+        return StoreView(self.store, layout)
+
+
+class KVStore:
+    """Keys and values of B rows of length L, in all layers. Only a forward whose layout writes changes them.
 
     Raises:
-        MdmError: the model attends by something that cannot meet kept keys.
+        MdmError: the model's attention cannot attend to stored keys.
     """
 
     def __init__(self, model: Model, rows: int, length: int) -> None:
@@ -82,96 +100,130 @@ class Store(Cache):  # type: ignore[misc]
             )
         self.model, self.dtype = model, model.dtype
         self.shape = (rows, length)
-        self.share = int(config.num_attention_heads // config.num_key_value_heads)  # type: ignore[union-attr, operator]
-        self.slots = Slots(slice(None), False)
-        super().__init__(layers=[_StoreLayer(self) for _ in range(model.layers)])
+        self.queries_per_key = int(config.num_attention_heads // config.num_key_value_heads)  # type: ignore[union-attr, operator]
+        self.layers = [StoredLayer(self) for _ in range(model.layers)]
 
-    def whole(self, rows: Sequence[int], write: bool) -> None:
-        """The next forward runs whole canvases, which belong to ``rows``; it looks at nothing that is kept."""
-        self.slots = Slots(_index(rows, self.model.device), write)
+    def full(self, rows: Sequence[int], write: bool) -> StoreView:
+        """For a forward over whole canvases, which belong to ``rows`` and attend to nothing that is stored."""
+        return StoreView(self, ForwardLayout(rows=_index(rows, self.model.device), write=write))
 
     def window(
         self,
         rows: Sequence[int],
-        at: Tensor,
+        positions: Tensor,
         *,
         valid: Tensor | None = None,
         write: Tensor | None = None,
-        real: Tensor | None = None,
-        grid: int | None = None,
-    ) -> None:
-        """The next forward runs positions ``at`` ``[R, Q]``, over what is kept of ``rows`` at all others.
+        in_canvas: Tensor | None = None,
+        block_length: int | None = None,
+    ) -> StoreView:
+        """For a forward over ``positions`` ``[R, Q]``, which attends to what is stored of ``rows`` at all others.
 
         Rows that continue from the same store row run the same positions.
 
         Args:
-            valid: bool ``[R, Q]``, which of ``at`` count (default: all).
-            write: bool ``[R, Q]``, which are kept (default: none); these are valid, and no two rows the same.
-            real: bool ``[R, L]``, the positions that are not padding (default: all).
-            grid: a position sees its own block of this size and those before (default: everything).
+            valid: bool ``[R, Q]``, which of ``positions`` count (default: all).
+            write: bool ``[R, Q]``, which are stored (default: none); these are valid, and no two rows the same.
+            in_canvas: bool ``[R, L]``, the positions that are not padding (default: all).
+            block_length: a position sees its own block of this length and those before (default: everything).
         """
-        device, length = at.device, self.shape[1]
-        groups: dict[int, list[int]] = {row: [] for row in sorted(rows)}
-        for i, row in enumerate(rows):
-            groups[row].append(i)
-        size = max(len(group) for group in groups.values())
-        order = [group[min(n, len(group) - 1)] for group in groups.values() for n in range(size)]
-        gather = scatter = None
-        first: slice | Tensor = slice(None, None, size)
-        if order != list(range(len(rows))):
-            where = {i: n for n, i in reversed(list(enumerate(order)))}
-            gather, scatter = to_device(order, device), to_device([where[i] for i in range(len(rows))], device)
-            first = gather[::size]
-        theirs = at[first]
-        # What a position does not see: of what is kept the window itself, and padding.
-        never = torch.finfo(self.dtype).min
-        kept = torch.zeros(len(groups), length, dtype=self.dtype, device=device)
-        kept = kept.scatter_(1, theirs, never if valid is None else (valid[first] * never).to(self.dtype))
-        if real is not None:
-            kept = kept.masked_fill_(~real[first, :length], never)
-        kept = kept[:, None]
-        own = None if valid is None else ~valid[:, None]
-        if grid is not None:
-            mine = at // grid
-            slot = torch.arange(length, device=device) // grid
-            kept = kept.masked_fill(slot > mine[first][..., None], never)
-            later = mine[:, None] > mine[..., None]
-            own = later if own is None else own | later
-        if own is not None:
-            own = torch.zeros(own.shape, dtype=self.dtype, device=device).masked_fill_(own, never)
-        self.slots = Slots(
-            slice(None) if write is None else to_device(rows, device), False if write is None else write, at,
-            _index(list(groups), device), gather, scatter, size, _folded(kept, self.share * size),
-            None if own is None else _folded(own, self.share),
-        )  # fmt: skip
+        device = positions.device
+        groups = _group_rows(rows, device)
+        stored_mask, own_mask = self._masks(positions, groups.first, valid, in_canvas, block_length)
+        layout = ForwardLayout(
+            rows=slice(None) if write is None else to_device(rows, device),
+            write=False if write is None else write,
+            positions=positions,
+            stored_rows=_index(groups.stored_rows, device),
+            group_index=groups.group_index,
+            ungroup_index=groups.ungroup_index,
+            group_size=groups.size,
+            stored_mask=_fold(stored_mask, self.queries_per_key * groups.size),
+            own_mask=None if own_mask is None else _fold(own_mask, self.queries_per_key),
+        )
+        return StoreView(self, layout)
 
-    def clone(self) -> Store:
+    def _masks(
+        self,
+        positions: Tensor,
+        first: slice | Tensor,
+        valid: Tensor | None,
+        in_canvas: Tensor | None,
+        block_length: int | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Additive masks: over what is stored ``[G, 1 or Q, L]``, and over a window's own keys ``[R, 1 or Q, Q]``."""
+        device, length, lowest = positions.device, self.shape[1], torch.finfo(self.dtype).min
+        window = positions[first]
+        # Of what is stored a query sees neither the window, whose keys are run afresh, nor padding.
+        stored = torch.zeros(len(window), length, dtype=self.dtype, device=device)
+        stored = stored.scatter_(1, window, lowest if valid is None else (valid[first] * lowest).to(self.dtype))
+        if in_canvas is not None:
+            stored = stored.masked_fill_(~in_canvas[first, :length], lowest)
+        stored = stored[:, None]
+        hidden = None if valid is None else ~valid[:, None]
+        if block_length is not None:
+            block = positions // block_length
+            stored_block = torch.arange(length, device=device) // block_length
+            stored = stored.masked_fill(stored_block > block[first][..., None], lowest)
+            later = block[:, None] > block[..., None]
+            hidden = later if hidden is None else hidden | later
+        if hidden is None:
+            return stored, None
+        own = torch.zeros(hidden.shape, dtype=self.dtype, device=device).masked_fill_(hidden, lowest)
+        return stored, own
+
+    def clone(self) -> KVStore:
         """The same keys and values in tensors of their own."""
-        twin = Store(self.model, *self.shape)
+        twin = KVStore(self.model, *self.shape)
         for layer, other in zip(self.layers, twin.layers, strict=True):
             if layer.is_initialized:
                 other.keys, other.values, other.is_initialized = layer.keys.clone(), layer.values.clone(), True
         return twin
 
-    def take(self, index: Tensor) -> None:
+    def select_rows(self, index: Tensor) -> None:
         """rows := rows[index]"""
         self.shape = (index.shape[0], self.shape[1])
         for layer in self.layers:
             if layer.is_initialized:
                 layer.keys, layer.values = layer.keys[index], layer.values[index]
 
-    def grow(self, rows: int, length: int) -> None:
+    def add_rows(self, rows: int, length: int) -> None:
         """Add ``rows`` empty rows and make every row ``length`` long."""
-        more_rows, more_length = rows, length - self.shape[1]
+        padding = (0, 0, 0, length - self.shape[1], 0, 0, 0, rows)
         self.shape = (self.shape[0] + rows, length)
-        pad = (0, 0, 0, more_length, 0, 0, 0, more_rows)
         for layer in self.layers:
             if layer.is_initialized:
-                layer.keys = torch.nn.functional.pad(layer.keys, pad)
-                layer.values = torch.nn.functional.pad(layer.values, pad)
+                layer.keys = torch.nn.functional.pad(layer.keys, padding)
+                layer.values = torch.nn.functional.pad(layer.values, padding)
 
 
-def _folded(mask: Tensor, times: int) -> Tensor:
+class _Groups(NamedTuple):
+    """R rows grouped by the store row they continue from, each group as large as the largest."""
+
+    stored_rows: list[int]
+    size: int
+    first: slice | Tensor
+    """of each group, the first of its rows"""
+    group_index: Tensor | None
+    ungroup_index: Tensor | None
+    """see ``ForwardLayout``"""
+
+
+def _group_rows(rows: Sequence[int], device: torch.device) -> _Groups:
+    members: dict[int, list[int]] = {row: [] for row in sorted(rows)}
+    for i, row in enumerate(rows):
+        members[row].append(i)
+    size = max(map(len, members.values()))
+    order = [group[min(n, len(group) - 1)] for group in members.values() for n in range(size)]
+    if order == list(range(len(rows))):
+        return _Groups(list(members), size, slice(None, None, size), None, None)
+    place = {i: n for n, i in reversed(list(enumerate(order)))}
+    index = to_device(order, device)
+    ungroup = to_device([place[i] for i in range(len(rows))], device)
+    return _Groups(list(members), size, index[::size], index, ungroup)
+
+
+def _fold(mask: Tensor, times: int) -> Tensor:
     """``[G, 1, Q, T]`` of ``mask`` ``[G, Q, T]``, repeated for the queries that are folded together."""
     mask = mask[:, None]
     return mask if mask.shape[2] == 1 or times == 1 else mask.repeat(1, 1, times, 1)

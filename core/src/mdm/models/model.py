@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -71,7 +70,6 @@ class Model:
         self.tokenizer = tokenizer
         self.name = name
         self.chat_template = chat_template
-        self.log_vocabulary = math.log(spec.vocab_size)
 
     @property
     def device(self) -> torch.device:
@@ -157,7 +155,8 @@ class Model:
             if part:
                 new = tokenizer.encode(part, add_special_tokens=False)
                 unknown = getattr(tokenizer, "unk_token_id", None)
-                if not new or (unknown is not None and unknown in new):
+                # A blank between masks may have no ids of its own (WordPiece): that is no unknown character.
+                if (not new and part.strip()) or (unknown is not None and unknown in new):
                     raise MdmError(f"{self.name or 'the model'}'s tokenizer does not know some characters of {part!r}")
                 ids += new
         return ids

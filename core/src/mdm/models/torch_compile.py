@@ -1,4 +1,4 @@
-"""torch.compile, where it can work. What it makes is the same function: speed changes, decisions do not."""
+"""torch.compile, where it works. The compiled function computes the same: speed changes, decisions do not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from mdm.errors import MdmError
 
 F = TypeVar("F", bound=Callable[..., Any])
-KINDS = 64
+MAX_SPECIALIZATIONS = 64
 """Graphs that are made of one function at most, for all models of a process together."""
 
 
@@ -24,17 +24,17 @@ def compiler() -> str:
 
 
 def require(device: str) -> None:
-    """Say so where nothing can be compiled for this type of device.
+    """Refuse a type of device for which nothing can be compiled.
 
     Raises:
         MdmError: there is no C++ compiler, or for a GPU no Triton.
     """
     if device == "cpu" and which(compiler()) is None:
-        raise MdmError(f"compile needs a C++ compiler and {compiler()} is not there: install it, or leave compile out")
+        raise MdmError(f"compile needs a C++ compiler and {compiler()} is not there: install it, or drop --compile")
     if device not in ("cpu", "cuda"):
-        raise MdmError(f"compile runs on cpu and cuda, and the device is {device}: leave compile out")
+        raise MdmError(f"compile runs on cpu and cuda, and the device is {device}: drop --compile")
     if device == "cuda" and find_spec("triton") is None:
-        raise MdmError("compile needs Triton on this device: pip install triton, or leave compile out")
+        raise MdmError("compile needs Triton on this device: pip install triton, or drop --compile")
 
 
 @cache
@@ -43,10 +43,10 @@ def compiled(function: F, *, whole: bool = False) -> F:
     compiled = torch.compile(function, dynamic=True, fullgraph=whole)
 
     @wraps(function)
-    def made(*given: Any) -> Any:
+    def call(*args: Any) -> Any:
         from torch._dynamo import config
 
-        with config.patch(recompile_limit=KINDS):
-            return compiled(*given)
+        with config.patch(recompile_limit=MAX_SPECIALIZATIONS):
+            return compiled(*args)
 
-    return made  # type: ignore[return-value]
+    return call  # type: ignore[return-value]

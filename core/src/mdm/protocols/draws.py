@@ -19,10 +19,10 @@ MIX_1 = -4658895280553007687
 MIX_2 = -7723592293110705685
 ALL_BITS = (1 << 64) - 1
 
-AHEAD = 32
-"""Steps whose noise is made at once, at most."""
-NUMBERS = 1 << 17
-"""Numbers of noise that are made ahead, at most."""
+MAX_STEPS_CACHED = 32
+"""Steps whose noise is made at once."""
+MAX_NUMBERS_CACHED = 1 << 17
+"""Numbers of noise that are made at once."""
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
@@ -76,16 +76,16 @@ class Draws:
     """The random numbers of one step.
 
     ``row_id`` and ``step`` are int64 ``[B]``. ``host``, if given, is their ``host_keys``: a few numbers are then hashed
-    on the host, and only what positions enter on the device. ``coming``, if given, has noise of this step, which is its
-    ``ahead``-th.
+    on the host, and only what positions enter on the device. ``noise_cache`` may hold
+    this step's noise, at index ``step_offset``.
     """
 
     seed: int
     row_id: Tensor
     step: Tensor
     host: tuple[int, ...] | None = None
-    coming: NoiseCache | None = None
-    ahead: int = 0
+    noise_cache: NoiseCache | None = None
+    step_offset: int = 0
 
     def later(self, steps: int = 1) -> Draws:
         """The draws of a later step of the same rows."""
@@ -95,7 +95,7 @@ class Draws:
         """The draws of rows ``index`` ``[R]``."""
         return Draws(self.seed, self.row_id[index], self.step[index])
 
-    def forked(self, turn: Tensor) -> Tensor:
+    def fork_ids(self, turn: Tensor) -> Tensor:
         """Row ids ``[B]`` of rows that fork at this step: the same for ``turn`` 0, fresh ones for the others."""
         fresh = self._keys("fork", turn[:, None], 0)[:, 0]
         return torch.where(turn == 0, self.row_id, fresh)
@@ -136,8 +136,8 @@ class Draws:
 
     def block_gumbel(self, purpose: str, at: Tensor, candidates: range) -> Tensor:
         """``gumbel`` of positions ``at`` ``[B, K]`` of each row's block for N candidates, ``[B, N, K]``."""
-        made = None if self.coming is None else self.coming.gumbel(self, purpose, at, candidates)
-        return self.gumbel(purpose, at[:, None], candidates) if made is None else made
+        cached = None if self.noise_cache is None else self.noise_cache.gumbel(self, purpose, at, candidates)
+        return self.gumbel(purpose, at[:, None], candidates) if cached is None else cached
 
     def token_keys(self, at: Tensor, candidate: Tensor | int | range = 0) -> Tensor:
         """int64, shaped as ``at``: what ``token_gumbel`` makes the noise of each position from."""
@@ -145,9 +145,10 @@ class Draws:
 
 
 class NoiseCache:
-    """Noise of steps to come, made for many of them at once: it depends on nothing that happens in a step.
+    """Noise of coming steps, made for many of them at once: it depends on nothing that happens in a step.
 
-    So many steps take as many small operations as one. It is good for as long as rows stay, and each in its block.
+    Making it takes as many small operations for many steps as for one. It serves as long as no row comes, goes or
+    enters a block.
 
     Args:
         start: int64 ``[B]``, where the block of each row begins; none is longer than ``width``.
@@ -155,25 +156,25 @@ class NoiseCache:
 
     def __init__(self, start: Tensor, width: int) -> None:
         self.start, self.width = start, width
-        self._made: dict[tuple[str, range], tuple[int, Tensor]] = {}
+        self._noise: dict[tuple[str, range], tuple[int, Tensor]] = {}
 
-    def gumbel(self, draws: Draws, purpose: str, at: Tensor, candidates: range) -> Tensor | None:
-        """``draws.block_gumbel``; None where noise of several steps takes too much room."""
-        begin, made = self._made.get((purpose, candidates), (0, None))
-        if made is None or not begin <= draws.ahead < begin + len(made):
+    def gumbel(self, draws: Draws, purpose: str, positions: Tensor, candidates: range) -> Tensor | None:
+        """``draws.block_gumbel``; None where noise of several steps would take too much memory."""
+        first, noise = self._noise.get((purpose, candidates), (0, None))
+        if noise is None or not first <= draws.step_offset < first + len(noise):
             rows = len(self.start)
-            steps = min(AHEAD, NUMBERS // (rows * len(candidates) * self.width))
+            steps = min(MAX_STEPS_CACHED, MAX_NUMBERS_CACHED // (rows * len(candidates) * self.width))
             if steps < 2:
                 return None
-            within = (self.start[:, None] + torch.arange(self.width, device=at.device)).repeat(steps, 1)
-            later = torch.arange(steps, device=at.device).repeat_interleave(rows)
-            those = Draws(draws.seed, draws.row_id.repeat(steps), draws.step.repeat(steps) + later)
-            noise = those.gumbel(purpose, within[:, None], candidates)
-            begin, made = draws.ahead, noise.view(steps, rows, *noise.shape[1:])
-            self._made[purpose, candidates] = begin, made
-        # What is not valid among ``at`` may lie anywhere.
-        index = (at - self.start[:, None]).clamp_(0, self.width - 1)
-        return made[draws.ahead - begin].gather(2, index[:, None].expand(-1, len(candidates), -1))
+            block = (self.start[:, None] + torch.arange(self.width, device=positions.device)).repeat(steps, 1)
+            step = torch.arange(steps, device=positions.device).repeat_interleave(rows)
+            coming = Draws(draws.seed, draws.row_id.repeat(steps), draws.step.repeat(steps) + step)
+            flat = coming.gumbel(purpose, block[:, None], candidates)
+            first, noise = draws.step_offset, flat.view(steps, rows, *flat.shape[1:])
+            self._noise[purpose, candidates] = first, noise
+        # Positions that are not valid may lie anywhere.
+        index = (positions - self.start[:, None]).clamp_(0, self.width - 1)
+        return noise[draws.step_offset - first].gather(2, index[:, None].expand(-1, len(candidates), -1))
 
 
 def token_gumbel(keys: Tensor, tokens: Tensor) -> Tensor:

@@ -14,9 +14,18 @@ import pluggy
 Line = dict[str, Any]
 """One line of trace.jsonl: row, step, positions, tokens, entropy, kind, candidates, forwards, rows.
 
+``entropy`` (nats) has a number for each position. ``kind`` is what happened to the positions: ``commit``, ``bypass`` (a
+commit without the sampler's usual deliberation), ``edit`` (a committed token was replaced), ``remask`` (it was masked
+again) or ``fill`` (filled in behind an end token). A step of a row has one line for each kind, of which the first
+carries the costs: candidates run, model calls (``forwards``) and canvases in them (``rows``). A step that does nothing
+has one line without positions.
+
 A full trace adds ``confidence``, a list beside ``entropy``, and ``weighed``: of each candidate that was compared its
 ``positions``, ``J`` (what the sampler maximised), ``C`` (entropy paid) and ``H`` (state uncertainty left), in nats.
 """
+
+PAID = ("commit", "bypass")
+"""Kinds of lines whose entropy counts as paid, in the cumulative entropy."""
 
 DETAIL = ("confidence", "weighed")
 

@@ -145,8 +145,12 @@ class BaseSampler:
         raise AssertionError(f"{type(self).__name__} defines no decide")
 
     def finished(self, state: State, memory: Any) -> Tensor:
-        """bool ``[B]``"""
+        """bool ``[B]``: rows that are done; by default those without masks."""
         return ~state.masked.any(-1)
+
+    def lingers(self, state: State, memory: Any) -> Tensor:
+        """bool ``[B]``: rows that stay in a block which has no mask left, to edit it; by default none."""
+        return torch.zeros_like(state.entered_block)
 
     def pick(self, state: State, memory: Any) -> Tensor:
         """int64 ``[P]``: of these rows, all finished, the one that answers each prompt (default: each its own)."""

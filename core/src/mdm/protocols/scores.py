@@ -1,65 +1,93 @@
-"""What the model says at the positions that are read."""
+"""What the model says at the positions that are scored."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import torch
 from mdm.protocols.rowwise import fast_replace, map_tensors, select_candidate
 from torch import Tensor
 
 TINY = torch.finfo(torch.float32).tiny
-"""The least of what a logarithm is taken of."""
+"""The smallest number that a logarithm is taken of."""
+
+_COLUMN = {"confidence": 0, "log_odds": 1, "entropy": 2, "tail_odds": 3, "runner_up_odds": 4}
 
 
-class Certainty:
-    """How sure the model is of tokens: five numbers of each, kept together, so that they are picked together."""
+def stack_certainty(
+    *, confidence: Tensor, log_odds: Tensor, entropy: Tensor, tail_odds: Tensor, runner_up_odds: Tensor
+) -> Tensor:
+    """The five numbers ``[..., 5]`` that ``Stats.numbers`` holds, each given ``[...]``."""
+    columns = locals()
+    return torch.stack([columns[name] for name in _COLUMN], -1)
 
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """A token for each row of logits, and how certain the model is of it.
+
+    All ``[T]``, or of any other shape in front. What is only kept on request is None where nobody asked.
+    """
+
+    token: Tensor
+    """int64: the likeliest token that is not the mask; with a temperature, the one that was drawn"""
     numbers: Tensor
-    """float32 ``[..., 5]``: the five that follow, in their order"""
+    """float32 ``[..., 5]``: the five certainties below, in one tensor so that they are selected together"""
+    held: Tensor | None = None
+    """probability of the token that stands at the position; for samplers that read decoded positions"""
+    logits: Tensor | None = None
+    """float32 ``[..., V]`` after guidance and logit rules; for samplers that keep them"""
 
     @property
     def confidence(self) -> Tensor:
-        """probability of ``token``"""
-        return self.numbers.select(-1, 0)
+        """Probability of ``token``."""
+        return self.numbers.select(-1, _COLUMN["confidence"])
 
     @property
     def log_odds(self) -> Tensor:
-        """orders as ``confidence`` does, and keeps its resolution where float32 rounds that to 1"""
-        return self.numbers.select(-1, 1)
+        """Log-odds of ``token``: orders as ``confidence`` does, and keeps its resolution near certainty."""
+        return self.numbers.select(-1, _COLUMN["log_odds"])
 
     @property
     def entropy(self) -> Tensor:
-        """of the whole distribution (nats)"""
-        return self.numbers.select(-1, 2)
+        """Entropy of the whole distribution (nats)."""
+        return self.numbers.select(-1, _COLUMN["entropy"])
 
     @property
     def tail_odds(self) -> Tensor:
-        """probability of all tokens but the likeliest, over that of the likeliest"""
-        return self.numbers.select(-1, 3)
+        """Probability of all tokens but the likeliest, over that of the likeliest."""
+        return self.numbers.select(-1, _COLUMN["tail_odds"])
 
     @property
     def runner_up_odds(self) -> Tensor:
-        """probability of the second likeliest token, over that of the likeliest"""
-        return self.numbers.select(-1, 4)
+        """Probability of the second likeliest token, over that of the likeliest."""
+        return self.numbers.select(-1, _COLUMN["runner_up_odds"])
 
     @property
     def margin(self) -> Tensor:
-        """probability of the likeliest token minus that of the second likeliest"""
+        """Probability of the likeliest token minus that of the second likeliest."""
         return (1 - self.runner_up_odds) / (1 + self.tail_odds)
 
     @property
     def margin_rank(self) -> Tensor:
-        """orders as ``margin`` does, and keeps its resolution where float32 rounds that to 1"""
+        """Orders as ``margin`` does, and keeps its resolution where float32 rounds the margin to 1."""
         return torch.log1p(self.tail_odds) - (self.tail_odds + self.runner_up_odds).clamp_min(TINY).log()
 
+    @classmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """The rows of all parts, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        names = [f.name for f in fields(cls) if isinstance(getattr(parts[0], f.name), Tensor)]
+        return fast_replace(parts[0], **{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
 
-@dataclass(frozen=True)
-class Scores(Certainty):
-    """What the model says at the positions that were read.
+
+@dataclass(frozen=True, kw_only=True)
+class Scores(Stats):
+    """``Stats`` of the K positions of each canvas that are scored.
 
     All ``[B, K]``, or ``[B, N, K]`` as the answer to an ``Evaluate``. Where ``valid`` is False the rest means nothing.
     """
@@ -67,28 +95,17 @@ class Scores(Certainty):
     positions: Tensor
     """int64: absolute positions, ascending"""
     valid: Tensor
-    token: Tensor
-    """int64: the likeliest but for the mask, or with a temperature the one that was drawn"""
-    numbers: Tensor
-    """float32 ``[..., K, 5]``: see ``Certainty``, whose properties are read by name"""
+    """bool"""
     unscored: Tensor
     """int64 ``[B]`` or ``[B, N]``: masked positions within reach that this forward did not compute"""
-    log_vocabulary: float
-    """ln V, the entropy counted for an unseen mask (nats)"""
+    vocab_size: int
+    """V; an unscored mask counts as ln V nats of entropy"""
     features: Tensor | None = None
-    """``[..., K, D]``: kept where tokens are drawn, so that they can be drawn again"""
-    held: Tensor | None = None
-    """probability of the token that stands at the position; for samplers that read decoded positions"""
-    logits: Tensor | None = None
-    """``[..., K, V]`` float32, after guidance and rules; for samplers that keep them"""
+    """``[..., K, D]``: hidden states, kept where tokens are drawn so that they can be drawn again"""
     redraw: Callable[[Scores, int], tuple[Tensor, Tensor]] | None = None
 
-    @property
-    def vocabulary(self) -> int:
-        """V, the number of tokens"""
-        return round(math.exp(self.log_vocabulary))
-
     def rows(self, index: Tensor) -> Scores:
+        """Rows ``index`` ``[R]``, in that order."""
         return fast_replace(self, **map_tensors(self, lambda v: v.index_select(0, index)))
 
     def pick(self, choice: Tensor) -> Scores:
@@ -101,8 +118,8 @@ class Scores(Certainty):
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
-                rest = () if f.name == "unscored" else (width, *value.shape[2:])
-                values[f.name] = value.new_zeros(count, *rest)
+                shape = () if f.name == "unscored" else (width, *value.shape[2:])
+                values[f.name] = value.new_zeros(count, *shape)
         return fast_replace(self, **values)
 
     def scatter_rows(self, index: Tensor, count: int, base: Scores | None = None) -> Scores:
@@ -127,9 +144,9 @@ class Scores(Certainty):
 
     def uncertainty(self) -> Tensor:
         """State uncertainty, the mean entropy over the masks within reach (nats): ``[B]`` or ``[B, N]``."""
-        seen = self.entropy.where(self.valid, 0.0).sum(-1)
+        scored = self.entropy.where(self.valid, 0.0).sum(-1)
         count = self.valid.sum(-1) + self.unscored
-        return seen.add(self.unscored, alpha=self.log_vocabulary).div_(count.clamp_min_(1))
+        return scored.add(self.unscored, alpha=math.log(self.vocab_size)).div_(count.clamp_min_(1))
 
     def draws(self, candidates: int) -> tuple[Tensor, Tensor]:
         """Tokens and their confidences ``[B, N, K]``: the first as scored, the others drawn afresh.

@@ -119,7 +119,9 @@ class Settings(BaseModel):
 
 
 DIFFUSION_ONLY: tuple[str, ...] = tuple(
-    name for name, field in Settings.model_fields.items() if dict(field.json_schema_extra or {}).get("diffusion_only")
+    name
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["diffusion_only"]
 )
 """Options that mean nothing to an autoregressive model."""
 

@@ -46,6 +46,8 @@ class State:
     """int64 ``[B]``: steps taken in this block"""
     budget: Tensor
     """int64 ``[B]``: how many tokens the schedule commits this step"""
+    planned: Tensor
+    """int64 ``[B]``: how many steps are planned for the row's block"""
     mask_id: int
     """the token of a masked position; committing it re-masks"""
 

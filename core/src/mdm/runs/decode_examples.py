@@ -72,9 +72,9 @@ def _run_job(run: _Run, model: Model, job: Variant, left: Sequence[EncodedExampl
     fits = memory.plan_batch(
         model, max((len(item.ids) + item.gen_length for item in left), default=1), len(left),
         kv=model.spec.attention == "causal" or registry.resolve("cache", _cache(config, model)).uses_kv,
-        guises=2 if config.guidance else 1, batch_size=config.batch_size, max_rows=config.max_rows,
+        cfg_branches=2 if config.guidance else 1, batch_size=config.batch_size, max_rows=config.max_rows,
     )  # fmt: skip
-    if left and (config.batch_size == "auto" or fits.tight):
+    if left and (config.batch_size == "auto" or fits.splits_lookahead):
         run.watch.note(f"{job.label}: {fits}")
     grader = Grader(task, record, run.fail_fast)
     hooks = _Hooks()

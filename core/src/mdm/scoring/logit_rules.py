@@ -1,4 +1,4 @@
-"""Everything done to logits before they are scored, in one place: penalties, bans and transformers' processors."""
+"""Everything done to logits before they are scored: penalties, bans and transformers' processors."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class LogitRules:
     suppressed: tuple[int, ...] = ()
     allowed: tuple[tuple[int, int], ...] | None = None
     processors: Sequence[Processor] = ()
+    _biases: dict[tuple[torch.device, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def within(self, start: int, stop: int) -> LogitRules:
         """The same rules for logits of the tokens ``[start, stop)`` alone, which processors cannot see."""
@@ -45,20 +46,26 @@ class LogitRules:
 
         ``canvas`` gives the ids ``[T, L]`` that each row of logits belongs to; only processors ask for it.
         """
-        if self.penalties or self.suppressed or self.allowed is not None or self.processors:
-            logits = logits.float()
-        if self.penalties:
-            ids = torch.tensor(list(self.penalties), device=logits.device)
-            amounts = torch.tensor(list(self.penalties.values()), device=logits.device, dtype=logits.dtype)
-            logits = logits.index_add(1, ids, -amounts.expand(logits.shape[0], -1))
-        if self.suppressed:
-            logits = logits.index_fill(1, torch.tensor(self.suppressed, device=logits.device), -torch.inf)
-        if self.allowed is not None:
-            outside = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
-            for start, stop in self.allowed:
-                outside[start:stop] = False
-            logits = logits.masked_fill(outside, -torch.inf)
+        if self.penalties or self.suppressed or self.allowed is not None:
+            logits = logits.float() + self._bias(logits.device, logits.shape[1])
         for processor in self.processors:
             assert canvas is not None
-            logits = processor(canvas(), logits)
+            logits = processor(canvas(), logits.float())
         return logits
+
+    def _bias(self, device: torch.device, vocab_size: int) -> Tensor:
+        """What the rules add to the logits, float32 ``[V]``: made once, since a copy to a device waits for it."""
+        key = device, vocab_size
+        if key not in self._biases:
+            with torch.inference_mode(False):  # later decodes use it too
+                bias = torch.zeros(vocab_size)
+                for token, amount in self.penalties.items():
+                    bias[token] -= amount
+                bias[list(self.suppressed)] = -torch.inf
+                if self.allowed is not None:
+                    outside = torch.ones(vocab_size, dtype=torch.bool)
+                    for start, stop in self.allowed:
+                        outside[start:stop] = False
+                    bias[outside] = -torch.inf
+                self._biases[key] = bias.to(device)
+        return self._biases[key]

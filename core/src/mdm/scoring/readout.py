@@ -1,38 +1,35 @@
-"""From hidden states to statistics: the head, guidance, the rules and one pass, for the rows that somebody reads."""
+"""Applies the LM head, guidance and logit rules, and reduces the logits to statistics of the scored positions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
+from mdm.models.model import Model
 from mdm.protocols.draws import Draws
+from mdm.protocols.scores import Stats
+from mdm.protocols.settings import Settings
 from mdm.scoring.logit_rules import LogitRules
-from mdm.scoring.statistics import PASS_ELEMENTS, Stats, StatsAccumulator, accumulate
-from mdm.scoring.tiles import TILE, Draw, Scratch
+from mdm.scoring.statistics import PASS_ELEMENTS, StatsAccumulator, accumulate
+from mdm.scoring.tiles import TILE, Scratch, TokenDraw
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from mdm.models.model import Model
-
 CHUNK_ELEMENTS = 1 << 24
-"""Logits made by one call of a whole head: enough rows for a matrix product to pay, 64 MB in float32."""
+"""Logits made by one call of a whole head: enough rows for an efficient matrix product, 64 MB in float32."""
 
 
 class Readout:
-    """Reads hidden states through one model's head under one set of logit rules.
+    """Scores hidden states with one model's head under one set of logit rules.
 
     Where it can, the head and the pass over its logits go tile by tile together (``fused``), so that logits of the
     whole vocabulary never exist. That takes a head which is a plain matrix, rules which look at one token at a time,
-    and nobody who keeps the logits; it is the faster way on a CPU, whose cache holds a tile, and is taken there.
+    and no use for the logits themselves. It is faster on a CPU, whose cache holds a tile, and is chosen there.
 
     Args:
-        guidance: scale of classifier-free guidance; then every hidden state has a second, blind one.
-        temperature: of the token draw.
+        settings: guidance, temperature and compile are heeded here.
         held: whether the probability of the token that stands at a position is wanted.
         logits: whether logits are kept in the statistics.
-        compile: see ``mdm.scoring.tile_pass.summed``.
         fused: None chooses.
     """
 
@@ -40,91 +37,89 @@ class Readout:
         self,
         model: Model,
         rules: LogitRules,
+        settings: Settings,
         *,
-        guidance: float = 0.0,
-        temperature: float = 0.0,
         held: bool = False,
         logits: bool = False,
-        compile: bool = False,
         fused: bool | None = None,
     ) -> None:
-        self.model, self.rules = model, rules
-        self.guidance, self.temperature, self.held, self.logits = guidance, temperature, held, logits
-        self.guises = 2 if guidance else 1
-        self.compile = compile
+        self.model, self.rules, self.settings, self.held, self.logits = model, rules, settings, held, logits
+        self.cfg_branches = 2 if settings.guidance else 1
+        """forwards of a canvas: with classifier-free guidance, conditional and unconditional"""
         self.scratch = Scratch()
-        can = model.head_is_matrix and not rules.processors and not logits
-        self._made: dict[int, list[tuple[int, int, LogitRules]]] = {}
-        self.fused = can and (model.device.type == "cpu" if fused is None else fused)
+        self._runs: dict[int, list[tuple[int, int, LogitRules]]] = {}
+        can_fuse = model.head_is_matrix and not rules.processors and not logits
+        self.fused = can_fuse and (model.device.type == "cpu" if fused is None else fused)
 
-    def __call__(self, hidden: Tensor, tokens: Tensor, row: Tensor, at: Tensor, draws: Draws) -> Stats:
-        """Statistics ``[T]`` of hidden states ``[T, guises, D]``.
+    def __call__(self, hidden: Tensor, tokens: Tensor, row: Tensor, positions: Tensor, draws: Draws) -> Stats:
+        """Statistics ``[T]`` of hidden states ``[T, branches, D]``.
 
         Args:
             tokens: the canvases ``[R, L]``.
-            row: the canvas of each ``[T]``.
-            at: its position there ``[T]``.
+            row: the canvas of each hidden state ``[T]``.
+            positions: its position there ``[T]``.
             draws: keyed by ``[T]``.
         """
-        keys = draws.token_keys(at[:, None]) if self.temperature > 0 else None
-        held = tokens[row, at] if self.held else None
-        read = self._readings(hidden, keys, held, lambda cut: tokens[row[cut]])
-        return Stats.cat([reading.stats() for reading in read])
+        keys = draws.token_keys(positions[:, None]) if self.settings.temperature > 0 else None
+        held = tokens[row, positions] if self.held else None
+        parts = self._accumulators(hidden, keys, held, lambda rows: tokens[row[rows]])
+        return Stats.cat([part.stats() for part in parts])
 
-    def draws(
-        self, hidden: Tensor, tokens: Tensor, row: Tensor, at: Tensor, draws: Draws, candidates: Tensor
+    def draw_tokens(
+        self, hidden: Tensor, tokens: Tensor, row: Tensor, positions: Tensor, draws: Draws, candidates: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Tokens and their confidences ``[T, N]``, drawn for each of ``candidates`` ``[N]``; the rest as in a call."""
-        keys = draws.token_keys(at[:, None], candidates)
-        read = self._readings(hidden, keys, None, lambda cut: tokens[row[cut]])
-        drawn = [reading.draws() for reading in read]
+        keys = draws.token_keys(positions[:, None], candidates)
+        parts = self._accumulators(hidden, keys, None, lambda rows: tokens[row[rows]])
+        drawn = [part.draws() for part in parts]
         return torch.cat([token for token, _ in drawn]), torch.cat([confidence for _, confidence in drawn])
 
-    def _readings(
+    def _accumulators(
         self, hidden: Tensor, keys: Tensor | None, held: Tensor | None, canvas: Callable[[slice], Tensor]
     ) -> Iterator[StatsAccumulator]:
-        """Readings of all rows, in their order; ``canvas`` gives the canvas that each row of a cut belongs to."""
+        """Accumulators of all rows, in their order; ``canvas`` gives the canvases of a slice of the rows."""
         spec = self.model.spec
         count = max(hidden.shape[0], 1)
-        # At least a tile and as many rows of it as a pass takes; or else as few calls of the whole head as can be.
+        # Fused: a tile, and as many rows of it as a pass works on. Else as few calls of the whole head as can be.
         size = PASS_ELEMENTS // TILE
         if not self.fused:
-            size = -(-count // -(-count * spec.vocab_size * self.guises // CHUNK_ELEMENTS))
-        for lo in range(0, count, size):
-            cut = slice(lo, lo + size)
-            draw = None if keys is None else Draw(keys[cut], self.temperature, spec.mask_id)
-            mine = None if held is None else held[cut]
+            size = -(-count // -(-count * spec.vocab_size * self.cfg_branches // CHUNK_ELEMENTS))
+        for start in range(0, count, size):
+            rows = slice(start, start + size)
+            draw = None if keys is None else TokenDraw(keys[rows], self.settings.temperature, spec.mask_id)
+            held_here = None if held is None else held[rows]
             if self.fused:
-                yield self._fused(hidden[cut], draw, mine)
+                yield self._fused(hidden[rows], draw, held_here)
             else:
-                logits = self._merged(self.model.head(hidden[cut].flatten(0, 1)))
-                logits = self.rules(logits, lambda cut=cut: canvas(cut))  # type: ignore[misc]
+                logits = self._merge_branches(self.model.head(hidden[rows].flatten(0, 1)))
+                logits = self.rules(logits, lambda rows=rows: canvas(rows))  # type: ignore[misc]
                 yield from accumulate(
-                    logits, draw, never=spec.mask_id, held=mine, keep=self.logits,
-                    compile=self.compile, scratch=self.scratch,
+                    logits, draw, never=spec.mask_id, held=held_here, keep=self.logits,
+                    compile=self.settings.compile, scratch=self.scratch,
                 )  # fmt: skip
 
-    def _fused(self, hidden: Tensor, draw: Draw | None, held: Tensor | None) -> StatsAccumulator:
-        spec = self.model.spec
-        reading = StatsAccumulator(draw, never=spec.mask_id, held=held, compile=self.compile, scratch=self.scratch)
+    def _fused(self, hidden: Tensor, draw: TokenDraw | None, held: Tensor | None) -> StatsAccumulator:
+        accumulator = StatsAccumulator(
+            draw, never=self.model.spec.mask_id, held=held, compile=self.settings.compile, scratch=self.scratch
+        )
         states = hidden.flatten(0, 1)
-        for first, end, rules in self._cuts(max(1, PASS_ELEMENTS // (TILE * max(1, len(states))))):
-            out = self.scratch.take("logits", len(states), end - first, states)
-            logits = self._merged(self.model.head_part(states, first, end, out))
-            reading.add(rules(logits, None), first)
-        return reading
+        for first, end, rules in self._vocabulary_runs(max(1, PASS_ELEMENTS // (TILE * max(1, len(states))))):
+            out = self.scratch.buffer("logits", len(states), end - first, states)
+            logits = self._merge_branches(self.model.head_part(states, first, end, out))
+            accumulator.add(rules(logits, None), first)
+        return accumulator
 
-    def _cuts(self, tiles: int) -> list[tuple[int, int, LogitRules]]:
+    def _vocabulary_runs(self, tiles: int) -> list[tuple[int, int, LogitRules]]:
         """The vocabulary in runs of so many tiles: where each begins and ends, and the rules for its tokens."""
-        if tiles not in self._made:
+        if tiles not in self._runs:
             size, whole = self.model.spec.vocab_size, self.model.spec.vocab_size // TILE * TILE
             ends = sorted({*range(tiles * TILE, whole, tiles * TILE), whole, size} - {0})
-            self._made[tiles] = [(first, end, self.rules.within(first, end)) for first, end in pairwise([0, *ends])]
-        return self._made[tiles]
+            self._runs[tiles] = [(first, end, self.rules.within(first, end)) for first, end in pairwise([0, *ends])]
+        return self._runs[tiles]
 
-    def _merged(self, logits: Tensor) -> Tensor:
-        """Logits ``[T, V']`` of ``[T * guises, V']``."""
-        if self.guises == 1:
+    def _merge_branches(self, logits: Tensor) -> Tensor:
+        """Guided logits u + (w + 1)(c - u) ``[T, V']`` of ``[T * branches, V']``."""
+        if self.cfg_branches == 1:
             return logits
-        seen, blind = logits.float().view(-1, 2, logits.shape[1]).unbind(1)
-        return blind + (self.guidance + 1) * (seen - blind)
+        conditional, unconditional = logits.float().view(-1, 2, logits.shape[1]).unbind(1)
+        return unconditional + (self.settings.guidance + 1) * (conditional - unconditional)

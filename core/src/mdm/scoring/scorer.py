@@ -1,246 +1,262 @@
-"""From canvases to scores: one model call, the head on the rows that are read, statistics."""
+"""From canvases to scores: one model call, the LM head on the positions that are scored, statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from mdm.models.kv_store import Store
+from mdm.models.kv_store import KVStore
+from mdm.models.model import Model
 from mdm.protocols.draws import Draws
 from mdm.protocols.rowwise import fast_replace
-from mdm.protocols.scores import Scores
+from mdm.protocols.scores import Scores, Stats
+from mdm.protocols.settings import Settings
 from mdm.protocols.state import State
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.readout import Readout
 from torch import Tensor
 from torch.nn.functional import pad
 
-if TYPE_CHECKING:
-    from mdm.models.model import Model
-
 
 @dataclass(frozen=True)
 class Query:
-    """Which positions a forward runs: bool ``at`` ``[R, L]``, of which row r has ``counts[r]``.
+    """Which positions a forward over stored keys runs: bool ``run`` ``[R, L]``, of which row r has ``counts[r]``.
 
-    ``rows`` says on the host which row of the state each of the R continues from; rows of the same one run the same
-    positions. ``write``, if given, marks the positions whose keys and values are kept, ``kept[r]`` of them.
+    ``write``, if given, marks the positions whose keys and values are stored, ``write_counts[r]`` of them.
     """
 
-    rows: Sequence[int]
-    at: Tensor
+    run: Tensor
     counts: Sequence[int]
     write: Tensor | None = None
-    kept: Sequence[int] = ()
+    write_counts: Sequence[int] = ()
 
-    def __getitem__(self, cut: slice) -> Query:
-        write = None if self.write is None else self.write[cut]
-        return Query(self.rows[cut], self.at[cut], self.counts[cut], write, self.kept[cut])
+    def __getitem__(self, rows: slice) -> Query:
+        write = None if self.write is None else self.write[rows]
+        return Query(self.run[rows], self.counts[rows], write, self.write_counts[rows])
 
-    def whole(self, lengths: Sequence[int]) -> bool:
-        """Whether all of rows of these ``lengths`` is run, and kept if anything is."""
-        return list(self.counts) == list(lengths) and (self.write is None or list(self.kept) == list(lengths))
+    def runs_all(self, lengths: Sequence[int]) -> bool:
+        """Whether all of rows of these ``lengths`` is run, and stored if anything is."""
+        return list(self.counts) == list(lengths) and (self.write is None or list(self.write_counts) == list(lengths))
+
+
+@dataclass(frozen=True)
+class ForwardBatch:
+    """R canvases to score. What is a sequence is known on the host."""
+
+    rows: Sequence[int]
+    """the row of the state that each canvas continues from; rows of the same one run the same positions"""
+    row_index: Tensor
+    """int64 ``[R]``: the same on the device"""
+    tokens: Tensor
+    """int64 ``[R, L]``"""
+    lengths: Sequence[int]
+    """of each canvas, without padding"""
+    score: Tensor
+    """bool ``[R, L]``: the positions to score"""
+    score_counts: Sequence[int]
+    """how many they are"""
+    unscored: Tensor
+    """int64 ``[R]``: carried into the scores"""
+    query: Query | None = None
+    """what to run over the stored keys; None runs whole canvases without them"""
+
+    def __getitem__(self, rows: slice) -> ForwardBatch:
+        query = None if self.query is None else self.query[rows]
+        return ForwardBatch(
+            self.rows[rows], self.row_index[rows], self.tokens[rows], self.lengths[rows], self.score[rows],
+            self.score_counts[rows], self.unscored[rows], query,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 class Scorer:
     """Scores canvases with one model under one set of logit rules.
 
-    With guidance every canvas has a second guise, its prompt masked out; both ride in the same model call and their
+    With guidance every canvas has a second branch, its prompt masked out; both ride in the same model call and their
     logits are merged as u + (w + 1)(c - u) before anything reads them.
+
+    Args:
+        held, logits: see ``Readout``.
     """
 
     def __init__(
-        self,
-        model: Model,
-        rules: LogitRules,
-        *,
-        grid: int | None = None,
-        guidance: float = 0.0,
-        temperature: float = 0.0,
-        max_rows: int | None = None,
-        held: bool = False,
-        logits: bool = False,
-        compile: bool = False,
+        self, model: Model, rules: LogitRules, settings: Settings, *, held: bool = False, logits: bool = False
     ) -> None:
-        self.model = model
-        self.grid = grid
-        self.max_rows = max_rows
-        self.readout = Readout(
-            model, rules, guidance=guidance, temperature=temperature, held=held, logits=logits, compile=compile
-        )
-        self.guises = self.readout.guises
-        self.store: Store | None = None
+        self.model, self.temperature = model, settings.temperature
+        self.block_length = settings.block_length if model.spec.attention == "block-causal" else None
+        """the grid on which a block-causal model sees its own block and those before"""
+        self.max_rows = settings.max_rows if isinstance(settings.max_rows, int) else None
+        self.readout = Readout(model, rules, settings, held=held, logits=logits)
+        self.cfg_branches = self.readout.cfg_branches
+        self.store: KVStore | None = None
 
-    def keep(self, rows: int, length: int) -> None:
-        """Start keeping keys and values, for ``rows`` rows of ``length``."""
-        self.store = Store(self.model, rows * self.guises, length)
+    def open_store(self, rows: int, length: int) -> None:
+        """Make room for the keys and values of ``rows`` more rows, and make every row ``length`` long."""
+        if self.store is None:
+            self.store = KVStore(self.model, rows * self.cfg_branches, length)
+        else:
+            self.store.add_rows(rows * self.cfg_branches, length)
 
-    def take(self, index: Tensor) -> None:
-        """rows := rows[index], for what is kept."""
-        if self.store is not None:
-            guise = torch.arange(self.guises, device=index.device)
-            self.store.take((index[:, None] * self.guises + guise).flatten())
+    def select_rows(self, index: Tensor) -> None:
+        """rows := rows[index], for what is stored."""
+        if self.store is not None and index.shape[0] == 0:
+            self.store = None
+        elif self.store is not None:
+            branch = torch.arange(self.cfg_branches, device=index.device)
+            self.store.select_rows((index[:, None] * self.cfg_branches + branch).flatten())
 
-    def scores(
-        self,
-        state: State,
-        rows: Tensor,
-        tokens: Tensor,
-        lengths: Sequence[int],
-        read: Tensor,
-        counts: Sequence[int],
-        unseen: Tensor,
-        draws: Draws,
-        query: Query | None,
-    ) -> Scores:
-        """Scores of R canvases, ``[R, K]`` with K the largest of ``counts``.
+    def scores(self, state: State, batch: ForwardBatch, draws: Draws) -> tuple[Scores, list[slice]]:
+        """Scores ``[R, K]`` of a batch, K the most positions of a canvas, and which canvases shared a model call.
 
         Args:
-            rows: the row of ``state`` that each canvas belongs to ``[R]``.
-            tokens: the canvases ``[R, L]``, of which ``lengths`` positions are real.
-            read: bool ``[R, L]``, the positions to score, ``counts`` of them in each row.
-            unseen: carried into the result ``[R]``.
             draws: of the rows of ``state``.
-            query: what to run; None runs the whole canvas without keys and values from before.
         """
-        width = max(max(counts), 1)
-        parts: list[dict[str, Tensor]] = []
-        lo = 0
-        while lo < len(counts):
-            size = min(self.max_rows or len(counts), len(counts) - lo)
-            given: list[Any] = [rows, tokens, lengths, read, counts, query]
-            if size < len(counts):
-                given = [x if x is None else x[lo : lo + size] for x in given]
+        width = max(*batch.score_counts, 1)
+        parts: list[Scores] = []
+        calls: list[slice] = []
+        start = 0
+        while start < len(batch):
+            size = min(self.max_rows or len(batch), len(batch) - start)
+            rows = slice(start, start + size)
             try:
-                parts.append(self._part(state, draws, width, *given))
-                lo += size
+                parts.append(self._score(state, batch[rows] if size < len(batch) else batch, width, draws))
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
-                self.max_rows = size // 2  # for the rest of the decode; what was written is written again, the same
-        merged: dict[str, Any] = parts[0]
-        if len(parts) > 1:
-            merged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return Scores(unscored=unseen, log_vocabulary=self.model.log_vocabulary, **merged)
+                self.max_rows = size // 2  # for the rest of the decode; what was stored is stored again, the same
+                continue
+            calls.append(rows)
+            start += size
+        return Scores.cat(parts), calls
 
-    def _part(
-        self,
-        state: State,
-        draws: Draws,
-        width: int,
-        rows: Tensor,
-        tokens: Tensor,
-        lengths: Sequence[int],
-        read: Tensor,
-        counts: Sequence[int],
-        query: Query | None,
-    ) -> dict[str, Tensor]:
-        hidden, run = self._hidden(state, rows, tokens, lengths, query)
-        shift, total = int(self.model.spec.shift), sum(counts)
-        # What is read, by where it lies among the positions that were run.
-        sought = pad(read, (-shift, shift)) if shift else read
-        sought = sought if run is None else sought.gather(1, run)
-        row, place = torch.nonzero_static(sought, size=total).unbind(1)
-        # As flat lines: an index of one dimension is several times faster than one of two with a slice between.
-        lines = torch.add(place, row, alpha=self.guises * hidden.shape[1])
-        at = place if run is None else run.flatten().index_select(0, torch.add(place, row, alpha=run.shape[1]))
-        at = at + shift if shift else at
-        if self.guises > 1:
-            lines = (lines[:, None] + hidden.shape[1] * torch.arange(self.guises, device=lines.device)).flatten()
-        picked = hidden.flatten(0, 1).index_select(0, lines).view(-1, self.guises, hidden.shape[-1])
-        keyed = draws
-        if self.readout.temperature > 0:
-            keyed = draws.rows(rows[row])
-        stats = self.readout(picked, tokens, row, at, keyed)
-        # From the flat list of positions that are read back to one line a row; where all rows read as many, it is that.
-        even = total == len(counts) * width
-        grid = None if even else row * width + (read.cumsum(1) - 1)[row, at]
+    def _score(self, state: State, batch: ForwardBatch, width: int, draws: Draws) -> Scores:
+        """Scores ``[R, width]`` from one model call."""
+        hidden, run = self._hidden(state, batch)
+        row, index, positions = self._scored_positions(batch, run)
+        features = self._gather(hidden, row, index)
+        keyed = draws.rows(batch.row_index[row]) if self.temperature > 0 else draws
+        stats = self.readout(features, batch.tokens, row, positions, keyed)
+        return self._scatter(batch, stats, features, row, positions, width)
+
+    def _scored_positions(self, batch: ForwardBatch, run: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each scored position ``[T]``: its canvas, which of the hidden states scores it, and where it lies."""
+        shift, total = int(self.model.spec.shift), sum(batch.score_counts)
+        source = pad(batch.score, (-shift, shift)) if shift else batch.score
+        source = source if run is None else source.gather(1, run)
+        row, index = torch.nonzero_static(source, size=total).unbind(1)
+        # A flat index is several times faster than one of two dimensions.
+        positions = index
+        if run is not None:
+            positions = run.flatten().index_select(0, torch.add(index, row, alpha=run.shape[1]))
+        return row, index, positions + shift if shift else positions
+
+    def _gather(self, hidden: Tensor, row: Tensor, index: Tensor) -> Tensor:
+        """Hidden states ``[T, branches, D]`` of ``hidden`` ``[R * branches, Q, D]``."""
+        width = hidden.shape[1]
+        lines = torch.add(index, row, alpha=self.cfg_branches * width)
+        if self.cfg_branches > 1:
+            branch = torch.arange(self.cfg_branches, device=lines.device)
+            lines = (lines[:, None] + width * branch).flatten()
+        return hidden.flatten(0, 1).index_select(0, lines).view(-1, self.cfg_branches, hidden.shape[-1])
+
+    def _scatter(
+        self, batch: ForwardBatch, stats: Stats, features: Tensor, row: Tensor, positions: Tensor, width: int
+    ) -> Scores:
+        """From the flat list ``[T]`` to one line a canvas ``[R, width]``."""
+        count, device = len(batch), row.device
+        even = sum(batch.score_counts) == count * width
+        target = None if even else row * width + (batch.score.cumsum(1) - 1)[row, positions]
 
         def line(values: Tensor) -> Tensor:
-            if grid is not None:
-                out = values.new_zeros(len(counts) * width, *values.shape[1:])
-                out[grid] = values
+            if target is not None:
+                out = values.new_zeros(count * width, *values.shape[1:])
+                out[target] = values
                 values = out
-            return values.reshape(len(counts), width, *values.shape[1:])
+            return values.reshape(count, width, *values.shape[1:])
 
-        found = {f.name: line(v) for f in fields(stats) if (v := getattr(stats, f.name)) is not None}
-        if self.readout.temperature > 0:
-            found["features"] = line(picked)
+        values: dict[str, Any] = {f.name: line(v) for f in fields(stats) if (v := getattr(stats, f.name)) is not None}
+        if self.temperature > 0:
+            values["features"] = line(features)
         if even:
-            filled = torch.ones(len(counts), width, dtype=torch.bool, device=row.device)
+            valid = torch.ones(count, width, dtype=torch.bool, device=device)
         else:
-            filled = torch.arange(width, device=row.device) < read.sum(1, keepdim=True)
-        return {"positions": line(at), "valid": filled, **found}
+            valid = torch.arange(width, device=device) < batch.score.sum(1, keepdim=True)
+        return Scores(
+            positions=line(positions), valid=valid, unscored=batch.unscored, vocab_size=self.model.spec.vocab_size,
+            **values,
+        )  # fmt: skip
 
-    def redrawn(self, state: State, scores: Scores, draws: Draws, candidates: int) -> tuple[Tensor, Tensor]:
+    def with_redraw(self, state: State, scores: Scores, draws: Draws) -> Scores:
+        """Scores whose tokens can be drawn again, where there is a token temperature."""
+        if scores.features is None:
+            return scores
+        return fast_replace(scores, redraw=lambda s, candidates: self._redraw(state, s, draws, candidates))
+
+    def _redraw(self, state: State, scores: Scores, draws: Draws, candidates: int) -> tuple[Tensor, Tensor]:
         """Tokens and confidences ``[B, N, K]``: candidate 0 as scored, the others with draws of their own."""
         assert scores.features is not None
         rows, width = scores.positions.shape
         row = torch.arange(rows, device=scores.positions.device).repeat_interleave(width)
-        drawn = self.readout.draws(
+        drawn = self.readout.draw_tokens(
             scores.features.flatten(0, 1), state.tokens, row, scores.positions.flatten(), draws.rows(row),
             torch.arange(1, candidates, device=row.device),
         )  # fmt: skip
         tokens, confidences = (d.view(rows, width, candidates - 1).transpose(1, 2) for d in drawn)
         return torch.cat([scores.token[:, None], tokens], 1), torch.cat([scores.confidence[:, None], confidences], 1)
 
-    def _hidden(
-        self, state: State, rows: Tensor, tokens: Tensor, lengths: Sequence[int], query: Query | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Hidden states ``[R * guises, Q, D]``, and which positions these are ``[R, Q]`` (None: the first ones)."""
-        if self.guises == 2:
+    def _hidden(self, state: State, batch: ForwardBatch) -> tuple[Tensor, Tensor | None]:
+        """Hidden states ``[R * branches, Q, D]``, and which positions these are ``[R, Q]`` (None: the first ones)."""
+        tokens, query = batch.tokens, batch.query
+        if self.cfg_branches == 2:
             prompt = (state.positions < state.prompt_length[:, None]) & ~state.targets
-            blind = tokens.masked_fill(prompt[rows], self.model.spec.mask_id)
-            tokens = torch.stack([tokens, blind], 1).flatten(0, 1)
-        if query is None or query.whole(lengths):
-            return self._whole(state, rows, tokens, lengths, query), None
-        store, length = self.store, tokens.shape[1]
-        assert store is not None
-        count, valid, write = max(query.counts), None, None
-        if min(query.counts) == count:
-            run = torch.nonzero_static(query.at, size=count * len(query.at))[:, 1].view(-1, count)
-            at = self._guised(run)
+            unconditional = tokens.masked_fill(prompt[batch.row_index], self.model.spec.mask_id)
+            tokens = torch.stack([tokens, unconditional], 1).flatten(0, 1)
+        if query is None or query.runs_all(batch.lengths):
+            return self._hidden_full(state, batch, tokens), None
+        assert self.store is not None
+        width, valid, write = max(query.counts), None, None
+        if min(query.counts) == width:
+            run = torch.nonzero_static(query.run, size=width * len(batch))[:, 1].view(-1, width)
+            positions = self._per_branch(run)
         else:
-            # Behind the last position of a shorter row come some that it does not run, and nobody reads.
-            run = query.at.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :count]
-            at = self._guised(run)
-            valid = self._guised(torch.arange(count, device=at.device) < query.at.sum(1, keepdim=True))
+            # A shorter row is padded with positions that it does not run, and that nobody scores.
+            run = query.run.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :width]
+            positions = self._per_branch(run)
+            valid = torch.arange(width, device=run.device) < query.run.sum(1, keepdim=True)
+            valid = self._per_branch(valid)
         if query.write is not None:
-            write = self._guised(query.write).gather(1, at)
+            write = self._per_branch(query.write).gather(1, positions)
             write = write if valid is None else write & valid
-        real = self._guised(state.in_canvas[rows]) if min(lengths) < length else None
-        store.window(self._store_rows(query), at, valid=valid, write=write, real=real, grid=self.grid)
-        return self.model.hidden(tokens.gather(1, at), at, cache=store), run
+        padded = min(batch.lengths) < tokens.shape[1]
+        view = self.store.window(
+            self._store_rows(batch), positions, valid=valid, write=write, block_length=self.block_length,
+            in_canvas=self._per_branch(state.in_canvas[batch.row_index]) if padded else None,
+        )  # fmt: skip
+        return self.model.hidden(tokens.gather(1, positions), positions, cache=view), run
 
-    def _whole(self, state: State, rows: Tensor, tokens: Tensor, lengths: Sequence[int], query: Query | None) -> Tensor:
+    def _hidden_full(self, state: State, batch: ForwardBatch, tokens: Tensor) -> Tensor:
         """Hidden states of whole canvases, as long as the longest."""
-        longest = max(lengths)
-        at = state.positions[:longest].expand(tokens.shape[0], -1)
-        cache = mask = None
-        if query is not None:
-            cache = self.store
-            assert cache is not None
-            cache.whole(self._store_rows(query), query.write is not None)
-        if self.grid is not None or min(lengths) < longest:
-            visible = self._guised(state.in_canvas[rows, :longest])[:, None]
-            if self.grid is not None:
-                block = state.positions[:longest] // self.grid
+        longest = max(batch.lengths)
+        positions = state.positions[:longest].expand(tokens.shape[0], -1)
+        view = mask = None
+        if batch.query is not None:
+            assert self.store is not None
+            view = self.store.full(self._store_rows(batch), batch.query.write is not None)
+        if self.block_length is not None or min(batch.lengths) < longest:
+            visible = self._per_branch(state.in_canvas[batch.row_index, :longest])[:, None]
+            if self.block_length is not None:
+                block = state.positions[:longest] // self.block_length
                 visible = visible & (block <= block[:, None])
-            mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=at.device)
+            mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=tokens.device)
             mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min).expand(-1, longest, -1)[:, None]
-        return self.model.hidden(tokens[:, :longest], at, mask=mask, cache=cache)
+        return self.model.hidden(tokens[:, :longest], positions, mask=mask, cache=view)
 
-    def _store_rows(self, query: Query) -> list[int]:
-        return [row * self.guises + guise for row in query.rows for guise in range(self.guises)]
+    def _store_rows(self, batch: ForwardBatch) -> list[int]:
+        return [row * self.cfg_branches + branch for row in batch.rows for branch in range(self.cfg_branches)]
 
-    def _guised(self, x: Tensor) -> Tensor:
-        return x.repeat_interleave(self.guises, 0) if self.guises == 2 else x
-
-
-def attach_redraw(scorer: Scorer, state: State, scores: Scores, draws: Draws) -> Scores:
-    """Scores whose tokens can be drawn again, where there is a token temperature."""
-    if scores.features is None:
-        return scores
-    return fast_replace(scores, redraw=lambda s, candidates: scorer.redrawn(state, s, draws, candidates))
+    def _per_branch(self, x: Tensor) -> Tensor:
+        return x.repeat_interleave(self.cfg_branches, 0) if self.cfg_branches == 2 else x

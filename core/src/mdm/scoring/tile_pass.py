@@ -11,22 +11,22 @@ import torch
 from mdm.models.torch_compile import compiled
 from mdm.protocols.draws import token_gumbel
 from mdm.scoring import tiles_native
-from mdm.scoring.tiles import PIECE, TILE, Draw, Scratch, Tiles, _sums
+from mdm.scoring.tiles import CHUNK, TILE, Scratch, Tiles, TokenDraw, tile_sums
 from torch import Tensor
 
 
 def tile_stats(
     logits: Tensor,
     first: int = 0,
-    draw: Draw | None = None,
+    draw: TokenDraw | None = None,
     *,
-    rival: bool = True,
+    need_second_token: bool = True,
     compile: bool = False,
     scratch: Scratch | None = None,
 ) -> list[Tiles]:
     """Tiles of ``logits`` ``[T, V']``, whose tokens are those from ``first`` on.
 
-    ``rival``: whether the token of the second largest is wanted, which takes long to find on a CPU.
+    ``need_second_token``: whether the token of the second largest is wanted, which takes long to find on a CPU.
     ``compile``: whether ``tiles_native`` makes sums on a CPU and torch.compile draws, where no GPU kernel makes both.
     """
     if logits.device.type == "cuda" and (kernel := _kernel()):
@@ -36,26 +36,37 @@ def tile_stats(
     scratch = scratch or Scratch()
     parts = []
     if whole:
-        parts.append(_summed(logits[:, :whole], TILE, first, draw, rival, compile, scratch))
+        parts.append(_tile_stats(logits[:, :whole], TILE, first, draw, need_second_token, compile, scratch))
     if whole < width:
-        parts.append(_summed(logits[:, whole:], width - whole, first + whole, draw, rival, compile, scratch))
+        rest, first = logits[:, whole:], first + whole
+        parts.append(_tile_stats(rest, width - whole, first, draw, need_second_token, compile, scratch))
     return parts
 
 
-def _summed(
-    logits: Tensor, width: int, first: int, draw: Draw | None, rival: bool, compile: bool, scratch: Scratch
+def _tile_stats(
+    logits: Tensor,
+    width: int,
+    first: int,
+    draw: TokenDraw | None,
+    need_second_token: bool,
+    compile: bool,
+    scratch: Scratch,
 ) -> Tiles:
     """``logits`` ``[T, S * width]`` in S tiles, which lie below one another as the pass sees them."""
     count, tiles = logits.shape[0], logits.shape[1] // width
     x = logits.reshape(-1, width).float()
-    built = compile and x.device.type == "cpu" and tiles_native.built() is not None
-    top, best, rest, fall = tiles_native.sums(x, rival) if built else _sums(x, rival, scratch)
+    if compile and x.device.type == "cpu" and tiles_native.built() is not None:
+        top, best, tail_sum, tail_energy = tiles_native.sums(x, need_second_token)
+    else:
+        top, best, tail_sum, tail_energy = tile_sums(x, need_second_token, scratch)
     shape = (count, tiles)
     start: int | Tensor = first
     if tiles > 1:
         start = torch.arange(first, first + logits.shape[1], width, device=x.device)[:, None]
     best = best.view(*shape, 2)
-    sums = Tiles(top.view(*shape, 2), best + start if tiles > 1 or first else best, rest.view(shape), fall.view(shape))
+    if tiles > 1 or first:
+        best = best + start
+    sums = Tiles(top.view(*shape, 2), best, tail_sum.view(shape), tail_energy.view(shape))
     if draw is None:
         return sums
     tokens = (start + torch.arange(width, device=x.device)).expand(tiles, width).repeat(count, 1)
@@ -63,14 +74,14 @@ def _summed(
     draws = []
     for key in draw.keys.repeat_interleave(tiles, 0).unbind(1):
         given = (x, key, tokens, 1 / draw.temperature, never)
-        draws.append(compiled(_drawn)(*given) if compile else _in_pieces(_drawn, *given))
+        draws.append(compiled(_draw_tokens)(*given) if compile else _in_chunks(_draw_tokens, *given))
     value, index, logit = (torch.stack(column, -1).view(*shape, len(column)) for column in zip(*draws, strict=True))
-    return sums._replace(value=value, drawn=index + start, logit=logit)
+    return sums._replace(draw_value=value, draw_token=index + start, draw_logit=logit)
 
 
-def _in_pieces(function: Callable[..., tuple[Tensor, ...]], x: Tensor, *given: Any) -> tuple[Tensor, ...]:
+def _in_chunks(function: Callable[..., tuple[Tensor, ...]], x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     """``function`` of tiles ``[M, C]`` and more of M, a few tiles at a time on a CPU."""
-    size = max(1, PIECE // x.shape[1])
+    size = max(1, CHUNK // x.shape[1])
     if x.device.type != "cpu" or len(x) <= size:
         return function(x, *given)
     columns: list[Any] = [torch.split(v, size) if isinstance(v, Tensor) else repeat(v) for v in (x, *given)]
@@ -78,7 +89,7 @@ def _in_pieces(function: Callable[..., tuple[Tensor, ...]], x: Tensor, *given: A
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
-def _drawn(x: Tensor, key: Tensor, tokens: Tensor, scale: float, never: int) -> tuple[Tensor, Tensor, Tensor]:
+def _draw_tokens(x: Tensor, key: Tensor, tokens: Tensor, scale: float, never: int) -> tuple[Tensor, Tensor, Tensor]:
     """One draw for each of ``key`` ``[M]`` from tiles ``[M, C]``: value, token within the tile and its logit."""
     noisy = token_gumbel(key[:, None], tokens).add_(x * scale)
     value, index = noisy.masked_fill_(tokens == never, -torch.inf).max(-1)
@@ -92,4 +103,4 @@ def _kernel() -> Callable[..., Tiles] | None:
         from mdm.scoring import tiles_triton
     except ImportError:
         return None
-    return tiles_triton.summed
+    return tiles_triton.tile_stats

@@ -20,7 +20,7 @@ TILE = 2048
 LANE = 64
 """Logits of which the largest is kept on the way to the two largest of a tile."""
 
-PIECE = 1 << 17
+CHUNK = 1 << 17
 """Logits worked on at a time on a CPU: what a pass over them makes stays in its cache."""
 
 LOWEST = -1e30
@@ -30,23 +30,24 @@ LOWEST = -1e30
 class Tiles(NamedTuple):
     """What S tiles leave of T rows of logits.
 
-    ``top`` and ``best`` ``[T, S, 2]``: the two largest logits and their tokens, ties to the lower token; that of the
-    second means nothing where it was not wanted. With z = logits - the largest and e = exp(z), ``rest`` ``[T, S]`` is
-    the sum of e and ``fall`` ``[T, S]`` that of e z (nats), both without the largest's own term: near certainty they
-    keep the resolution that a sum of almost 1 has lost. ``value``, ``drawn`` and ``logit`` ``[T, S, N]``: the largest
-    of logits / temperature + Gumbel noise of N draws, its token and that token's logit; None without a temperature.
+    ``top_logits`` and ``top_tokens`` ``[T, S, 2]`` are the two largest logits and their tokens, ties to the lower
+    token; the second token means nothing where it was not wanted. With z = logits - the largest and e = exp(z),
+    ``tail_sum`` ``[T, S]`` is the sum of e and ``tail_energy`` ``[T, S]`` that of e z (nats), both without the
+    largest's own term: near certainty they keep the resolution that a sum of almost 1 has lost. ``draw_value``,
+    ``draw_token`` and ``draw_logit`` ``[T, S, N]`` are the largest of logits / temperature + Gumbel noise of N draws,
+    its token and that token's logit; None without a temperature.
     """
 
-    top: Tensor
-    best: Tensor
-    rest: Tensor
-    fall: Tensor
-    value: Tensor | None = None
-    drawn: Tensor | None = None
-    logit: Tensor | None = None
+    top_logits: Tensor
+    top_tokens: Tensor
+    tail_sum: Tensor
+    tail_energy: Tensor
+    draw_value: Tensor | None = None
+    draw_token: Tensor | None = None
+    draw_logit: Tensor | None = None
 
 
-class Draw(NamedTuple):
+class TokenDraw(NamedTuple):
     """How tokens are drawn from rows of logits.
 
     ``keys`` int64 ``[T, N]``: ``Draws.token_keys`` of N draws; the token ``never`` is not drawn.
@@ -64,7 +65,7 @@ class Scratch:
         self._memory: dict[str, Tensor] = {}
         self._views: dict[tuple[str, int, int], Tensor] = {}
 
-    def take(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
+    def buffer(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
         """The ``[rows, columns]`` of that name, of the dtype and on the device of ``like``, with anything in them."""
         view = self._views.get((name, rows, columns))
         if view is None:
@@ -81,61 +82,63 @@ def merge_tiles(parts: Sequence[Tiles]) -> Tiles:
     tiles = parts[0]
     if len(parts) > 1:
         tiles = Tiles(*(torch.cat(column, 1) for column in zip(*parts, strict=True) if column[0] is not None))
-    if tiles.rest.shape[1] == 1:
+    if tiles.tail_sum.shape[1] == 1:
         return tiles
-    largest, at = tiles.top[..., 0].max(1, keepdim=True)
-    fall_to = (tiles.top[..., 0] - largest.clamp(min=LOWEST)).clamp_(min=LOWEST)
-    weight = fall_to.exp()
+    largest, at = tiles.top_logits[..., 0].max(1, keepdim=True)
+    drop = (tiles.top_logits[..., 0] - largest.clamp(min=LOWEST)).clamp_(min=LOWEST)
+    weight = drop.exp()
     # The largest of every other tile is one more term of the rest.
-    terms = tiles.rest + torch.ones_like(weight).scatter_(1, at, 0.0)
+    terms = tiles.tail_sum + torch.ones_like(weight).scatter_(1, at, 0.0)
     # The second largest is the second of the tile that holds the largest, or the largest of another.
-    others = tiles.top[..., 0].scatter(1, at, tiles.top[..., 1].gather(1, at))
-    tokens = tiles.best[..., 0].scatter(1, at, tiles.best[..., 1].gather(1, at))
+    others = tiles.top_logits[..., 0].scatter(1, at, tiles.top_logits[..., 1].gather(1, at))
+    tokens = tiles.top_tokens[..., 0].scatter(1, at, tiles.top_tokens[..., 1].gather(1, at))
     second, where = others.max(1, keepdim=True)
-    whole = Tiles(
-        top=torch.stack([largest, second], -1),
-        best=torch.stack([tiles.best[..., 0].gather(1, at), tokens.gather(1, where)], -1),
-        rest=(weight * terms).sum(1, keepdim=True),
-        fall=(weight * (tiles.fall + fall_to * terms)).sum(1, keepdim=True),
+    merged = Tiles(
+        top_logits=torch.stack([largest, second], -1),
+        top_tokens=torch.stack([tiles.top_tokens[..., 0].gather(1, at), tokens.gather(1, where)], -1),
+        tail_sum=(weight * terms).sum(1, keepdim=True),
+        tail_energy=(weight * (tiles.tail_energy + drop * terms)).sum(1, keepdim=True),
     )
-    if tiles.value is None or tiles.drawn is None or tiles.logit is None:
-        return whole
-    value, winner = tiles.value.max(1, keepdim=True)
-    return whole._replace(value=value, drawn=tiles.drawn.gather(1, winner), logit=tiles.logit.gather(1, winner))
+    if tiles.draw_value is None or tiles.draw_token is None or tiles.draw_logit is None:
+        return merged
+    value, winner = tiles.draw_value.max(1, keepdim=True)
+    return merged._replace(
+        draw_value=value, draw_token=tiles.draw_token.gather(1, winner), draw_logit=tiles.draw_logit.gather(1, winner)
+    )
 
 
-def _sums(x: Tensor, rival: bool, scratch: Scratch) -> tuple[Tensor, ...]:
+def tile_sums(x: Tensor, need_second_token: bool, scratch: Scratch) -> tuple[Tensor, ...]:
     """The first four of ``Tiles`` for tiles ``[M, C]``, tokens counted within their tile.
 
     Few operations over what lies in the cache: torch.compile makes little faster of them on a CPU.
     """
-    top, best = top_two(x, rival)
+    top, best = top_two(x, need_second_token)
     largest, at = top[:, :1].clamp(min=LOWEST), best[:, :1]
-    rest, fall = x.new_empty(len(x)), x.new_empty(len(x))
-    size = max(1, PIECE // x.shape[1])
+    tail_sum, tail_energy = x.new_empty(len(x)), x.new_empty(len(x))
+    size = max(1, CHUNK // x.shape[1])
     if x.device.type != "cpu" or len(x) <= size:
-        _rest(x, largest, at, rest, fall, scratch)
-        return top, best, rest, fall
-    pieces = (torch.split(v, size) for v in (x, largest, at, rest, fall))
-    for logits, tops, tokens, rests, falls in zip(*pieces, strict=True):
-        _rest(logits, tops, tokens, rests, falls, scratch)
-    return top, best, rest, fall
+        _tail(x, largest, at, tail_sum, tail_energy, scratch)
+        return top, best, tail_sum, tail_energy
+    chunks = (torch.split(v, size) for v in (x, largest, at, tail_sum, tail_energy))
+    for logits, tops, tokens, sums, energies in zip(*chunks, strict=True):
+        _tail(logits, tops, tokens, sums, energies, scratch)
+    return top, best, tail_sum, tail_energy
 
 
-def _rest(x: Tensor, largest: Tensor, at: Tensor, rest: Tensor, fall: Tensor, scratch: Scratch) -> None:
-    """Writes ``rest`` and ``fall`` ``[M]`` of ``Tiles``, for tiles ``[M, C]`` with the largest of each ``[M, 1]``."""
+def _tail(x: Tensor, largest: Tensor, at: Tensor, tail_sum: Tensor, tail_energy: Tensor, scratch: Scratch) -> None:
+    """Write ``tail_sum`` and ``tail_energy`` ``[M]`` of ``Tiles`` for tiles ``[M, C]`` with ``largest`` ``[M, 1]``."""
     count, width = x.shape
-    z = torch.sub(x, largest, out=scratch.take("z", count, width, x))
-    e = torch.exp(z, out=scratch.take("e", count, width, x)).scatter_(1, at, 0.0)
-    torch.sum(e, 1, out=rest)
+    z = torch.sub(x, largest, out=scratch.buffer("z", count, width, x))
+    e = torch.exp(z, out=scratch.buffer("e", count, width, x)).scatter_(1, at, 0.0)
+    torch.sum(e, 1, out=tail_sum)
     # 0 * -inf: a token at -inf weighs nothing. A nan among the logits is still one in the first sum.
-    torch.nansum(z.mul_(e), 1, out=fall)
+    torch.nansum(z.mul_(e), 1, out=tail_energy)
 
 
-def top_two(x: Tensor, rival: bool = True) -> tuple[Tensor, Tensor]:
+def top_two(x: Tensor, need_second_token: bool = True) -> tuple[Tensor, Tensor]:
     """The two largest of ``x`` ``[M, C]`` and where they are, ``[M, 2]`` each; ties to the lower index.
 
-    Where the second largest is, is found only if the ``rival`` is wanted.
+    Where the second largest is, is found only if the ``need_second_token`` is wanted.
 
     The largest of a lane is a vectorised reduction, which finding where it lies over a whole row is not (several times
     slower on a CPU): only lanes that win are searched.
@@ -154,7 +157,7 @@ def top_two(x: Tensor, rival: bool = True) -> tuple[Tensor, Tensor]:
     # What is left without it has its own largest, in the same lane or in another.
     beside = near.scatter_(-1, at, -torch.inf).amax(-1, keepdim=True)
     maxima.scatter_(-1, lane[:, None], beside)
-    if not rival:
+    if not need_second_token:
         return torch.cat([largest, maxima.amax(-1, keepdim=True)], 1), at.add_(lane[:, None], alpha=LANE).expand(-1, 2)
     second, other = maxima.max(-1, keepdim=True)
     there = lanes.index_select(0, row + other[:, 0])

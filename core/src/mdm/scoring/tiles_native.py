@@ -23,10 +23,10 @@ FLAGS: tuple[list[str], ...] = (["-march=native", "-fopenmp"], ["-march=native"]
 """What is asked of the compiler beside -O3, the first that it takes: not all know this processor, or OpenMP."""
 
 
-def sums(x: Tensor, rival: bool) -> tuple[Tensor, ...]:
-    """``top`` and ``best`` ``[M, 2]``, ``rest`` and ``fall`` ``[M]`` of ``Tiles``, for float32 tiles ``[M, C]``.
+def sums(x: Tensor, need_second_token: bool) -> tuple[Tensor, ...]:
+    """The first four fields of ``Tiles``, ``[M, 2]`` twice and ``[M]`` twice, for float32 tiles ``[M, C]``.
 
-    Tokens are counted within their tile. ``rival``: see ``mdm.scoring.tile_pass.summed``.
+    Tokens are counted within their tile. ``need_second_token``: see ``mdm.scoring.tile_pass.summed``.
     """
     function = built()
     assert function is not None
@@ -34,10 +34,10 @@ def sums(x: Tensor, rival: bool) -> tuple[Tensor, ...]:
         x = x.contiguous()
     count, width = x.shape
     top, best = torch.empty(count, 2), torch.empty(count, 2, dtype=torch.long)
-    rest, fall = torch.empty(count), torch.empty(count)
-    out = (t.data_ptr() for t in (top, best, rest, fall))
-    function(x.data_ptr(), count, width, x.stride(0), torch.get_num_threads(), rival, *out)
-    return top, best, rest, fall
+    tail_sum, tail_energy = torch.empty(count), torch.empty(count)
+    out = (t.data_ptr() for t in (top, best, tail_sum, tail_energy))
+    function(x.data_ptr(), count, width, x.stride(0), torch.get_num_threads(), need_second_token, *out)
+    return top, best, tail_sum, tail_energy
 
 
 @cache
@@ -46,7 +46,7 @@ def built() -> Callable[..., None] | None:
 
     Its file is gone when it is loaded: nothing is left behind, or found by others.
     """
-    said = ""
+    first_error = ""
     with as_file(files("mdm.scoring") / "tiles_native.cpp") as source, TemporaryDirectory() as folder:
         library = Path(folder) / "tiles_native.so"
         for flags in FLAGS:
@@ -55,10 +55,11 @@ def built() -> Callable[..., None] | None:
             if done.returncode == 0:
                 function = ctypes.CDLL(str(library)).sums
                 break
-            said = said or next(iter(done.stderr.splitlines()), f"exit code {done.returncode}")
+            first_error = first_error or next(iter(done.stderr.splitlines()), f"exit code {done.returncode}")
         else:
             warnings.warn(
-                f"{compiler()} does not build the pass over the vocabulary ({said}): torch makes it", stacklevel=2
+                f"{compiler()} cannot build the pass over the vocabulary ({first_error})",
+                stacklevel=2,
             )
             return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64

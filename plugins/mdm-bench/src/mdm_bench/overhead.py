@@ -27,8 +27,7 @@ from unittest.mock import patch
 
 import torch
 from mdm.models import Model, compiled
-from mdm.models.attention import Slots
-from mdm.models.kv_store import Store
+from mdm.models.kv_store import KVStore, StoreView
 from mdm.scoring.tiles import Scratch
 from mdm_testing.counters import counting
 from torch import Tensor
@@ -51,12 +50,9 @@ class Forward:
     tokens: Tensor
     positions: Tensor
     mask: Tensor | None
-    cache: Store | None
-    slots: Slots | None
+    cache: StoreView | None
 
     def again(self, model: Model, scratch: Scratch | None = None) -> None:
-        if self.cache is not None and self.slots is not None:
-            self.cache.slots = self.slots
         model.hidden(self.tokens, self.positions, mask=self.mask, cache=self.cache)
 
     def plain(self, model: Model) -> None:
@@ -75,7 +71,7 @@ class Head:
         if self.end is None:
             model.head(self.states)
         else:
-            out = scratch.take("logits", len(self.states), self.end - self.first, self.states)
+            out = scratch.buffer("logits", len(self.states), self.end - self.first, self.states)
             model.head_part(self.states, self.first, self.end, out)
 
 
@@ -112,15 +108,15 @@ def recording(model: Model) -> Iterator[Recording]:
     """
     made = Recording()
     hidden, head, head_part = model.hidden, model.head, model.head_part
-    clones: list[Store] = []
+    clones: list[KVStore] = []
 
     def recorded_hidden(tokens: Tensor, positions: Tensor, *, mask: Tensor | None = None, cache: Any = None) -> Tensor:
         if cache is not None and not clones:
-            clones.append(cache.clone())
-        kept, slots = (None, None) if cache is None else (clones[0], cache.slots)
-        made.calls.append(Forward(tokens, positions, mask, kept, slots))
+            clones.append(cache.store.clone())
+        view = None if cache is None else StoreView(clones[0], cache.layout)
+        made.calls.append(Forward(tokens, positions, mask, view))
         out = hidden(tokens, positions, mask=mask, cache=cache)
-        if cache is not None and cache.slots.writes:
+        if cache is not None and cache.layout.writes:
             clones.clear()
         return out
 

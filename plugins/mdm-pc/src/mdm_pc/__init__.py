@@ -67,7 +67,7 @@ class PC(BaseSampler):
 
     def information(self, scores: Scores, tokens: Tensor) -> Tensor:
         """min(-conf ln f, alpha) ``[B, K]`` (nats)"""
-        surprise = _surprise(self.options.baseline, scores.vocabulary, scores.positions.device)
+        surprise = _surprise(self.options.baseline, scores.vocab_size, scores.positions.device)
         return (scores.confidence * surprise[tokens]).clamp(max=self.options.alpha)
 
     def decide(self, state: State, scores: Scores, memory: None, draws: Draws) -> Commit:

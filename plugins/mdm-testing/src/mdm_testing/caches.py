@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from mdm.engine.engine import Engine, Settings
+from mdm.engine.engine import Engine
 from mdm.engine.requests import Request
 from mdm.models import Model
 from mdm.protocols import ModelSpec, Plan, State
+from mdm.protocols.settings import Settings
+from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.statistics import statistics
 from torch import Tensor
 
@@ -243,7 +245,7 @@ def _logits(model: Model, state: State, row: int, length: int) -> Tensor:
 
 
 def _engine(model: Model, sampler: Looking, cache: Any) -> Engine:
-    return Engine(model, sampler, cache, Settings(block_length=BLOCK), on_finish=lambda row: None)
+    return Engine(model, sampler, cache, Settings(block_length=BLOCK), LogitRules(), on_finish=lambda row: None)
 
 
 def _kept(engine: Engine) -> list[Tensor]:

@@ -15,7 +15,7 @@ import torch
 from mdm import registry
 from mdm.errors import MdmError
 from mdm.models import Model
-from mdm.models.kv_store import Store
+from mdm.models.kv_store import KVStore
 from torch import Tensor
 
 from mdm_testing.kit import NotApplicable, Subject, check
@@ -148,12 +148,10 @@ def kept_keys_and_values_are_its_own(of: Subject) -> None:
     canvas = _canvas(model)
     length = canvas.shape[1]
     at = torch.arange(4, 9)[None]
-    store = Store(model, 1, length)
+    store = KVStore(model, 1, length)
     with torch.inference_mode():
-        store.whole([0], write=True)
-        whole = model.hidden(canvas, torch.arange(length)[None], cache=store)
-        store.window([0], at)
-        part = model.hidden(canvas[:, 4:9], at, cache=store)
+        whole = model.hidden(canvas, torch.arange(length)[None], cache=store.full([0], write=True))
+        part = model.hidden(canvas[:, 4:9], at, cache=store.window([0], at))
     assert _far(whole, _hidden(model, canvas)) < CLOSE, "a forward that keeps keys and values gives other states"
     assert _far(part, whole[:, 4:9]) < CLOSE, "a part over kept keys and values differs from the whole"
 

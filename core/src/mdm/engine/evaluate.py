@@ -1,0 +1,99 @@
+"""Scores of candidate commits, for samplers that look ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
+
+from mdm.engine.rows import NamedCounts, RowRecord, common_counts, count_calls, row_counts
+from mdm.engine.transition import Transition
+from mdm.models.transfer import Array, to_device
+from mdm.protocols.cache import Plan
+from mdm.protocols.draws import Draws
+from mdm.protocols.rowwise import fast_replace, repeat_rows
+from mdm.protocols.sampler import Evaluate
+from mdm.protocols.scores import Scores
+from mdm.protocols.state import State
+from mdm.scoring.scorer import ForwardBatch, Query, Scorer
+from torch import Tensor
+
+
+def evaluate(
+    ask: Evaluate,
+    state: State,
+    rows: Sequence[RowRecord],
+    scores: Scores,
+    plan: Plan,
+    draws: Draws,
+    *,
+    transition: Transition,
+    scorer: Scorer,
+    fetch: Callable[..., list[Array]],
+    memory: Any,
+) -> Scores:
+    """Scores ``[B, N, K]`` of the canvases that the candidates would lead to. State and store do not change.
+
+    How many candidates there are and what is scored of them comes to the host in one transfer, together with the
+    counts of the next step where the sampler promises to commit one of them: then these are set in ``rows``.
+    """
+    count, candidates = ask.valid.shape
+    branched, valid = state.repeat_rows(candidates), ask.valid.flatten()
+    window, positions = repeat_rows(plan.window, candidates), repeat_rows(scores.positions, candidates)
+    where = (ask.candidates.where & scores.valid[:, None]).flatten(0, 1)
+    candidate_tokens = ask.candidates.tokens.expand(count, candidates, -1).flatten(0, 1)
+    tokens, masked = transition.commit(branched, positions, where, candidate_tokens)
+    reach = masked
+    if ask.reach == "span" or scorer.block_length:
+        reach = masked & repeat_rows(state.in_block, candidates)
+    score = reach & window
+    sets, flags = {"reach": reach, "score": score}, {"valid": valid}
+    foresee = ask.commits_a_candidate and memory is None
+    if foresee:
+        after, filled = transition.next_state(branched, tokens, masked, None)
+        known = transition.known(after, filled, valid)
+        next_sets, next_flags = transition.counted(after, transition.plan(after), known, None)
+        sets, flags = sets | next_sets, flags | next_flags
+    counts = NamedCounts.of(sets, flags)
+    unscored = counts["reach"] - counts["score"]
+    [values] = fetch(counts.values)
+    on_host = counts.on_host(values)
+    chosen = [i for i, is_valid in enumerate(on_host["valid"]) if is_valid]
+    next_counts = row_counts(on_host) if foresee else []
+    for b, row in enumerate(rows):
+        of_row = slice(b * candidates, (b + 1) * candidates)
+        row.candidates = sum(on_host["valid"][of_row])
+        row.next_counts = common_counts(next_counts[of_row], on_host["valid"][of_row]) if foresee else None
+    if not chosen:
+        return scores.empty(count * candidates, 1).unflatten(count, candidates)
+
+    owners = [i // candidates for i in chosen]
+    every = len(chosen) == count * candidates
+    # Invalid candidates are not run; in the answer they repeat the valid one before them, and are marked invalid.
+    back = [] if every else [max(n - 1, 0) for n in accumulate(on_host["valid"])]
+    index = to_device([*owners, *chosen, *back], valid.device)
+    if not every:
+        pick, back_index = index[len(chosen) : 2 * len(chosen)], index[2 * len(chosen) :]
+        tokens, score, unscored, window = (x.index_select(0, pick) for x in (tokens, score, unscored, window))
+    query = None
+    if transition.cache.uses_kv:
+        query = Query(window, [_counts(rows[b]).window for b in owners])
+    batch = ForwardBatch(
+        rows=owners, row_index=index[: len(chosen)], tokens=tokens, lengths=[rows[b].length for b in owners],
+        score=score, score_counts=[on_host["score"][i] for i in chosen], unscored=unscored, query=query,
+    )  # fmt: skip
+    answer, calls = scorer.scores(state, batch, draws.later())
+    count_calls(rows, owners, calls, scorer.cfg_branches)
+    if not every:
+        answer = answer.rows(back_index)
+        answer = _mark_valid(answer, valid)
+    return answer.unflatten(count, candidates)
+
+
+def _mark_valid(scores: Scores, valid: Tensor) -> Scores:
+    return fast_replace(scores, valid=scores.valid & valid[:, None], unscored=scores.unscored * valid)
+
+
+def _counts(row: RowRecord) -> Any:
+    assert row.counts is not None
+    return row.counts

@@ -1,0 +1,108 @@
+"""From one state to the next: what a step runs and scores, and what a commit leads to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from mdm.engine.canvas import advance, fill_after_eos
+from mdm.engine.rows import NamedCounts
+from mdm.protocols.cache import Plan
+from mdm.protocols.model import ModelSpec
+from mdm.protocols.sampler import BaseSampler, Commit
+from mdm.protocols.scores import Scores
+from mdm.protocols.settings import Settings
+from mdm.protocols.state import State
+from torch import Tensor
+from torch.nn.functional import pad
+
+Sets = dict[str, Tensor]
+"""Name -> positions, bool ``[B, L]``"""
+Flags = dict[str, Tensor]
+"""Name -> rows, bool ``[B]``"""
+
+
+class Transition:
+    """The rules of one decode, as functions of a state.
+
+    Args:
+        eos_ids: the end tokens, int64 ``[E]`` on the device.
+    """
+
+    def __init__(self, spec: ModelSpec, sampler: Any, cache: Any, settings: Settings, eos_ids: Tensor) -> None:
+        self.spec, self.sampler, self.cache, self.settings, self.eos_ids = spec, sampler, cache, settings, eos_ids
+        self.may_linger = isinstance(sampler, BaseSampler) and type(sampler).lingers is not BaseSampler.lingers
+        self.fills = settings.stop_at_eos and len(eos_ids) > 0
+
+    def scorable(self, state: State) -> Tensor:
+        """bool ``[B, L]``: the positions of the row's block that the sampler wants scored."""
+        return state.masked_in_block if self.sampler.reads == "masked" else state.targets & state.in_block
+
+    def plan(self, state: State) -> Plan:
+        """What the cache mode has the next forward run; with shifted logits also the position before each."""
+        plan: Plan = self.cache.plan(state, self.spec)
+        if self.spec.shift:
+            plan = replace(plan, query=_with_left(plan.query), window=_with_left(plan.window))
+        return plan
+
+    def counted(self, state: State, plan: Plan, known: Tensor, memory: Any) -> tuple[Sets, Flags]:
+        """What ``RowCounts`` are counted from; ``known`` bool ``[B]`` are the rows whose scores are known."""
+        finished = self.sampler.finished(state, memory)
+        if self.may_linger:
+            finished = finished & ~self.sampler.lingers(state, memory)
+        sets = {
+            "masked": state.masked_in_block,
+            "block_size": state.in_block,
+            "scored": self.scorable(state),
+            "query": plan.query,
+            "window": plan.window,
+            "write": plan.write,
+        }
+        return sets, {"entered": state.entered_block, "known": known, "finished": finished}
+
+    def counts(self, state: State, plan: Plan, known: Tensor, memory: Any) -> NamedCounts:
+        """The ``RowCounts`` of all rows, still on the device."""
+        return NamedCounts.of(*self.counted(state, plan, known, memory))
+
+    def commit(self, state: State, positions: Tensor, where: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Canvases ``[B, L]`` with ``tokens`` at ``positions`` where ``where``, all ``[B, K]``, and their masks."""
+        # Padding in ``positions`` may name a position that is written, so what is not written adds nothing.
+        canvas = state.tokens.scatter_add(1, positions, (tokens - state.tokens.gather(1, positions)) * where)
+        return canvas, state.targets & (canvas == state.mask_id)
+
+    def next_state(
+        self, state: State, tokens: Tensor, masked: Tensor, memory: Any, stay: bool = False
+    ) -> tuple[State, Tensor | None]:
+        """The state that ``state`` becomes with these canvases ``[B, L]``, and which masks were filled with end tokens.
+
+        ``stay``: the host knows already that no row enters a block.
+        """
+        filled = None
+        if self.fills:
+            before = masked
+            tokens, masked = fill_after_eos(tokens, masked, state, self.eos_ids)
+            filled = before & ~masked
+        moved = state.replace(tokens=tokens, masked=masked, step=state.step + 1)
+        lingers = None
+        if self.may_linger and not stay:
+            lingers = self.sampler.lingers(moved, memory) & ~moved.masked_in_block.any(1)
+        return advance(moved, stay, lingers), filled
+
+    def known(self, state: State, filled: Tensor | None, scored: Tensor, stay: bool = False) -> Tensor:
+        """bool ``[B]``: rows of the next ``state`` that need no forward, of those that the sampler has ``scored``."""
+        if not self.settings.reuse_scores:
+            return torch.zeros_like(scored)
+        known = scored if stay else scored & ~state.entered_block
+        return known if filled is None else known & ~filled.any(1)
+
+    def scored_rows(self, commit: Commit, like: Tensor) -> tuple[Scores | None, Tensor]:
+        """The scores that come with a commit, and the rows ``[B]`` for which they are those of the next step."""
+        if commit.scores is None or commit.known is None:
+            return commit.scores, torch.full_like(like, commit.scores is not None)
+        return commit.scores, commit.known
+
+
+def _with_left(query: Tensor) -> Tensor:
+    """The positions of ``query`` and the one before each: where shifted logits are read."""
+    return query | pad(query[:, 1:], (0, 1))
