@@ -54,9 +54,10 @@ DEPRECATED: dict[str, dict[str, str]] = {}
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """One plugin as its package announces it; ``value`` is ``module:attribute``.
+    """One plugin as its package announces it.
 
-    ``unmet`` is what its package requires of mdm-core and this one is not, such as ``<3,>=2``; empty where it fits.
+    ``value`` is ``module:attribute``. ``unmet`` is the requirement on mdm-core that the running core does not meet,
+    such as ``<3,>=2``; empty where it does.
     """
 
     kind: str
@@ -77,23 +78,23 @@ def entries(kind: str | None = None) -> list[Entry]:
 
 
 def names(kind: str) -> list[str]:
-    """The names one may ask for, each once."""
+    """The names of a kind that can be resolved, each once."""
     return sorted({entry.name for entry in entries(kind) if not entry.unmet})
 
 
 def find(kind: str, name: str) -> Entry:
-    """The one installed plugin of that name, not imported.
+    """The one installed plugin of a name, without importing it.
 
     Raises:
         MdmError: there is none, two packages bring it, or the one that does is for another mdm-core.
     """
     named = [entry for entry in entries(kind) if entry.name == name]
-    found = [entry for entry in named if not entry.unmet]
-    if not found:
+    usable = [entry for entry in named if not entry.unmet]
+    if not usable:
         raise MdmError(incompatible(named[0]) if named else _unknown(kind, name))
-    if len(found) > 1:
-        raise MdmError(_ambiguous(found))
-    return found[0]
+    if len(usable) > 1:
+        raise MdmError(_ambiguous(usable))
+    return usable[0]
 
 
 def resolve(kind: str, name: str) -> Any:
@@ -106,7 +107,7 @@ def resolve(kind: str, name: str) -> Any:
 
 
 def load(entry: Entry) -> Any:
-    """Import one plugin, whatever it may do on import.
+    """Import one plugin; whatever it raises on import becomes one line.
 
     Raises:
         MdmError: it is for another mdm-core, does not import, or lacks what its kind must have.
@@ -150,7 +151,7 @@ def require(kind: str, plugin: Any, what: str) -> None:
 
 
 def incompatible(entry: Entry) -> str:
-    """Why a plugin built for another mdm-core is not loaded, and the way out."""
+    """The error line for a plugin that is built for another mdm-core."""
     return (
         f"{entry.kind} {entry.name!r} of package {entry.package} is for mdm-core{entry.unmet}, and this is mdm-core "
         f"{_core()}: install a release of {entry.dist} for it"
@@ -158,7 +159,7 @@ def incompatible(entry: Entry) -> str:
 
 
 def check() -> list[tuple[Entry, str | None]]:
-    """Import every plugin; with each, what is wrong with it, or None."""
+    """Import every plugin; each with the error line of what is wrong with it, or None."""
     return [(entry, _fault(entry)) for entry in entries()]
 
 
@@ -190,32 +191,32 @@ _Path = tuple[tuple[str, int, int], ...]
 
 
 def _path() -> _Path:
-    """Where packages are looked for, when something was last installed there, and how many folders that left."""
-    found = []
+    """The folders of ``sys.path``, with what changes in each when a package is installed: its time and its links."""
+    folders = []
     for folder in sys.path:
         try:
-            there = os.stat(folder or ".")
+            status = os.stat(folder or ".")
         except OSError:
             continue
-        # Many a file system's clock is too coarse to tell two installations in a row apart; a new folder is one more.
-        found.append((folder, there.st_mtime_ns, there.st_nlink))
-    return tuple(found)
+        # The clock of many file systems is too coarse to tell two installations in a row apart; the second adds a link.
+        folders.append((folder, status.st_mtime_ns, status.st_nlink))
+    return tuple(folders)
 
 
 @lru_cache(maxsize=1)
 def _installed(path: _Path) -> tuple[Entry, ...]:
-    """All plugins, sorted; read once for as long as ``path`` is what ``_path`` says."""
+    """All plugins, sorted; read again only when ``_path`` has changed."""
     MetadataPathFinder().invalidate_caches()  # importlib's own listing of a folder goes by its time alone
     kinds = {group: (rank, name) for rank, (name, group) in enumerate(KINDS.items())}
     core = _core()
-    found = {
+    plugins = {
         (kinds[point.group], Entry(kinds[point.group][1], point.name, point.value, dist.name, dist.version, unmet))
         for dist, points in _announced()
         for unmet in [_unmet(dist, core)]
         for point in points
         if point.group in kinds
     }
-    return tuple(entry for _, entry in sorted(found))
+    return tuple(entry for _, entry in sorted(plugins))
 
 
 def _announced() -> Iterator[tuple[Distribution, list[EntryPoint]]]:
@@ -245,11 +246,11 @@ def _core() -> str:
 
 
 def _unmet(dist: Distribution, core: str) -> str:
-    """What ``dist`` requires of mdm-core that ``core`` is not.
+    """The requirement of ``dist`` on mdm-core that version ``core`` does not meet, or an empty text.
 
-    pip sees to it when it installs; this is for what was installed before the core changed, or past pip.
+    pip checks this when it installs. This finds packages that were installed before the core changed, or without pip.
     """
-    from packaging.requirements import InvalidRequirement, Requirement  # the standard's own reading of versions
+    from packaging.requirements import InvalidRequirement, Requirement  # versions as PEP 440 orders them
 
     for line in (dist.requires or ()) if core else ():
         try:
@@ -270,9 +271,9 @@ def _unknown(kind: str, name: str) -> str:
     return f"unknown {kind} {name!r}.{hint} Installed: {', '.join(installed) or 'none'}"
 
 
-def _ambiguous(found: list[Entry]) -> str:
-    packages = " and ".join(entry.package for entry in found)
-    return f"{found[0].kind} {found[0].name!r} is brought by several packages, {packages}: uninstall all but one"
+def _ambiguous(same: list[Entry]) -> str:
+    packages = " and ".join(entry.package for entry in same)
+    return f"{same[0].kind} {same[0].name!r} is brought by several packages, {packages}: uninstall all but one"
 
 
 def _cause(error: BaseException) -> str:
