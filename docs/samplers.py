@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mdm import registry
-from mdm.cli.plugins import _options
+from mdm.cli.plugins import options_table
 
 PAGE = Path(__file__).with_suffix(".md")
 OURS = ["mdm-greedy", "mdm-infogain", "mdm-beam", "mdm-pc", "mdm-eb", "mdm-fastdllm", "mdm-remdm", "mdm-klass"]
@@ -27,7 +27,7 @@ def page() -> str:
         for entry in found:
             plugin = registry.load(entry)
             parts.append(f"### `{entry.name}`\n\n{inspect.getdoc(plugin)}")
-            options = _options(plugin.Options)
+            options = options_table(plugin.Options)
             if options:
                 rows = [
                     "| `{name}` | {type} | {default} | {description} |".format(

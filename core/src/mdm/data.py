@@ -1,4 +1,4 @@
-"""Examples from a file the user names, or from the hub: each row validated, each fault said in one line."""
+"""Examples from a file or from the hub. Each row is validated, and an error names its line and field."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read(path: Path, model: type[Row]) -> Iterator[tuple[int, Row]]:
             empty = True
             for number, row in lines:
                 empty = False
-                yield number, _validate(row, model, f"{path}, line {number}")
+                yield number, validate(row, model, f"{path}, line {number}")
     except FileNotFoundError:
         raise MdmError(f"{path}: there is no such data file") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
@@ -62,7 +62,7 @@ def read(path: Path, model: type[Row]) -> Iterator[tuple[int, Row]]:
 
 
 def read_hub(source: HubData, model: type[Row]) -> Iterator[tuple[int, Row]]:
-    """Each row of a data set on the hub with its place in the split, validated.
+    """Each row of a data set on the hub with its index in the split, validated.
 
     It is downloaded once; afterwards, and with ``HF_HUB_OFFLINE=1``, it comes from the hub's cache.
 
@@ -70,7 +70,7 @@ def read_hub(source: HubData, model: type[Row]) -> Iterator[tuple[int, Row]]:
         MdmError: ``datasets`` is not installed, or the data set is gated, missing, out of reach or of other fields.
     """
     for number, row in enumerate(_load(source)):
-        yield number, _validate(row, model, f"{source.name} ({source.split}), row {number}")
+        yield number, validate(row, model, f"{source.name} ({source.split}), row {number}")
 
 
 def _load(source: HubData) -> Iterable[Any]:
@@ -84,7 +84,7 @@ def _load(source: HubData) -> Iterable[Any]:
         ) from None
     datasets.disable_progress_bars()
     disable_progress_bars()
-    logging.set_verbosity_error()  # the client's retries: what came of them is said below
+    logging.set_verbosity_error()  # the client logs its retries; the error line below is enough
     try:
         rows: Iterable[Any] = datasets.load_dataset(
             source.name, source.config, split=source.split, revision=source.revision
@@ -110,7 +110,12 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _validate(row: Any, model: type[Row], where: str) -> Row:
+def validate(row: Any, model: type[Row], where: str) -> Row:
+    """A row as an instance of ``model``.
+
+    Raises:
+        MdmError: it begins with ``where`` and names the field.
+    """
     try:
         return model.model_validate(row)
     except ValidationError as error:

@@ -1,8 +1,8 @@
-"""What is installed: the only place that knows.
+"""The plugins that are installed.
 
 A plugin is an entry point: a name in the group of its kind, in the metadata of an installed package. Listing reads
-metadata and imports nothing; ``resolve`` imports one plugin, and a plugin that cannot be imported harms nobody who
-does not ask for it by name.
+metadata and imports nothing; ``resolve`` imports one plugin, so that a broken one is an error only where it is asked
+for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib import import_module
 from importlib.metadata import (
     Distribution,
     EntryPoint,
@@ -23,6 +24,7 @@ from importlib.metadata import (
     version,
 )
 from importlib.resources import files
+from inspect import get_annotations
 from typing import Any
 
 from mdm.errors import MdmError, suggest
@@ -38,13 +40,13 @@ KINDS = {
 }
 """Kind of plugin -> its entry-point group."""
 
-_SEAM = {
-    "model": ("claims", "load"),
-    "sampler": ("Options", "works_on", "decide"),
-    "cache": ("Options", "plan"),
-    "task": ("Options", "metric", "default_limit", "examples", "prompt", "grade"),
+_BASES = {
+    "model": ("mdm.models", "BaseFamily"),
+    "sampler": ("mdm.protocols", "BaseSampler"),
+    "cache": ("mdm.protocols", "BaseCache"),
+    "task": ("mdm.protocols", "BaseTask"),
 }
-"""What a plugin of a kind must have (mdm.protocols), so that a wrong one is named before it is used."""
+"""Kind -> where its base class is, which says what a plugin has. It is imported when a plugin of the kind is."""
 
 DEPRECATED: dict[str, dict[str, str]] = {}
 """Kind -> attribute of a plugin that the next major version will not read -> what to write instead."""
@@ -52,9 +54,10 @@ DEPRECATED: dict[str, dict[str, str]] = {}
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """One plugin as its package announces it; ``value`` is ``module:attribute``.
+    """One plugin as its package announces it.
 
-    ``unmet`` is what its package requires of mdm-core and this one is not, such as ``<3,>=2``; empty where it fits.
+    ``value`` is ``module:attribute``. ``unmet`` is the requirement on mdm-core that the running core does not meet,
+    such as ``<3,>=2``; empty where it does.
     """
 
     kind: str
@@ -75,23 +78,23 @@ def entries(kind: str | None = None) -> list[Entry]:
 
 
 def names(kind: str) -> list[str]:
-    """The names one may ask for, each once."""
+    """The names of a kind that can be resolved, each once."""
     return sorted({entry.name for entry in entries(kind) if not entry.unmet})
 
 
 def find(kind: str, name: str) -> Entry:
-    """The one installed plugin of that name, not imported.
+    """The one installed plugin of a name, without importing it.
 
     Raises:
         MdmError: there is none, two packages bring it, or the one that does is for another mdm-core.
     """
     named = [entry for entry in entries(kind) if entry.name == name]
-    found = [entry for entry in named if not entry.unmet]
-    if not found:
+    usable = [entry for entry in named if not entry.unmet]
+    if not usable:
         raise MdmError(incompatible(named[0]) if named else _unknown(kind, name))
-    if len(found) > 1:
-        raise MdmError(_ambiguous(found))
-    return found[0]
+    if len(usable) > 1:
+        raise MdmError(_ambiguous(usable))
+    return usable[0]
 
 
 def resolve(kind: str, name: str) -> Any:
@@ -104,7 +107,7 @@ def resolve(kind: str, name: str) -> Any:
 
 
 def load(entry: Entry) -> Any:
-    """Import one plugin, whatever it may do on import.
+    """Import one plugin; whatever it raises on import becomes one line.
 
     Raises:
         MdmError: it is for another mdm-core, does not import, or lacks what its kind must have.
@@ -116,17 +119,39 @@ def load(entry: Entry) -> Any:
         plugin = EntryPoint(entry.name, entry.value, KINDS[entry.kind]).load()
     except (Exception, SystemExit) as error:
         raise MdmError(f"{what} does not load: {_cause(error)}") from error
-    missing = [attribute for attribute in _SEAM.get(entry.kind, ()) if not hasattr(plugin, attribute)]
-    if missing:
-        raise MdmError(f"{what} is not a {entry.kind}: {entry.value} has no {', '.join(missing)}")
+    require(entry.kind, plugin, what)
     for attribute, instead in DEPRECATED.get(entry.kind, {}).items():
         if hasattr(plugin, attribute):
             warnings.warn(f"{what} has {attribute}, which is deprecated: {instead}", DeprecationWarning, stacklevel=2)
     return plugin
 
 
+def require(kind: str, plugin: Any, what: str) -> None:
+    """Refuse a plugin that lacks a member of its kind's base class, or leaves an abstract one undefined.
+
+    Args:
+        plugin: a class or an object.
+        what: how the message calls it.
+
+    Raises:
+        MdmError: it names what is missing, and the base class to derive from.
+    """
+    if kind not in _BASES:
+        return
+    module, name = _BASES[kind]
+    base = getattr(import_module(module), name)
+    members = [member for member in {**vars(base), **get_annotations(base)} if not member.startswith("_")]
+    missing = [
+        member for member in members
+        if not hasattr(plugin, member) or getattr(getattr(plugin, member), "__isabstractmethod__", False)
+    ]  # fmt: skip
+    if missing:
+        shown = ", ".join(missing[:4]) + (" and more" if len(missing) > 4 else "")
+        raise MdmError(f"{what} is not a {kind}, it has no {shown}: derive it from {module}.{name}")
+
+
 def incompatible(entry: Entry) -> str:
-    """Why a plugin built for another mdm-core is not loaded, and the way out."""
+    """The error line for a plugin that is built for another mdm-core."""
     return (
         f"{entry.kind} {entry.name!r} of package {entry.package} is for mdm-core{entry.unmet}, and this is mdm-core "
         f"{_core()}: install a release of {entry.dist} for it"
@@ -134,7 +159,7 @@ def incompatible(entry: Entry) -> str:
 
 
 def check() -> list[tuple[Entry, str | None]]:
-    """Import every plugin; with each, what is wrong with it, or None."""
+    """Import every plugin; each with the error line of what is wrong with it, or None."""
     return [(entry, _fault(entry)) for entry in entries()]
 
 
@@ -166,32 +191,32 @@ _Path = tuple[tuple[str, int, int], ...]
 
 
 def _path() -> _Path:
-    """Where packages are looked for, when something was last installed there, and how many folders that left."""
-    found = []
+    """The folders of ``sys.path``, with what changes in each when a package is installed: its time and its links."""
+    folders = []
     for folder in sys.path:
         try:
-            there = os.stat(folder or ".")
+            status = os.stat(folder or ".")
         except OSError:
             continue
-        # Many a file system's clock is too coarse to tell two installations in a row apart; a new folder is one more.
-        found.append((folder, there.st_mtime_ns, there.st_nlink))
-    return tuple(found)
+        # The clock of many file systems is too coarse to tell two installations in a row apart; the second adds a link.
+        folders.append((folder, status.st_mtime_ns, status.st_nlink))
+    return tuple(folders)
 
 
 @lru_cache(maxsize=1)
 def _installed(path: _Path) -> tuple[Entry, ...]:
-    """All plugins, sorted; read once for as long as ``path`` is what ``_path`` says."""
+    """All plugins, sorted; read again only when ``_path`` has changed."""
     MetadataPathFinder().invalidate_caches()  # importlib's own listing of a folder goes by its time alone
     kinds = {group: (rank, name) for rank, (name, group) in enumerate(KINDS.items())}
     core = _core()
-    found = {
+    plugins = {
         (kinds[point.group], Entry(kinds[point.group][1], point.name, point.value, dist.name, dist.version, unmet))
         for dist, points in _announced()
         for unmet in [_unmet(dist, core)]
         for point in points
         if point.group in kinds
     }
-    return tuple(entry for _, entry in sorted(found))
+    return tuple(entry for _, entry in sorted(plugins))
 
 
 def _announced() -> Iterator[tuple[Distribution, list[EntryPoint]]]:
@@ -221,11 +246,11 @@ def _core() -> str:
 
 
 def _unmet(dist: Distribution, core: str) -> str:
-    """What ``dist`` requires of mdm-core that ``core`` is not.
+    """The requirement of ``dist`` on mdm-core that version ``core`` does not meet, or an empty text.
 
-    pip sees to it when it installs; this is for what was installed before the core changed, or past pip.
+    pip checks this when it installs. This finds packages that were installed before the core changed, or without pip.
     """
-    from packaging.requirements import InvalidRequirement, Requirement  # the standard's own reading of versions
+    from packaging.requirements import InvalidRequirement, Requirement  # versions as PEP 440 orders them
 
     for line in (dist.requires or ()) if core else ():
         try:
@@ -246,9 +271,9 @@ def _unknown(kind: str, name: str) -> str:
     return f"unknown {kind} {name!r}.{hint} Installed: {', '.join(installed) or 'none'}"
 
 
-def _ambiguous(found: list[Entry]) -> str:
-    packages = " and ".join(entry.package for entry in found)
-    return f"{found[0].kind} {found[0].name!r} is brought by several packages, {packages}: uninstall all but one"
+def _ambiguous(same: list[Entry]) -> str:
+    packages = " and ".join(entry.package for entry in same)
+    return f"{same[0].kind} {same[0].name!r} is brought by several packages, {packages}: uninstall all but one"
 
 
 def _cause(error: BaseException) -> str:

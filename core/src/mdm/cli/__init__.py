@@ -1,6 +1,6 @@
-"""The command line. One file for each command, imported when it is asked for; nothing here imports torch.
+"""The command line. Each command has a file of its own, imported when it is invoked. Nothing here imports torch.
 
-Every command, ours included, is an entry point of the group ``mdm.commands`` that names a click command.
+Every command, the core's own included, is an entry point of the group ``mdm.commands`` that names a click command.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CORE = "mdm-core"
 
 
 class LazyGroup(click.Group):
-    """The commands of all installed packages, this one's included; each is imported when it is invoked."""
+    """The commands of all installed packages; each is imported when it is invoked."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return registry.names("command")
@@ -36,18 +36,18 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-"):
-            registry.find("command", args[0])  # says what is wrong with an unknown or ambiguous name
+            registry.find("command", args[0])  # raises the error line of an unknown or ambiguous name
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        ours, others = [], []
+        core, others = [], []
         for entry in registry.entries("command"):
             if entry.dist == CORE:  # cheap to import, and always there
-                ours.append((entry.name, registry.load(entry).get_short_help_str(80)))
+                core.append((entry.name, registry.load(entry).get_short_help_str(80)))
             else:
                 others.append((entry.name, f"(from {entry.package})"))
         with formatter.section("Commands"):
-            formatter.write_dl(ours + others)
+            formatter.write_dl(core + others)
 
 
 def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -74,7 +74,7 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run a command: 0, or 2 and one line for whatever was asked wrongly, or 130 after Ctrl-C."""
+    """Run a command and exit: with 0, with 2 and one line for a wrong request, or with 130 after Ctrl-C."""
     with CtrlC() as ctrl_c:
         try:
             code: Any = cli.main(args, prog_name="mdm", standalone_mode=False)
@@ -92,7 +92,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def _line(error: Exception) -> str | None:
-    """What there is to say of a wrong request; None of any other error."""
+    """The line to print for a wrong request; None for any other error."""
     if isinstance(error, click.UsageError):
         return error.format_message() + (f" (see {error.ctx.command_path} --help)" if error.ctx else "")
     if isinstance(error, click.ClickException):

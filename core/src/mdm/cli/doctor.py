@@ -15,7 +15,7 @@ from mdm import registry
 
 
 class Finding(NamedTuple):
-    """One thing looked at."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -25,7 +25,7 @@ class Finding(NamedTuple):
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 def doctor(as_json: bool) -> int:
-    """Look at the installation; exit code 1 if something is wrong."""
+    """Check the installation; exit code 1 if something is wrong."""
     findings = [_python(), _core(), *map(_package, ("torch", "transformers")), _devices(), _plugins(), _disk()]
     well = all(finding.ok for finding in findings)
     if as_json:
@@ -63,13 +63,13 @@ def _devices() -> Finding:
         import torch
     except Exception as error:
         return Finding("devices", False, f"no torch: {error}")
-    found = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices = [f"cpu ({torch.get_num_threads()} threads)"]
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)
-        found.append(f"cuda:{index} ({about.name}, {about.total_memory / 2**30:.0f} GiB)")
+        devices.append(f"cuda:{index} ({about.name}, {about.total_memory / 2**30:.0f} GiB)")
     if torch.backends.mps.is_available():
-        found.append("mps")
-    return Finding("devices", True, ", ".join(found))
+        devices.append("mps")
+    return Finding("devices", True, ", ".join(devices))
 
 
 def _plugins() -> Finding:

@@ -1,4 +1,4 @@
-"""``mdm plugins``: what is installed, what it takes, whether it loads."""
+"""``mdm plugins``: which plugins are installed, what their options are, and whether they load."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 def plugins(name: str | None, check: bool, as_json: bool) -> int:
     """List what is installed; with NAME, document its options."""
     faults: dict[registry.Entry, str | None] = dict(registry.check()) if check else {}
-    found = [entry for entry in registry.entries() if name in (None, entry.name)]
-    if name and not found:
+    shown = [entry for entry in registry.entries() if name in (None, entry.name)]
+    if name and not shown:
         known = {entry.name for entry in registry.entries()}
         raise MdmError(f"no plugin {name!r} is installed.{suggest(name, known)} `mdm plugins` lists them")
-    records: list[dict[str, Any]] = [asdict(entry) for entry in found]
-    for entry, record in zip(found, records, strict=True):
+    records: list[dict[str, Any]] = [asdict(entry) for entry in shown]
+    for entry, record in zip(shown, records, strict=True):
         if check or (entry.unmet and not name):
             record["error"] = faults[entry] if check else registry.incompatible(entry)
         elif name:
@@ -46,13 +46,13 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
 def _table(records: list[dict[str, Any]], check: bool) -> None:
     from mdm.cli.tables import show
 
-    stated = check or any(record["unmet"] for record in records)
+    with_state = check or any(record["unmet"] for record in records)
     show(
-        ["kind", "name", "package", "version", *(["state"] if stated else [])],
+        ["kind", "name", "package", "version", *(["state"] if with_state else [])],
         [
             [
                 *(record[key] for key in ("kind", "name", "dist", "version")),
-                *([_state(record, check)] if stated else []),
+                *([_state(record, check)] if with_state else []),
             ]
             for record in records
         ],
@@ -63,7 +63,7 @@ def _table(records: list[dict[str, Any]], check: bool) -> None:
 
 
 def _state(record: dict[str, Any], check: bool) -> str:
-    """In a word; what is not checked is not called ok."""
+    """The state in one word; empty where nothing was checked."""
     if record["unmet"]:
         return "incompatible"
     return ("broken" if record["error"] else "ok") if check else ""
@@ -72,14 +72,14 @@ def _state(record: dict[str, Any], check: bool) -> str:
 def _documented(entry: registry.Entry) -> dict[str, Any]:
     plugin = registry.load(entry)
     documented: dict[str, Any] = {"doc": inspect.getdoc(plugin) or ""}
-    if hasattr(plugin, "Options"):
-        documented["options"] = _options(plugin.Options)
-    if hasattr(plugin, "presets"):
+    if entry.kind in ("sampler", "cache", "task"):
+        documented["options"] = options_table(plugin.Options)
+    if entry.kind == "task":
         documented["presets"] = {name: dict(values) for name, values in plugin.presets.items()}
     return documented
 
 
-def _options(schema: type[BaseModel]) -> list[dict[str, Any]]:
+def options_table(schema: type[BaseModel]) -> list[dict[str, Any]]:
     """Name, type, default and description of each option, from the schema that also checks it."""
     return [
         {

@@ -1,7 +1,7 @@
-"""What cuts across kinds: anybody may watch a decoding without being a sampler, a cache or a model.
+"""Hooks: calls by which a package watches decoding without being a sampler, a cache or a model.
 
 A package announces a hook by an entry point of the group ``mdm.hooks`` that names a module or an object with
-methods marked ``@mdm.protocols.hooks.hookimpl``.
+methods marked ``@mdm.protocols.hookimpl``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ hookimpl = pluggy.HookimplMarker("mdm")
 
 
 class Hooks:
-    """The calls a hook may answer. What it returns is ignored."""
+    """Hook specifications. Return values are ignored."""
 
     @hookspec
     def on_step(self, event: Any) -> None:

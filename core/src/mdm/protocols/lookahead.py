@@ -1,6 +1,6 @@
-"""Candidate actions for samplers that look ahead: drawn once here, weighed by each sampler as it likes.
+"""Candidate actions for samplers that look ahead. Each sampler compares them by a criterion of its own.
 
-The draw and its options are those of the Info-Gain sampler (arXiv:2602.18176).
+How they are drawn, and the options of it, are those of the Info-Gain sampler (arXiv:2602.18176).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 
 class LookaheadOptions(NoOptions):
-    """How candidates are drawn."""
+    """Options of the draw of candidates."""
 
     candidates: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         8, description="candidate actions a step; 'all': every masked position of the block, one at a time, no draw"
@@ -48,31 +48,32 @@ class LookaheadOptions(NoOptions):
 
 @dataclass(frozen=True)
 class Actions:
-    """What each row may commit: ``where`` and ``tokens`` ``[B, N, K]``.
-
-    ``valid`` ``[B, N]``: the actions of a row, at least one; ``bypass`` ``[B]``: rows whose only action is sure enough
-    to need no lookahead (None: no row's is).
-    """
+    """The N candidate actions of each row: positions to commit, and their tokens."""
 
     where: Tensor
+    """bool ``[B, N, K]``: the positions that each action commits"""
     tokens: Tensor
+    """int64 ``[B, N, K]``: their tokens"""
     valid: Tensor
+    """bool ``[B, N]``: which entries are actions of the row; at least one is"""
     bypass: Tensor | None
+    """bool ``[B]``: rows whose only action is sure enough to need no lookahead (None: no row's is)"""
 
     def pick(self, choice: Tensor) -> tuple[Tensor, Tensor]:
-        """Where action ``choice`` ``[B]`` of each row commits and what, ``[B, K]`` each."""
+        """``where`` and ``tokens`` ``[B, K]`` of action ``choice`` ``[B]`` of each row."""
         return select_candidate(self.where, choice), select_candidate(self.tokens, choice)
 
 
 class Lookahead(BaseSampler):
-    """Base of samplers that weigh the actions they draw."""
+    """Base class of samplers that compare candidate actions."""
 
     Options: ClassVar[type[LookaheadOptions]] = LookaheadOptions
 
     def actions(self, state: State, scores: Scores, draws: Draws) -> Actions:
-        """The actions of all rows. The first is the plain one: the k most confident masks, or what bypasses.
+        """The actions of all rows. The first commits the k most confident masks, or those that bypass the lookahead.
 
-        It is alone where there is no choice: k masks or fewer left, a bypass, one candidate or no temperature.
+        A row has no other where there is nothing to choose: k masks or fewer are left, it bypasses the lookahead, or
+        there is one candidate only or no position temperature.
         """
         options = self.options
         every = options.candidates == "all"
@@ -98,9 +99,14 @@ class Lookahead(BaseSampler):
         return Actions(where, tokens, valid, bypass)
 
     def drawn(self, scores: Scores, confidence: Tensor, draws: Draws, look: Tensor) -> Tensor:
-        """Keys ``[B, N - 1, K]`` whose top k are Gumbel draws of positions, for the rows that ``look`` ``[B]``.
+        """Keys whose top k are a Gumbel draw of positions, for each candidate but the first.
 
-        ``confidence`` ``[B, N - 1, K]`` is that of each candidate's own tokens.
+        Args:
+            confidence: float32 ``[B, N - 1, K]``, of each candidate's own tokens.
+            look: bool ``[B]``, rows that look ahead; the keys of other rows are not used.
+
+        Returns:
+            float32 ``[B, N - 1, K]``.
         """
         noise = draws.block_gumbel("candidate", scores.positions, range(1, confidence.shape[1] + 1))
         key = confidence
@@ -111,7 +117,7 @@ class Lookahead(BaseSampler):
         return noise.add_(key / self.options.position_temperature)
 
     def _bypass(self, scores: Scores, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Which rows commit without lookahead ``[B]``, and where they do ``[B, K]``."""
+        """Rows that commit without lookahead, bool ``[B]``, and where they commit, bool ``[B, K]``."""
         sure = scores.valid & (scores.confidence >= self.options.threshold)
         if self.options.bypass == "block":
             return (sure == scores.valid).all(-1) & scores.valid.any(-1), sure
@@ -120,9 +126,9 @@ class Lookahead(BaseSampler):
 
 
 def _repeats(where: Tensor, tokens: Tensor | None) -> Tensor:
-    """bool ``[B, N]``: actions that commit the same tokens to the same positions as an earlier one of the row.
+    """bool ``[B, N]``: actions that commit the same tokens at the same positions as an earlier one of the row.
 
-    ``tokens`` are None where all have the same.
+    ``tokens`` is None where all candidates have the same tokens.
     """
-    put = where if tokens is None else torch.where(where, tokens, -1)
-    return (put[:, :, None] == put[:, None]).all(-1).tril(-1).any(-1)
+    committed = where if tokens is None else torch.where(where, tokens, -1)
+    return (committed[:, :, None] == committed[:, None]).all(-1).tril(-1).any(-1)

@@ -1,4 +1,4 @@
-"""Options of plugins: pydantic models that refuse what they do not know."""
+"""Options of plugins: pydantic models that refuse unknown names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class NoOptions(BaseModel):
-    """The options of a plugin that has none. Base of every Options: an unknown name is an error."""
+    """The options of a plugin that has none, and the base class of all ``Options``: an unknown name is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

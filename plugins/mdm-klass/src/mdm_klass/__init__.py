@@ -8,7 +8,7 @@ A mask is stable at step t when the model is sure of it and has stopped changing
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from mdm.protocols import BaseSampler, Commit, Draws, NoOptions, Rowwise, Scores, State, top_k
@@ -25,7 +25,7 @@ class KLASSOptions(NoOptions):
 
 
 @dataclass(frozen=True)
-class Seen(Rowwise):
+class History(Rowwise):
     """The distributions of the last step, and for how many steps each position has been stable."""
 
     log_p: Tensor
@@ -43,13 +43,14 @@ class KLASS(BaseSampler):
     """
 
     Options: ClassVar[type[BaseModel]] = KLASSOptions
+    pace: ClassVar[Literal["schedule", "own"]] = "own"
     keeps_logits: ClassVar[bool] = True
 
-    def begin(self, state: State) -> Seen:
-        none = torch.zeros_like(state.tokens)
-        return Seen(torch.zeros(len(none), 0, 0, device=state.device), none, none)
+    def begin(self, state: State) -> History:
+        zeros = torch.zeros_like(state.tokens)
+        return History(torch.zeros(len(zeros), 0, 0, device=state.device), zeros, zeros)
 
-    def decide(self, state: State, scores: Scores, memory: Seen, draws: Draws) -> Commit:
+    def decide(self, state: State, scores: Scores, memory: History, draws: Draws) -> Commit:
         assert scores.logits is not None
         log_p = scores.logits.log_softmax(-1)
         calm = (memory.calm.gather(1, scores.positions) + 1).where(self._close(scores, log_p, memory), 0)
@@ -59,9 +60,9 @@ class KLASS(BaseSampler):
         width = scores.positions.shape[1]
         index = torch.arange(1, width + 1, device=scores.positions.device).expand_as(scores.positions)
         column = _spread(scores, index, state)
-        return Commit(where, scores.token, memory=Seen(log_p, column, _spread(scores, calm, state)))
+        return Commit(where, scores.token, memory=History(log_p, column, _spread(scores, calm, state)))
 
-    def _close(self, scores: Scores, log_p: Tensor, memory: Seen) -> Tensor:
+    def _close(self, scores: Scores, log_p: Tensor, memory: History) -> Tensor:
         """bool ``[B, K]``: positions scored before whose distribution has hardly changed since."""
         if not memory.log_p.numel():
             return torch.zeros_like(scores.valid)

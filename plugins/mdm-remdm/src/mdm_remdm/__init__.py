@@ -1,4 +1,4 @@
-"""ReMDM (arXiv:2503.00307): masked diffusion that takes tokens back.
+"""ReMDM (arXiv:2503.00307): masked diffusion that re-masks tokens it has committed.
 
 The loop variant: fill a share of the canvas, then for some rounds re-mask the committed tokens that the model, seeing
 the canvas as it is now, finds least probable, and decode as many anew; then fill the rest.
@@ -23,10 +23,10 @@ class ReMDMOptions(NoOptions):
 
 @dataclass(frozen=True)
 class Rounds(Rowwise):
-    """How far the rounds of each row are."""
+    """How many rounds each row has had."""
 
     turn: Tensor
-    """int64 ``[B]``: half rounds done; after an even number tokens are taken back, after an odd one decoded anew"""
+    """int64 ``[B]``: half rounds; after an even number of them tokens are taken back, after an odd one decoded anew"""
 
 
 class ReMDM(BaseSampler):
@@ -37,6 +37,7 @@ class ReMDM(BaseSampler):
     """
 
     Options: ClassVar[type[BaseModel]] = ReMDMOptions
+    pace: ClassVar[Literal["schedule", "own"]] = "own"
     works_on: ClassVar[Literal["block", "canvas"]] = "canvas"
     reads: ClassVar[Literal["masked", "generated"]] = "generated"
 
@@ -51,6 +52,7 @@ class ReMDM(BaseSampler):
         missing = (size * options.init_unmask_ratio).long() - filled
         turn = torch.where(state.entered_block, 0, memory.turn)
         filling = (turn == 0) & (missing > 0)
+        turn = turn + (~filling & (turn % 2 == 0) & (filled == 0))  # nothing is there to be taken back
         looping = ~filling & (turn < 2 * options.loop_steps)
         back = (looping & (turn % 2 == 0))[:, None]
         count = torch.full_like(size, options.unmask_k)
