@@ -11,12 +11,14 @@ from mdm import registry
 from mdm.errors import MdmError
 
 SAMPLER = """
-    class Options: ...
-    class Good:
-        Options = Options
-        works_on = "block"
+    from mdm.protocols import BaseSampler
+    class Good(BaseSampler):
         def decide(self, *args): ...
+    class Unfinished(BaseSampler): ...
     class Bad: ...
+    class Old:
+        Options, works_on, reads, budgets, pace, keeps_logits = None, "block", "masked", "masks", "schedule", False
+        def decide(self, *args): ...
 """
 
 
@@ -71,10 +73,48 @@ def test_broken_plugin_is_named_with_its_cause(site, source, cause, request):
     sys.modules.pop(module, None)
 
 
-def test_wrong_kind_of_object(site):
-    site.package("fake-bad", {"mdm.samplers": {"bad": "fake_bad:Bad"}}, SAMPLER)
-    with pytest.raises(MdmError, match="fake-bad 1.0 is not a sampler: fake_bad:Bad has no Options, works_on, decide"):
-        registry.resolve("sampler", "bad")
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("Bad", "Options, works_on, reads, budgets and more"),
+        ("Unfinished", "decide"),
+        ("Old", "expected_failures, check, begin, lingers and more"),
+    ],
+)
+def test_a_sampler_lacks_what_the_engine_calls(site, request, name, missing):
+    package = f"fake-lacks-{name.lower()}"
+    module = site.package(package, {"mdm.samplers": {"lacking": f"{package.replace('-', '_')}:{name}"}}, SAMPLER)
+    told = f"sampler 'lacking' of package {package} 1.0 is not a sampler, it has no {missing}: derive it from"
+    with pytest.raises(MdmError, match=f"{told} mdm.protocols.BaseSampler"):
+        registry.resolve("sampler", "lacking")
+    with pytest.raises(MdmError, match=rf"the sampler {name} is not a sampler, it has no .*: derive it from mdm\.pro"):
+        registry.require(
+            "sampler", object() if name == "Bad" else getattr(sys.modules[module], name), f"the sampler {name}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [("cache", "mdm.protocols.BaseCache"), ("task", "mdm.protocols.BaseTask"), ("model", "mdm.models.BaseFamily")],
+)
+def test_every_kind_has_a_base_class(kind, base):
+    with pytest.raises(MdmError, match=f"^it is not a {kind}, it has no .*: derive it from {base}$"):
+        registry.require(kind, object(), "it")
+    registry.require("hook", object(), "a hook, which needs none,")
+
+
+def test_all_that_is_installed_derives_from_the_bases():
+    import mdm.models
+    import mdm.protocols
+
+    bases = {
+        "sampler": mdm.protocols.BaseSampler, "cache": mdm.protocols.BaseCache, "task": mdm.protocols.BaseTask,
+        "model": mdm.models.BaseFamily,
+    }  # fmt: skip
+    for kind, base in bases.items():
+        for entry in registry.entries(kind):
+            plugin = registry.load(entry)
+            assert isinstance(plugin, base) if kind == "model" else issubclass(plugin, base), entry
 
 
 def test_one_name_in_two_packages(site):

@@ -16,14 +16,15 @@ WHOLE = """
     import click
     from pydantic import BaseModel, Field
 
+    from mdm.protocols import BaseSampler
+
     class Options(BaseModel):
         power: float = Field(0.5, description="How sharp.")
         count: Annotated[int, Field(ge=1)] | Literal["all"] | None = 8
 
-    class Sampler:
+    class Sampler(BaseSampler):
         '''Commits the sharpest.'''
         Options = Options
-        works_on = "block"
         def decide(self, *args): ...
 
     @click.command()
@@ -130,7 +131,7 @@ def test_doctor(site):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["rnu"], "No such command 'rnu'. Did you mean 'run'? (see mdm --help)"),
+        (["rnu"], "unknown command 'rnu'. Did you mean 'run'?"),
         (["run", "--smapler", "x"], "--sampler"),
         (["run", "--sampler", "shrap"], "unknown sampler 'shrap'. Did you mean 'sharp'? Installed: "),
         (["run", "--sampler", "broken-sampler"], "fake-broken 0.3 does not load: ModuleNotFoundError"),

@@ -9,6 +9,7 @@ from mdm.runs.config import DecodeConfig, RunConfig
 
 PLUGINS = """
     from typing import Literal
+    from mdm.protocols import BaseCache, BaseSampler, BaseTask
     from pydantic import BaseModel, ConfigDict, Field
 
     class Base(BaseModel):
@@ -28,19 +29,18 @@ PLUGINS = """
     class TaskOptions(Base):
         size: int = 4
 
-    class Sharp:
+    class Sharp(BaseSampler):
         Options = SharpOptions
-        works_on = "block"
         def decide(self, *args): ...
 
     class Dull(Sharp):
         Options = DullOptions
 
-    class Store:
+    class Store(BaseCache):
         Options = StoreOptions
         def plan(self, *args): ...
 
-    class Grid:
+    class Grid(BaseTask):
         Options = TaskOptions
         metric, default_limit = "solved", 7
         presets = {"paper": {"gen_length": 256, "steps": 128, "size": 9}, "short": {"steps": 4}}

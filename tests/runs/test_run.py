@@ -22,33 +22,30 @@ PLUGINS = """
     from itertools import count
     from threading import Event
     from pydantic import BaseModel, ConfigDict, Field
-    from mdm.protocols import MASK, Example, Message, Prompt
+    from mdm.protocols import MASK, BaseCache, BaseSampler, BaseTask, Example, Message, Prompt
 
     started = []
 
     class Base(BaseModel):
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-    class Sampler:
+    class Sampler(BaseSampler):
         class Options(Base):
             candidates: int = 8
-        works_on = "block"
         def decide(self, *args): ...
 
-    class Cache:
+    class Cache(BaseCache):
         uses_kv = False
         class Options(Base):
             keep: int = 3
         def plan(self, *args): ...
 
-    class Copy:
+    class Copy(BaseTask):
         '''Say the letter again; every third example does not ask for what it says.'''
         class Options(Base):
             infill: bool = False
             fragile: bool = False
         metric, default_limit = "right", 5
-        def __init__(self, options):
-            self.options = options
         def examples(self, *, seed, data=None):
             letters = data.read_text().split() if data else (chr(97 + (seed + i) % 26) for i in count())
             for i, letter in enumerate(letters):

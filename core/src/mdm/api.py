@@ -11,6 +11,7 @@ from mdm import registry
 from mdm.engine import memory
 from mdm.engine.autoregressive import generate
 from mdm.engine.engine import Engine
+from mdm.engine.memory import plan_batch as plan_batch
 from mdm.engine.requests import Request
 from mdm.engine.rows import RowRecord
 from mdm.engine.trace import cumulative_entropy
@@ -18,10 +19,10 @@ from mdm.errors import MdmError
 from mdm.models import compiled
 from mdm.models.loading import load_model as load_model
 from mdm.models.model import Model
-from mdm.protocols.cache import CacheMode
+from mdm.protocols.cache import BaseCache
 from mdm.protocols.hooks import Line, StepEvent
 from mdm.protocols.model import ModelSpec
-from mdm.protocols.sampler import Sampler
+from mdm.protocols.sampler import BaseSampler
 from mdm.protocols.settings import SCHEDULES, Settings, Size, refuse_policy
 from mdm.scoring.logit_rules import LogitRules, Processor
 from pydantic import BaseModel, ValidationError
@@ -50,9 +51,9 @@ class Result:
 def decode(
     model: Model,
     prompts: Sequence[Sequence[int] | str],
-    sampler: str | Sampler | None = None,
+    sampler: str | BaseSampler | None = None,
     sampler_options: Mapping[str, Any] | None = None,
-    cache: str | CacheMode | None = None,
+    cache: str | BaseCache | None = None,
     cache_options: Mapping[str, Any] | None = None,
     gen_length: int | Sequence[int] = 64,
     suffix: Sequence[int] | None = None,
@@ -210,7 +211,7 @@ def decode(
     return [results[i] for i in range(len(ids))]
 
 
-def make_cache(spec: ModelSpec, cache: str | CacheMode, options: Mapping[str, Any] | None) -> Any:
+def make_cache(spec: ModelSpec, cache: str | BaseCache, options: Mapping[str, Any] | None) -> Any:
     """A cache mode that a model can run under; name and options as in ``decode``.
 
     Raises:
@@ -220,7 +221,7 @@ def make_cache(spec: ModelSpec, cache: str | CacheMode, options: Mapping[str, An
     name = cache if isinstance(cache, str) else type(cache).__name__
     if mode.uses_kv and not spec.has_kv:
         raise MdmError(f"cache {name!r} needs keys and values, which a {spec.family} model has not: use --cache none")
-    if getattr(mode, "attention", spec.attention) != spec.attention:
+    if mode.attention not in (None, spec.attention):
         raise MdmError(
             f"cache {name!r} is for {mode.attention} models, and {spec.family} has {spec.attention} attention: "
             f"use --cache {spec.default_cache}"
@@ -228,7 +229,7 @@ def make_cache(spec: ModelSpec, cache: str | CacheMode, options: Mapping[str, An
     return mode
 
 
-def make_sampler(spec: ModelSpec, sampler: str | Sampler, options: Mapping[str, Any] | None) -> Any:
+def make_sampler(spec: ModelSpec, sampler: str | BaseSampler, options: Mapping[str, Any] | None) -> Any:
     """A sampler that a model suits; name and options as in ``decode``.
 
     Raises:
@@ -239,11 +240,12 @@ def make_sampler(spec: ModelSpec, sampler: str | Sampler, options: Mapping[str, 
     return policy
 
 
-def _plugin(kind: str, name: str | Sampler | CacheMode, options: Mapping[str, Any] | None) -> Any:
+def _plugin(kind: str, name: str | BaseSampler | BaseCache, options: Mapping[str, Any] | None) -> Any:
     """An instance of the plugin ``name`` with validated options; an object is one already."""
     if not isinstance(name, str):
         if options:
             raise MdmError(f"the {kind} is an object, which has its options: give {kind}_options with a name only")
+        registry.require(kind, name, f"the {kind} {type(name).__name__}")
         return name
     plugin = registry.resolve(kind, name)
     model: type[BaseModel] = plugin.Options

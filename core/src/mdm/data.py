@@ -52,7 +52,7 @@ def read(path: Path, model: type[Row]) -> Iterator[tuple[int, Row]]:
             empty = True
             for number, row in lines:
                 empty = False
-                yield number, _validate(row, model, f"{path}, line {number}")
+                yield number, validate(row, model, f"{path}, line {number}")
     except FileNotFoundError:
         raise MdmError(f"{path}: there is no such data file") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
@@ -70,7 +70,7 @@ def read_hub(source: HubData, model: type[Row]) -> Iterator[tuple[int, Row]]:
         MdmError: ``datasets`` is not installed, or the data set is gated, missing, out of reach or of other fields.
     """
     for number, row in enumerate(_load(source)):
-        yield number, _validate(row, model, f"{source.name} ({source.split}), row {number}")
+        yield number, validate(row, model, f"{source.name} ({source.split}), row {number}")
 
 
 def _load(source: HubData) -> Iterable[Any]:
@@ -110,7 +110,12 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _validate(row: Any, model: type[Row], where: str) -> Row:
+def validate(row: Any, model: type[Row], where: str) -> Row:
+    """A row as an instance of ``model``.
+
+    Raises:
+        MdmError: it begins with ``where`` and names the field.
+    """
     try:
         return model.model_validate(row)
     except ValidationError as error:

@@ -1,8 +1,8 @@
-"""What is installed: the only place that knows.
+"""The plugins that are installed.
 
 A plugin is an entry point: a name in the group of its kind, in the metadata of an installed package. Listing reads
-metadata and imports nothing; ``resolve`` imports one plugin, and a plugin that cannot be imported harms nobody who
-does not ask for it by name.
+metadata and imports nothing; ``resolve`` imports one plugin, so that a broken one is an error only where it is asked
+for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib import import_module
 from importlib.metadata import (
     Distribution,
     EntryPoint,
@@ -23,6 +24,7 @@ from importlib.metadata import (
     version,
 )
 from importlib.resources import files
+from inspect import get_annotations
 from typing import Any
 
 from mdm.errors import MdmError, suggest
@@ -38,13 +40,13 @@ KINDS = {
 }
 """Kind of plugin -> its entry-point group."""
 
-_SEAM = {
-    "model": ("claims", "load"),
-    "sampler": ("Options", "works_on", "decide"),
-    "cache": ("Options", "plan"),
-    "task": ("Options", "metric", "default_limit", "examples", "prompt", "grade"),
+_BASES = {
+    "model": ("mdm.models", "BaseFamily"),
+    "sampler": ("mdm.protocols", "BaseSampler"),
+    "cache": ("mdm.protocols", "BaseCache"),
+    "task": ("mdm.protocols", "BaseTask"),
 }
-"""What a plugin of a kind must have (mdm.protocols), so that a wrong one is named before it is used."""
+"""Kind -> where its base class is, which says what a plugin has. It is imported when a plugin of the kind is."""
 
 DEPRECATED: dict[str, dict[str, str]] = {}
 """Kind -> attribute of a plugin that the next major version will not read -> what to write instead."""
@@ -116,13 +118,35 @@ def load(entry: Entry) -> Any:
         plugin = EntryPoint(entry.name, entry.value, KINDS[entry.kind]).load()
     except (Exception, SystemExit) as error:
         raise MdmError(f"{what} does not load: {_cause(error)}") from error
-    missing = [attribute for attribute in _SEAM.get(entry.kind, ()) if not hasattr(plugin, attribute)]
-    if missing:
-        raise MdmError(f"{what} is not a {entry.kind}: {entry.value} has no {', '.join(missing)}")
+    require(entry.kind, plugin, what)
     for attribute, instead in DEPRECATED.get(entry.kind, {}).items():
         if hasattr(plugin, attribute):
             warnings.warn(f"{what} has {attribute}, which is deprecated: {instead}", DeprecationWarning, stacklevel=2)
     return plugin
+
+
+def require(kind: str, plugin: Any, what: str) -> None:
+    """Refuse a plugin that lacks a member of its kind's base class, or leaves an abstract one undefined.
+
+    Args:
+        plugin: a class or an object.
+        what: how the message calls it.
+
+    Raises:
+        MdmError: it names what is missing, and the base class to derive from.
+    """
+    if kind not in _BASES:
+        return
+    module, name = _BASES[kind]
+    base = getattr(import_module(module), name)
+    members = [member for member in {**vars(base), **get_annotations(base)} if not member.startswith("_")]
+    missing = [
+        member for member in members
+        if not hasattr(plugin, member) or getattr(getattr(plugin, member), "__isabstractmethod__", False)
+    ]  # fmt: skip
+    if missing:
+        shown = ", ".join(missing[:4]) + (" and more" if len(missing) > 4 else "")
+        raise MdmError(f"{what} is not a {kind}, it has no {shown}: derive it from {module}.{name}")
 
 
 def incompatible(entry: Entry) -> str:

@@ -18,10 +18,10 @@ from mdm_report.compare import compare
 
 pytest.importorskip("scipy")
 TASK = """
-    from mdm.protocols import NoOptions
+    from mdm.protocols import BaseTask
 
-    class Task:
-        Options, metric, default_limit = NoOptions, "right", 3
+    class Task(BaseTask):
+        metric, default_limit = "right", 3
         def examples(self, **kw): ...
         def prompt(self, *args): ...
         def grade(self, *args): ...

@@ -72,9 +72,9 @@ def _state(record: dict[str, Any], check: bool) -> str:
 def _documented(entry: registry.Entry) -> dict[str, Any]:
     plugin = registry.load(entry)
     documented: dict[str, Any] = {"doc": inspect.getdoc(plugin) or ""}
-    if hasattr(plugin, "Options"):
+    if entry.kind in ("sampler", "cache", "task"):
         documented["options"] = _options(plugin.Options)
-    if hasattr(plugin, "presets"):
+    if entry.kind == "task":
         documented["presets"] = {name: dict(values) for name, values in plugin.presets.items()}
     return documented
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mdm.models.checkpoints import is_stock as is_stock
-    from mdm.models.family import ModelFamily as ModelFamily
+    from mdm.models.family import BaseFamily as BaseFamily
     from mdm.models.loading import affixes as affixes
     from mdm.models.loading import check_mask as check_mask
     from mdm.models.loading import load_network as load_network
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "is_stock": "checkpoints",
-    "ModelFamily": "family",
+    "BaseFamily": "family",
     "affixes": "loading",
     "check_mask": "loading",
     "load_network": "loading",

@@ -9,7 +9,7 @@ from typing import Any
 
 from mdm import registry
 from mdm.errors import MdmError
-from mdm.models.family import ModelFamily
+from mdm.models.family import BaseFamily
 
 
 def is_autoregressive(name: str | Path, *, adapter: str | None = None, offline: bool = False) -> bool:
@@ -19,7 +19,7 @@ def is_autoregressive(name: str | Path, *, adapter: str | None = None, offline: 
         MdmError: as ``load_model``, as far as the configuration tells.
     """
     folder = locate(str(name), offline, weights=False)
-    return bool(getattr(find_family(read_config(folder), adapter, folder), "causal", False))
+    return find_family(read_config(folder), adapter, folder).autoregressive
 
 
 def locate(name: str, offline: bool, *, weights: bool = True) -> Path:
@@ -94,11 +94,11 @@ def is_stock(config: Mapping[str, Any], *heads: str) -> bool:
     return config.get("model_type") in CONFIG_MAPPING_NAMES
 
 
-def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) -> ModelFamily:
+def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) -> BaseFamily:
     if adapter is not None:
-        chosen: ModelFamily = registry.resolve("model", adapter)
+        chosen: BaseFamily = registry.resolve("model", adapter)
         return chosen
-    families: dict[str, ModelFamily] = {}
+    families: dict[str, BaseFamily] = {}
     for entry in registry.entries("model"):
         try:
             families[entry.name] = registry.load(entry)

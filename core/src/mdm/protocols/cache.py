@@ -1,56 +1,58 @@
-"""The cache that is always there: none. Also the base of the others."""
+"""Cache modes: which positions each step computes, and whose keys and values are kept."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-from mdm.protocols.model import ModelSpec
+from mdm.protocols.model import Attention, ModelSpec
 from mdm.protocols.options import NoOptions
+from mdm.protocols.state import State
 from pydantic import BaseModel
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from mdm.protocols.state import State
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the model runs in one step; all bool ``[B, L]``.
+    """What the model computes in one step; all bool ``[B, L]``.
 
-    A row that writes nothing into the cache may skip its forward where its scores are known already.
+    The forward of a row that writes nothing may be skipped where its scores are known already.
     """
 
     query: Tensor
-    """positions to run"""
+    """positions to compute"""
     write: Tensor
     """those of them whose keys and values are kept for later steps"""
     window: Tensor
-    """positions that an ``Evaluate`` in this step runs"""
+    """positions that an ``Evaluate`` in this step computes"""
 
 
-class CacheMode(Protocol):
-    """Which positions each step computes, and whose keys and values are kept.
-
-    A mode that is right for one kind of attention only says so in a class attribute ``attention``, as in ``ModelSpec``.
-    """
-
-    Options: ClassVar[type[BaseModel]]
-    uses_kv: ClassVar[bool]
-
-    def __init__(self, options: Any) -> None: ...
-
-    def plan(self, state: State, spec: ModelSpec) -> Plan: ...
-
-
-class NoCache:
-    """Every step is the plain full forward: exact by definition."""
+class BaseCache:
+    """A cache mode. It overrides ``plan``, and is created with an instance of its ``Options``."""
 
     Options: ClassVar[type[BaseModel]] = NoOptions
-    uses_kv: ClassVar[bool] = False
+    uses_kv: ClassVar[bool] = True
+    """Whether keys and values are kept at all."""
+    attention: ClassVar[Attention | None] = None
+    """The one kind of attention that the mode is right for (None: any)."""
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Checks of ``mdm check`` that this mode cannot pass -> why."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
+
+    @abstractmethod
+    def plan(self, state: State, spec: ModelSpec) -> Plan:
+        """What to compute in this step, from the canvases before it."""
+        raise NotImplementedError
+
+
+class NoCache(BaseCache):
+    """Every step is a full forward over the canvas: exact, and the reference for all other modes."""
+
+    uses_kv: ClassVar[bool] = False
 
     def plan(self, state: State, spec: ModelSpec) -> Plan:
         return Plan(query=state.in_canvas, write=state.in_canvas & False, window=state.in_canvas)

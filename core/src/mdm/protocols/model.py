@@ -1,4 +1,4 @@
-"""What decoding knows of a model."""
+"""Models: what decoding must know about one, and what it calls."""
 
 from __future__ import annotations
 
@@ -11,39 +11,44 @@ if TYPE_CHECKING:
 
 
 PromptStyle = Literal["chat", "compact"]
+"""How a task asks: by a chat, or by a short plain text for models that know no chat."""
+
+Attention = Literal["full", "block-causal", "causal"]
+"""Which positions a position sees: all of them; those of its block and the blocks before it, on a grid that begins at
+position 0; or those before it, as in an autoregressive model."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What decoding must know about a model family."""
+    """What decoding must know about a model."""
 
     family: str
     vocab_size: int
     mask_id: int
-    """-1 for an autoregressive model, which has none."""
+    """The mask token; -1 for an autoregressive model, which has none."""
     eos_ids: tuple[int, ...] = ()
     pad_id: int | None = None
     shift: bool = False
-    """The row of position i-1 predicts position i (Dream)."""
-    attention: Literal["full", "block-causal", "causal"] = "full"
-    """block-causal: full inside a block, causal across blocks, on a grid from position 0 (SDAR). causal: an
-    autoregressive baseline, which decodes by its own ``generate`` (see ``Autoregressive``)."""
+    """Whether the logits at position i - 1 predict position i (Dream)."""
+    attention: Attention = "full"
+    """An autoregressive ("causal") model decodes by its own ``generate``: see ``Autoregressive``."""
     block_length: int | None = None
-    """The family's own block length, used where the user names none."""
+    """The family's own block length (tokens), used where the user names none."""
     has_kv: bool = True
     """False for encoders: they cannot run under a K/V cache."""
     suppressed: tuple[int, ...] = ()
-    """Tokens that are never drawn."""
+    """Tokens that are never decoded."""
     prefix: tuple[int, ...] = ()
-    """What the model wants before a plain text ([CLS], BOS)."""
+    """Tokens that the model expects before a plain text ([CLS], BOS)."""
     suffix: tuple[int, ...] = ()
-    """And behind it ([SEP]), after the masks."""
+    """Tokens that it expects at the end, behind the masks ([SEP])."""
     image_offset: int | None = None
     """Id of the first image code, in a vocabulary that holds some behind its text (MMaDA); None: unknown or none."""
     image_codes: int = 0
     """How many image codes the vocabulary holds."""
     prompt_style: PromptStyle = "chat"
     default_cache: str = "none"
+    """Name of the cache that is used where the user names none."""
 
 
 class Network(Protocol):
@@ -62,14 +67,14 @@ class Network(Protocol):
 
 
 class Autoregressive(Protocol):
-    """What a model with ``spec.attention == "causal"`` offers in place of masks to fill."""
+    """What an autoregressive model (``spec.attention == "causal"``) offers in place of masks to fill."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], gen_length: int, choose: Callable[[Tensor, Tensor], Tensor]
     ) -> list[list[int]]:
         """For each prompt the tokens that follow it, up to its end token or ``gen_length``.
 
-        ``choose`` is called once a step with the ids so far and their logits ``[B, V]``, and gives logits back that
-        leave one token to each row.
+        ``choose`` is called once a step with the ids so far ``[B, T]`` and the next token's logits ``[B, V]``. It
+        returns logits in which all but the chosen token of each row are -inf.
         """
         ...

@@ -1,127 +1,106 @@
-"""The base of sampler plugins: what every policy has, with the usual answers."""
+"""Samplers: what one answers in a step (``Commit``, ``Evaluate``), and the base class of all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from abc import abstractmethod
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
+from mdm.protocols.draws import Draws
 from mdm.protocols.model import ModelSpec
 from mdm.protocols.options import NoOptions
 from mdm.protocols.rowwise import Rowwise
 from mdm.protocols.scores import Scores
+from mdm.protocols.state import State
 from pydantic import BaseModel
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from mdm.protocols.draws import Draws
-    from mdm.protocols.state import State
 
 
 @dataclass(frozen=True)
 class CandidateScores:
-    """What a sampler compared before it decided, for those who watch. It is brought to the host only for a full trace.
+    """The N candidates that a sampler compared, for a full trace, and only then copied to the host.
 
-    ``value`` is what it maximised. Entries of candidates that are not ``valid`` mean nothing.
+    Entries of candidates that are not ``valid`` mean nothing.
     """
 
     where: Tensor
-    """bool ``[B, N, K]``: the scored positions each candidate commits"""
+    """bool ``[B, N, K]``: which of the scored positions each candidate commits"""
     valid: Tensor
-    """bool ``[B, N]``"""
+    """bool ``[B, N]``: the candidates that were compared"""
     value: Tensor
-    """``[B, N]``: J"""
+    """float32 ``[B, N]``: what the sampler maximised (J in the trace)"""
     cost: Tensor
-    """``[B, N]``: C, the entropy the candidate pays (nats)"""
+    """float32 ``[B, N]``: entropy of the tokens the candidate commits (C, nats)"""
     uncertainty: Tensor
-    """``[B, N]``: H, the mean entropy of the masks it would leave (nats)"""
+    """float32 ``[B, N]``: mean entropy of the masks it would leave (H, nats)"""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """Which of the scored positions get which tokens.
-
-    ``where`` and ``tokens`` lie over ``Scores.at``: ``[B, K]``, or ``[B, N, K]`` inside an ``Evaluate``. The mask id
-    as a token re-masks a position.
-    """
+    """The tokens that are put at some of the scored positions; the mask id as a token masks a position again."""
 
     where: Tensor
+    """bool ``[B, K]``, or ``[B, N, K]`` inside an ``Evaluate``: which of ``Scores.positions`` get a token"""
     tokens: Tensor
+    """int64, shaped as ``where``: the token of each; ignored where ``where`` is False"""
     scores: Scores | None = None
-    """The next step's scores, if already known"""
+    """the next step's scores, where a lookahead has computed them already"""
     known: Tensor | None = None
-    """bool ``[B]``: for which rows they are (None: all)"""
+    """bool ``[B]``: the rows whose ``scores`` are known (None: all)"""
     bypass: Tensor | None = None
-    """bool ``[B]``: rows that were committed without the sampler's usual deliberation; named in the trace"""
+    """bool ``[B]``: rows that were sure enough to skip the sampler's lookahead; named in the trace"""
     memory: Rowwise | None = None
-    """What the sampler remembers from here on; None: what it did"""
+    """the sampler's memory from the next step on; None leaves it as it is"""
     source: Tensor | None = None
-    """int64 ``[B']``: the row that each new row continues from (beams); all else here is then of the new rows,
-    ``where`` and ``tokens`` over ``Scores.at`` of their sources. None: its own"""
+    """int64 ``[B']``: the row that each new row continues (beams). All other fields are then of the new rows, ``where``
+    and ``tokens`` over ``Scores.positions`` of their sources. None: every row continues itself"""
     candidate_scores: CandidateScores | None = None
-    """The candidates this commit was chosen from"""
+    """the candidates that this commit was chosen from"""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Asks the engine to score candidate commits. Neither the state nor the cache changes.
-
-    ``valid`` ``[B, N]``: which candidates to run. ``reach``: the masks to score, of the whole canvas ("open") or of the
-    current block ("span"; always on a block-causal model, which sees no later one). ``commits_a_candidate``: a promise
-    that spares the next step a transfer. Each row then commits one of its valid candidates together with the scores of
-    it; or, where it has none, its first candidate, without scores.
-    """
+    """Asks the engine to score candidate commits. Neither the state nor the cache changes."""
 
     candidates: Commit
+    """N candidates for each row: ``where`` and ``tokens`` ``[B, N, K]``"""
     valid: Tensor
+    """bool ``[B, N]``: which of them to run"""
     reach: Literal["open", "span"] = "open"
+    """the masks to score: of the whole canvas ("open"), or of the current block ("span"; always so on a block-causal
+    model, which sees no later block)"""
     commits_a_candidate: bool = False
-
-
-class Sampler(Protocol):
-    """A decoding policy: which masked positions to commit, and to which tokens.
-
-    ``Sampler(options)`` is called with an instance of ``Options``. It keeps nothing else in ``self``.
-    ``mdm.protocols.sampler.BaseSampler`` has the usual answers to all but ``decide``.
-    """
-
-    Options: ClassVar[type[BaseModel]]
-    works_on: ClassVar[Literal["block", "canvas"]]
-    """Which masked positions a row may commit: its current block's, or all of them."""
-    reads: ClassVar[Literal["masked", "generated"]]
-    """Which of them are scored: masks, or also positions decoded before."""
-    budgets: ClassVar[Literal["masks", "size"]]
-    """What the schedule divides among a block's steps: its masks, or its size."""
-    pace: ClassVar[Literal["schedule", "own"]]
-    """Whether a step commits at most ``state.budget`` tokens, or as many as the sampler sees fit."""
-    keeps_logits: ClassVar[bool]
-    """Whether ``Scores.logits`` is wanted."""
-
-    def decide(
-        self, state: State, scores: Scores, memory: Any, draws: Draws
-    ) -> Commit | Generator[Evaluate, Scores, Commit]:
-        """One step for all rows at once. May first yield ``Evaluate`` to see what a commit would bring."""
-        ...
+    """a promise that saves a transfer to the host: each row commits one of its valid candidates together with that
+    candidate's scores, or, if it has none, its first candidate without scores"""
 
 
 Decision = Commit | Generator[Evaluate, Scores, Commit]
+"""What ``decide`` returns."""
 
 
 class BaseSampler:
-    """Override ``decide``; the rest has the answers of a sampler without memory."""
+    """A decoding policy: which masked positions to commit in a step, and to which tokens.
+
+    A sampler overrides ``decide``; the other members have the answers of a sampler without memory. It is created with
+    an instance of its ``Options`` and keeps nothing else in ``self``: what it has to remember of rows is its memory
+    (``begin``, ``Commit.memory``).
+    """
 
     Options: ClassVar[type[BaseModel]] = NoOptions
     works_on: ClassVar[Literal["block", "canvas"]] = "block"
-    """Which masks a row may commit: its current block's, or the whole canvas's."""
+    """Which masks a row may commit: those of its current block, or of its whole canvas."""
     reads: ClassVar[Literal["masked", "generated"]] = "masked"
-    """Which positions of that span are scored: masks, or also those decoded before."""
+    """Which of these positions are scored: the masks alone, or also those that have been decoded."""
     budgets: ClassVar[Literal["masks", "size"]] = "masks"
-    """What the schedule divides among a block's steps: the block's masks, or its size."""
-    keeps_logits: ClassVar[bool] = False
-    """Whether ``Scores.logits`` is wanted: ``[B, K, V]`` alive, so only where a policy compares distributions."""
+    """What the schedule divides among the steps of a block: the block's masks, or its size."""
     pace: ClassVar[Literal["schedule", "own"]] = "schedule"
     """Whether a step commits at most ``state.budget`` tokens, or as many as the sampler sees fit."""
+    keeps_logits: ClassVar[bool] = False
+    """Whether ``Scores.logits`` is needed: float32 ``[B, K, V]``, so only where a policy compares distributions."""
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Checks of ``mdm check`` that this sampler cannot pass -> why."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -134,15 +113,28 @@ class BaseSampler:
         """
 
     def begin(self, state: State) -> Rowwise | None:
-        """What to remember of new rows, whose ``state`` is on the host; called again whenever rows join.
+        """The memory of new rows; called again whenever rows join.
 
-        ``Commit.memory`` replaces it.
+        Args:
+            state: the new rows, on the host.
         """
         return None
 
+    @abstractmethod
     def decide(self, state: State, scores: Scores, memory: Any, draws: Draws) -> Decision:
-        """One step for all rows at once."""
-        raise AssertionError(f"{type(self).__name__} defines no decide")
+        """One step of all rows at once.
+
+        Args:
+            state: the canvases ``[B, L]``.
+            scores: what the model says at the K positions that the sampler reads, ``[B, K]``.
+            memory: what ``begin`` and the commits since have given.
+            draws: the random numbers of this step.
+
+        Returns:
+            The commit; or a generator that yields ``Evaluate`` to see what a commit would bring, receives the scores
+            ``[B, N, K]`` of its candidates, and returns the commit.
+        """
+        raise NotImplementedError
 
     def finished(self, state: State, memory: Any) -> Tensor:
         """bool ``[B]``: rows that are done; by default those without masks."""

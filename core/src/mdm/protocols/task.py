@@ -1,23 +1,17 @@
-"""The seams: what a plugin implements and what the core hands to it.
-
-Nothing here imports torch, so a plugin may import these types and stay cheap to list.
-Tensors carry a leading row axis B; L is the canvas length, K the scored positions of a row,
-N the candidates of a row, Q the positions of one forward, D the hidden width, V the vocabulary.
-"""
+"""Tasks: examples, prompts and grading. Imports no torch, so that a task is cheap to load."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from mdm.protocols.model import PromptStyle
+from mdm.protocols.options import NoOptions
 from pydantic import BaseModel
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
 
 MASK = "[MASK]"
 """How a masked position is written in a text, whatever the model's own mask token is called."""
@@ -25,6 +19,8 @@ MASK = "[MASK]"
 
 @dataclass(frozen=True)
 class Message:
+    """One turn of a chat."""
+
     role: Literal["system", "user", "assistant"]
     content: str
 
@@ -33,65 +29,88 @@ class Message:
 class Prompt:
     """What a task shows to a model.
 
-    ``context`` is plain text or a chat; ``answer`` continues it and may hold ``MASK``. The completion
-    that is graded is everything after the context: ``answer`` with its masks filled, followed by
-    ``gen_length`` generated tokens.
+    The completion that is graded is everything after the context: ``answer`` with its masks filled, followed by the
+    generated tokens.
     """
 
     context: str | tuple[Message, ...]
+    """plain text, or a chat"""
     answer: str = ""
+    """how the answer begins; it may hold ``MASK``"""
     gen_length: int = 0
+    """tokens to generate after it"""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One example of a task. ``inputs`` is what the prompt and the grader need; ``reference`` a right answer."""
+    """One example of a task."""
 
     id: str
     inputs: Mapping[str, Any]
+    """what the prompt and the grader need"""
     reference: str
+    """a right answer"""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    """anything else that is worth keeping"""
 
 
-class Task(Protocol):
-    """Examples, how to ask for them, and how to grade what comes back.
+class BaseTask:
+    """Examples, how to ask for them, and how to grade completions.
 
-    ``Task(options)`` is called with an instance of ``Options``. A task may also have
-
-    - ``presets``, a mapping from a name to settings, which are fields of ``DecodeConfig`` and options of the task:
-      ``--preset NAME`` begins from them, and whatever the user sets wins.
-    - ``executes_code = True``: grading runs what the model wrote, so a run needs ``--allow-code-execution``.
-    - ``aggregate(grades)``: from example id -> the grades of its repeats, in order, further metrics of the whole run,
-      as pass@k. A repeat that failed has no grades.
-    - ``close()``, called when a run ends, however it ends.
-    - ``continuation(example, style)``: the prompt for a model that can only continue a text, if ``prompt`` has masks.
+    A task overrides ``examples``, ``prompt`` and ``grade``. It is created once for a run, with an instance of its
+    ``Options``.
     """
 
-    Options: ClassVar[type[BaseModel]]
-    metric: ClassVar[str]
+    Options: ClassVar[type[BaseModel]] = NoOptions
+    metric: ClassVar[str] = "accuracy"
     """The key of ``grade`` that a summary reports as the accuracy."""
-    default_limit: ClassVar[int | None]
-    """How many examples a run takes when neither ``--limit`` nor ``--data`` is given; None is all of them."""
+    default_limit: ClassVar[int | None] = None
+    """How many examples a run has when neither ``--limit`` nor ``--data`` is given; None is all of them."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Name -> decoding settings and options of the task: ``--preset NAME`` begins from them, and what the user sets
+    wins."""
+    executes_code: ClassVar[bool] = False
+    """Whether grading runs what the model wrote, so that a run needs ``--allow-code-execution``."""
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Checks of ``mdm check`` that this task cannot pass -> why."""
 
-    def __init__(self, options: Any) -> None: ...
+    def __init__(self, options: Any) -> None:
+        self.options = options
 
+    @abstractmethod
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
         """All rows of ``data`` (else of the task's own data) in order, or an endless pure function of ``seed``.
 
         Raises:
             MdmError: ``data`` is missing or broken; the message names file, line and field.
         """
-        ...
+        raise NotImplementedError
 
-    def prompt(self, example: Example, style: PromptStyle) -> Prompt: ...
+    @abstractmethod
+    def prompt(self, example: Example, style: PromptStyle) -> Prompt:
+        """What a model is shown."""
+        raise NotImplementedError
 
+    def continuation(self, example: Example, style: PromptStyle) -> Prompt:
+        """What an autoregressive model is shown, which can only continue a text: a prompt without masks."""
+        return self.prompt(example, style)
+
+    @abstractmethod
     def grade(self, example: Example, completion: str) -> Mapping[str, float] | Future[Mapping[str, float]]:
         """Scores of one completion, each in [0, 1]. Never raises on a strange completion.
 
         Decoding waits while this runs. A task that grades slowly hands the work to a pool of its own and returns
         the future, which must come to an end by itself.
         """
-        ...
+        raise NotImplementedError
 
+    def aggregate(self, grades: Mapping[str, Sequence[Mapping[str, float]]]) -> Mapping[str, float]:
+        """Further metrics of a whole run, such as pass@k.
 
-ChatMessages = Sequence[Message]
+        Args:
+            grades: the id of each example -> the grades of its repeats, in order; a repeat that failed has no grades.
+        """
+        return {}
+
+    def close(self) -> None:
+        """Release what the task holds. Called when a run ends, however it ends."""

@@ -209,7 +209,7 @@ def _preset(config: DecodeConfig) -> tuple[dict[str, Any], dict[str, dict[str, A
     """The settings of the preset that a run names, and the options of its task."""
     if not isinstance(config, RunConfig) or config.preset is None:
         return {}, {}
-    presets = getattr(registry.resolve("task", config.task), "presets", {})
+    presets = registry.resolve("task", config.task).presets
     if config.preset not in presets:
         raise MdmError(
             f"{config.task} has no preset {config.preset!r}.{suggest(config.preset, presets)} "

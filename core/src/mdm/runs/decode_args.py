@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
-from mdm.protocols.task import MASK, Example, Prompt, Task
+from mdm.protocols.task import MASK, BaseTask, Example, Prompt
 from mdm.runs.config import DecodeConfig, RunConfig
 from mdm.runs.grading import EncodedExample
 
@@ -62,8 +62,8 @@ def load_model(config: DecodeConfig, name: str) -> Model:
     return api.load_model(name, **config.model_dump(include=wanted))
 
 
-def _item(config: RunConfig, model: Model, task: Task, index: int, example: Example) -> EncodedExample:
-    ask = getattr(task, "continuation", task.prompt) if model.spec.attention == "causal" else task.prompt
+def _item(config: RunConfig, model: Model, task: BaseTask, index: int, example: Example) -> EncodedExample:
+    ask = task.continuation if model.spec.attention == "causal" else task.prompt
     prompt = ask(example, model.spec.prompt_style)
     gen_length = prompt.gen_length if config.gen_length is None else config.gen_length
     try:

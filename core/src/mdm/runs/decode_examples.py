@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mdm import registry
 from mdm.errors import MdmError
-from mdm.protocols.task import Example, Task
+from mdm.protocols.task import BaseTask, Example
 from mdm.runs import results
 from mdm.runs.config import RunConfig
 from mdm.runs.decode_args import _cache, decode_settings
@@ -34,7 +34,7 @@ class _Run:
     """What all parts of a run need."""
 
     config: RunConfig
-    task: Task
+    task: BaseTask
     examples: Sequence[Example]
     watch: RunObserver
     here: Rank

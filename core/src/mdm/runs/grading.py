@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
-from mdm.protocols.task import Example, Prompt, Task
+from mdm.protocols.task import BaseTask, Example, Prompt
 from mdm.runs.results import Outcome
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Grader:
     With ``fail_fast`` an example that cannot be decoded or graded stops the run instead of being recorded.
     """
 
-    def __init__(self, task: Task, record: Callable[[Outcome, Sequence[Any]], None], fail_fast: bool) -> None:
+    def __init__(self, task: BaseTask, record: Callable[[Outcome, Sequence[Any]], None], fail_fast: bool) -> None:
         self._task, self._record, self._fail_fast = task, record, fail_fast
         self._waiting: list[_Waiting] = []
 

@@ -13,7 +13,7 @@ from typing import Any
 from mdm import registry
 from mdm.errors import MdmError
 from mdm.protocols.options import check_options
-from mdm.protocols.task import Task
+from mdm.protocols.task import BaseTask
 from mdm.runs import files, processes, results
 from mdm.runs.config import RunConfig
 from mdm.runs.decode_args import _item, load_model
@@ -75,7 +75,7 @@ def run(config: RunConfig, out: Path, watch: RunObserver | None = None, *, fail_
                 job.arm.read()
             raise Interrupted(_write_summary(part, rows, out), str(stop) or "interrupted") from None
         finally:
-            getattr(task, "close", lambda: None)()
+            task.close()
         if not here.main:
             return {}
         for job in rows if here.count > 1 else []:
@@ -95,11 +95,11 @@ def environment(config: RunConfig) -> dict[str, Any]:
     return found | ({"data_sha256": files.sha256(config.data)} if config.data else {})
 
 
-def _task(config: RunConfig) -> Task:
+def _task(config: RunConfig) -> BaseTask:
     plugin = registry.resolve("task", config.task)
-    if getattr(plugin, "executes_code", False) and not config.allow_code_execution:
+    if plugin.executes_code and not config.allow_code_execution:
         raise MdmError(f"{config.task} runs the code that the model writes: allow it with --allow-code-execution")
-    task: Task = plugin(check_options(config.task, plugin.Options, config.options.get(config.task, {})))
+    task: BaseTask = plugin(check_options(config.task, plugin.Options, config.options.get(config.task, {})))
     return task
 
 
@@ -128,13 +128,10 @@ def _write_summary(run: _Run, jobs: list[Variant], out: Path) -> dict[str, Any]:
             "cache": config.cache,
             "task": config.task,
         }
-        aggregate = getattr(task, "aggregate", None)
         outcomes = job.arm.outcomes.values()
         try:
-            rows.append(row | summarise(outcomes, task.metric, len(run.examples), config.repeats, aggregate))
+            rows.append(row | summarise(outcomes, task.metric, len(run.examples), config.repeats, task.aggregate))
         except Exception as error:
-            if aggregate is None:
-                raise
             raise MdmError(f"{config.task} cannot aggregate its grades: {type(error).__name__}: {error}") from error
         if len(jobs) > 1 and job.arm.outcomes:
             files.write_json(job.arm.folder / "summary.json", rows[-1])

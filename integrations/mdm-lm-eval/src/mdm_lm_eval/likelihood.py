@@ -1,6 +1,6 @@
 """How likely a text is to a masked diffusion model: LLaDA's Monte-Carlo bound (Nie et al., arXiv:2502.09992, eq. 6).
 
-Of the L tokens of an answer, l are masked, l uniform in 1..L and the places uniform without replacement:
+Of the L tokens of an answer, l are masked, l uniform in 1..L and the positions uniform without replacement:
 
     log p(answer | prompt) >= E[ L / l * sum over the masked i of log p(token i | prompt, the unmasked tokens) ]
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from mdm.errors import MdmError
 from mdm.models import Model
 from mdm.protocols import Draws
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Answer:
-    """Token ids of which ``target`` are scored after ``prefix``."""
+    """Token ids, of which ``target`` is scored after ``prefix``; the model's own suffix is put behind both."""
 
     prefix: tuple[int, ...]
     target: tuple[int, ...]
@@ -39,6 +40,12 @@ def masks(length: int, draws: int, seed: int) -> tuple[Tensor, Tensor]:
     rank = keys.uniform("likelihood", at).argsort(1).argsort(1)
     different, often = torch.unique(rank < count[:, None], dim=0, return_counts=True)
     return different, often / draws * length / different.sum(1)
+
+
+def opened(model: Model, ids: Sequence[int]) -> list[int]:
+    """``ids`` of a text behind what the model expects before one ([CLS], BOS), unless they begin with it already."""
+    prefix = list(model.spec.prefix)
+    return [*ids] if list(ids[: len(prefix)]) == prefix else [*prefix, *ids]
 
 
 @torch.inference_mode()
@@ -61,7 +68,15 @@ def log_likelihoods(
         batch_size: canvases in one forward.
         block_length: a block-causal model's grid (default: the family's own).
         done: called with the index of an answer when its value is known.
+
+    Raises:
+        MdmError: the model is autoregressive, so that nothing is masked.
     """
+    if model.spec.attention == "causal":
+        raise MdmError(
+            f"{model.name or 'the model'} is autoregressive, and mdm computes log-likelihoods of masked diffusion "
+            "models only: use lm-eval's own --model hf"
+        )
     values = []
     for index, answer in enumerate(answers):
         parts = _parts(model, answer, block_length)
@@ -82,14 +97,15 @@ def _parts(model: Model, answer: Answer, block_length: int | None) -> list[Answe
 def _bound(model: Model, answer: Answer, draws: int, seed: int, batch_size: int, block_length: int | None) -> float:
     hidden, weight = masks(len(answer.target), draws, seed)
     start = len(answer.prefix)
-    sequence = torch.tensor(answer.prefix + answer.target, device=model.device)
-    target = sequence[start:]
-    positions = torch.arange(start, len(sequence), device=model.device)
+    end = start + len(answer.target)
+    sequence = torch.tensor(answer.prefix + answer.target + model.spec.suffix, device=model.device)
+    target = sequence[start:end]
+    positions = torch.arange(start, end, device=model.device)
     total = 0.0
     for lo in range(0, len(hidden), batch_size):
         part = hidden[lo : lo + batch_size].to(model.device)
         canvas = sequence.repeat(len(part), 1)
-        canvas[:, start:].masked_fill_(part, model.spec.mask_id)
+        canvas[:, start:end].masked_fill_(part, model.spec.mask_id)
         logits = model.score_logits(canvas, block_length, positions).float()
         logits[..., model.spec.mask_id] = -torch.inf  # decoding never draws it either
         logp = logits.log_softmax(-1).gather(-1, target.expand_as(part)[..., None])[..., 0]

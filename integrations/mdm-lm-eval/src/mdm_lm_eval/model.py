@@ -9,13 +9,12 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from mdm import api
-from mdm.engine import memory
 from mdm.errors import MdmError
 from mdm.runs import config
 from mdm.runs.decode_args import decode_settings, load_model
 from tqdm import tqdm
 
-from mdm_lm_eval.likelihood import Answer, log_likelihoods
+from mdm_lm_eval.likelihood import Answer, log_likelihoods, opened
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """What tasks call the number of tokens to generate, first come first served."""
@@ -91,24 +90,24 @@ class MdmLM(LM):
         asked = [(request.args[0], dict(request.args[1])) for request in requests]
         written: dict[int, str] = {}
         with tqdm(total=len(asked), desc="decoding", disable=disable_tqdm) as bar:
-            for temperature, places in _grouped(self._temperature(kwargs) for _, kwargs in asked).items():
+            for temperature, indices in _grouped(self._temperature(kwargs) for _, kwargs in asked).items():
 
-                def finish(i: int, result: api.Result, places: list[int] = places) -> None:
-                    place = places[i]
-                    written[place] = cut(result.text or "", asked[place][1].get("until"))
-                    self.cache_hook.add_partial("generate_until", requests[place].args, written[place])
+                def finish(i: int, result: api.Result, indices: list[int] = indices) -> None:
+                    index = indices[i]
+                    written[index] = cut(result.text or "", asked[index][1].get("until"))
+                    self.cache_hook.add_partial("generate_until", requests[index].args, written[index])
                     bar.update()
 
                 settings = decode_settings(self.config, self.model, self.config.sampler[0])
                 api.decode(
                     self.model,
-                    [self._context(asked[place][0]) for place in places],
-                    gen_length=[self._length(asked[place][1]) for place in places],
-                    row_ids=places,
+                    [self._context(asked[index][0]) for index in indices],
+                    gen_length=[self._length(asked[index][1]) for index in indices],
+                    row_ids=indices,
                     on_finish=finish,
                     **settings | {"temperature": temperature},
                 )
-        return [written[place] for place in range(len(asked))]
+        return [written[index] for index in range(len(asked))]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         answers = [self._pair(*request.args) for request in requests]
@@ -131,7 +130,7 @@ class MdmLM(LM):
         batch_size = self.config.batch_size
         if batch_size == "auto":
             longest = max((len(answer.prefix) + len(answer.target) for answer in answers), default=1)
-            batch_size = memory.plan_batch(
+            batch_size = api.plan_batch(
                 self.model, longest, len(answers) * self.draws, kv=False, guises=1, batch_size="auto", max_rows=None
             ).batch_size
         with tqdm(total=len(answers), desc="log-likelihoods", disable=disable_tqdm) as bar:
@@ -156,25 +155,29 @@ class MdmLM(LM):
     def _pair(self, context: str, continuation: str) -> Answer:
         """Both as ids. Blanks at the context's end belong to the continuation's first word."""
         kept = context.rstrip()
-        prefix, whole = self.model.encode(kept), self.model.encode(context + continuation)
+        prefix = opened(self.model, self.model.encode(kept))
+        whole = opened(self.model, self.model.encode(context + continuation))
         answer = Answer(tuple(whole[: len(prefix)]), tuple(whole[len(prefix) :]))
         return answer if kept else Answer(self._start(), answer.target)
 
     def _windows(self, ids: list[int]) -> list[Answer]:
         """A long text in pieces: the first fills ``max_length``, each later one has as much again before it."""
-        first, step = self.max_length - len(self._start()), self.max_length // 2
-        windows = [Answer(self._start(), tuple(ids[:first]))] if ids else []
+        start, opening = self._start(), self.model.spec.prefix
+        first, step = self.max_length - len(start), self.max_length // 2
+        windows = [Answer(start, tuple(ids[:first]))] if ids else []
         for begin in range(first, len(ids), step):
             end = min(begin + step, len(ids))
-            windows.append(Answer(tuple(ids[end - self.max_length : begin]), tuple(ids[begin:end])))
+            context = ids[end - self.max_length + len(opening) : begin]
+            windows.append(Answer((*opening, *context), tuple(ids[begin:end])))
         return windows
 
     def _start(self) -> tuple[int, ...]:
-        """What stands before an answer without a context: EOS if the model predicts from the position before."""
-        return self.model.spec.eos_ids[:1] if self.model.spec.shift else ()
+        """What stands before an answer without a context: the model's own opening, or EOS where position i - 1
+        predicts position i."""
+        return self.model.spec.prefix or (self.model.spec.eos_ids[:1] if self.model.spec.shift else ())
 
     def _context(self, text: str) -> list[int]:
-        return self.model.encode(text) or list(self._start())
+        return opened(self.model, self.model.encode(text)) or list(self._start())
 
     def _length(self, kwargs: dict[str, Any]) -> int:
         asked = next((kwargs[name] for name in LENGTHS if kwargs.get(name) is not None), None)
@@ -199,8 +202,8 @@ def cut(text: str, until: str | Sequence[str] | None) -> str:
 
 
 def _grouped(values: Iterable[float]) -> dict[float, list[int]]:
-    """Value -> the places that have it."""
+    """Value -> the indices that have it."""
     groups: dict[float, list[int]] = {}
-    for place, value in enumerate(values):
-        groups.setdefault(value, []).append(place)
+    for index, value in enumerate(values):
+        groups.setdefault(value, []).append(index)
     return groups

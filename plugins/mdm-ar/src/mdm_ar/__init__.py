@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from mdm.models import is_stock
+from mdm.models import BaseFamily, is_stock
 
 if TYPE_CHECKING:
     from mdm.models import Model
 
 
-class Ar:
+class Ar(BaseFamily):
+    """Any causal language model of transformers, decoded by its own ``generate``."""
+
     name = "ar"
-    causal = True
+    autoregressive: ClassVar[bool] = True
 
     def claims(self, config: Mapping[str, Any]) -> bool:
         return is_stock(config, "ForCausalLM")

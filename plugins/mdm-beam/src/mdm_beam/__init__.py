@@ -9,7 +9,7 @@ with uncertainty the mean entropy over the masks that are left (nats), small bei
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,8 +25,8 @@ from mdm.protocols import (
     Rowwise,
     Scores,
     State,
+    mixed,
 )
-from mdm.protocols.draws import mixed
 from pydantic import Field
 from torch import Tensor
 
@@ -51,7 +51,7 @@ class Beam(Lookahead):
     """
 
     Options: ClassVar[type[LookaheadOptions]] = BeamOptions
-    expected_failures: ClassVar[dict[str, str]] = {
+    expected_failures: ClassVar[Mapping[str, str]] = {
         "waits_for_nothing": "how many beams are left depends on which actions lead to one canvas, known on the device"
     }
 

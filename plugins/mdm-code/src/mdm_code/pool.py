@@ -1,4 +1,4 @@
-"""Programs judged beside the decoding, as many at once as there are cores."""
+"""Programs that are judged in the background of the decoding, as many at once as there are cores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mdm_code.sandbox import Job, Limits, Verdict, run
 
 
 class Grades(Future, Mapping[str, float]):
-    """Grades to come. Read as the mapping they will be, they are waited for."""
+    """Grades that are being computed; reading them as a mapping waits for them."""
 
     def __getitem__(self, name: str) -> float:
         return self.result()[name]
@@ -27,12 +27,21 @@ class Grades(Future, Mapping[str, float]):
         return self is other
 
 
+def cores() -> int:
+    """This process's share of the machine's cores, where a launcher has started several processes on it.
+
+    More sandboxes than cores would run into their limits on the clock, so that grades depended on the load.
+    """
+    local = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, len(os.sched_getaffinity(0)) // (int(local) if local.isdigit() and int(local) else 1))
+
+
 class Pool:
-    """One thread a core, each of which waits for a sandbox."""
+    """One thread for each core of this process, which waits for a sandbox."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="mdm-code")
+        self._threads = ThreadPoolExecutor(cores(), thread_name_prefix="mdm-code")
 
     def grade(self, job: Job) -> Grades:
         grades = Grades()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import comb
 from typing import Any, ClassVar
 
-from mdm.protocols import NoOptions
+from mdm.protocols import BaseTask, NoOptions
 from pydantic import Field
 
 from mdm_code import sandbox
@@ -23,16 +23,15 @@ class CodeOptions(NoOptions):
     memory: int = Field(1024, ge=64, description="MiB of memory of a program")
 
 
-class CodeTask:
+class CodeTask(BaseTask):
     """A task whose grader runs what the model wrote."""
 
     executes_code: ClassVar[bool] = True
     metric: ClassVar[str] = "passed"
-    default_limit: ClassVar[int | None] = None
 
     def __init__(self, options: Any) -> None:
         sandbox.check()
-        self.options = options
+        super().__init__(options)
         self._pool: Pool | None = None
 
     def judge(self, job: sandbox.Job) -> Grades:

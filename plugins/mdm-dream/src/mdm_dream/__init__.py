@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
+from mdm.models import BaseFamily
 
 if TYPE_CHECKING:
     from mdm.models import Model
 
 
-class Dream:
+class Dream(BaseFamily):
     """Dream on transformers' Qwen2, its logits shifted by one."""
 
     name = "dream"

@@ -1,4 +1,4 @@
-"""Qwen's layout, which Dream (Qwen2) and SDAR (Qwen3) keep: config keys and tokenizer files."""
+"""Dream's published layout, which is Qwen2's: config keys and the chat template."""
 
 from __future__ import annotations
 
@@ -14,26 +14,21 @@ ACCEPTED: dict[str, tuple[Any, ...]] = {
     "rope_scaling": (None,),
     "use_sliding_window": (False, None),
 }
-"""Keys that select code paths, and the values that the adapters run."""
+"""Config keys that select code paths, and the values that are Qwen2's."""
 
 CHAT = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""Qwen2's chat, Dream's too, for a checkpoint that carries none."""
-
-CHAT_NO_SYSTEM = CHAT[CHAT.index("{% for m") :]
-"""Qwen3's chat, SDAR's too: no system turn unless one is given."""
+"""Qwen2's chat template, for a checkpoint that carries none."""
 
 
 def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The arguments of ``Qwen2Config`` or ``Qwen3Config`` in a Qwen-like config.json; only keys known here are taken.
-
-    What else it holds may select code of its own (SDAR's names an attention kernel that aborts on a CPU).
+    """The arguments of ``Qwen2Config`` that a Dream config.json amounts to; keys not known here are left out.
 
     Raises:
-        MdmError: a key is missing, or asks for what the adapters do not do.
+        MdmError: a key is missing, or asks for what Qwen2 does not do.
     """
     refuse(config, ACCEPTED, source)
     if "sliding_attention" in (layers := config.get("layer_types") or ()):
@@ -46,10 +41,10 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         needed = (
             "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
         )  # fmt: skip
-        found = {key: config[key] for key in needed}
+        sizes = {key: config[key] for key in needed}
     except KeyError as error:
-        raise MdmError(f"{source}: config.json lacks the key {error} of a Qwen-like checkpoint") from None
-    return found | {
+        raise MdmError(f"{source}: config.json lacks the key {error} of a Dream checkpoint") from None
+    return sizes | {
         "num_key_value_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
         "max_position_embeddings": config.get("max_position_embeddings", 32768),
         "rms_norm_eps": config.get("rms_norm_eps", 1e-6),

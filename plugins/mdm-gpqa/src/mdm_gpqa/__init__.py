@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mdm.data import HubData, read, read_hub
-from mdm.protocols import Example, Message, NoOptions, Prompt, PromptStyle
+from mdm.protocols import BaseTask, Example, Message, NoOptions, Prompt, PromptStyle
 from pydantic import BaseModel, Field
 
 LETTERS = "ABCD"
@@ -18,12 +18,13 @@ INSTRUCTION = (
     "Answer the multiple-choice question. Think step by step and end with 'The answer is (X)', "
     "where X is A, B, C or D.\n\nQuestion: {question}\nChoices:\n{choices}"
 )
-ANSWERS = (
+STATED = (
     r"(?i:answer\s*(?:is|:))[\s*:]*(?:\\boxed\{)?\(?([A-D])\b",
     r"\\boxed\{\(?([A-D])\)?\}",
-    r"\(([A-D])\)",
-    r"^\W*([A-D])\W*$",
 )
+"""How a completion says what its answer is."""
+MENTIONED = (r"\(([A-D])\)", r"^\W*([A-D])\W*$")
+"""How it names a choice."""
 
 
 class GpqaOptions(NoOptions):
@@ -43,18 +44,13 @@ class Row(BaseModel):
     wrong_3: str = Field(alias="Incorrect Answer 3", min_length=1)
 
 
-class Gpqa:
+class Gpqa(BaseTask):
     """GPQA: graduate questions with four choices, in an order drawn from the seed. Right is the letter."""
 
     Options: ClassVar[type[BaseModel]] = GpqaOptions
-    metric: ClassVar[str] = "accuracy"
-    default_limit: ClassVar[int | None] = None
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "info-gain": {"gen_length": 256, "steps": 256, "block_length": 32},
     }
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
 
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
         source = HubData("Idavidrein/gpqa", "train", self.options.revision, f"gpqa_{self.options.subset}")
@@ -78,11 +74,26 @@ class Gpqa:
 
 
 def chosen(completion: str) -> str | None:
-    """The letter that a completion settles on: the last one said to be the answer, else the last one in brackets."""
-    if begun := re.match(r"\s*([A-D])\)", completion):
-        return begun[1]
-    for pattern in ANSWERS:
-        found: list[str] = re.findall(pattern, completion, re.M)
-        if found:
-            return found[-1].upper()
+    """The letter that a completion settles on.
+
+    It is the last one said to be the answer; else the one with which the compact prompt's bracket is closed; else the
+    last one in brackets.
+    """
+    return _last(STATED, completion) or _closing(completion) or _last(MENTIONED, completion)
+
+
+def _last(patterns: Sequence[str], completion: str) -> str | None:
+    for pattern in patterns:
+        if letters := re.findall(pattern, completion, re.M):
+            return str(letters[-1])
     return None
+
+
+def _closing(completion: str) -> str | None:
+    """The letter in front of one line ``X) ...`` that names no other choice.
+
+    A chat that goes through the choices may begin with ``A)`` as well.
+    """
+    choices = re.findall(r"(?<!\()\b([A-D])\)", completion)
+    closed = re.fullmatch(r"\s*([A-D])\)[^\n]*\s*", completion)
+    return closed[1] if closed and set(choices) == {closed[1]} else None

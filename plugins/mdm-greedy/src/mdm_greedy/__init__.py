@@ -6,14 +6,17 @@ margin (Dream, arXiv:2508.15487), noise (LLaDA's random remasking), or the posit
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from mdm.protocols import BaseSampler, Commit, Draws, Scores, State, top_k
 from torch import Tensor
 
 
 class _Greedy(BaseSampler):
+    @abstractmethod
     def key(self, scores: Scores, draws: Draws) -> Tensor:
-        """``[B, K]``, larger is better."""
-        raise AssertionError(f"{type(self).__name__} defines no key")
+        """float32 ``[B, K]``: what ranks the masks, larger is better."""
+        raise NotImplementedError
 
     def decide(self, state: State, scores: Scores, memory: None, draws: Draws) -> Commit:
         return Commit(top_k(self.key(scores, draws), scores.valid, state.budget), scores.token)

@@ -8,7 +8,7 @@ A mask is stable at step t when the model is sure of it and has stopped changing
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from mdm.protocols import BaseSampler, Commit, Draws, NoOptions, Rowwise, Scores, State, top_k
@@ -43,6 +43,7 @@ class KLASS(BaseSampler):
     """
 
     Options: ClassVar[type[BaseModel]] = KLASSOptions
+    pace: ClassVar[Literal["schedule", "own"]] = "own"
     keeps_logits: ClassVar[bool] = True
 
     def begin(self, state: State) -> Seen:

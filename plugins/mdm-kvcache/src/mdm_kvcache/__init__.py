@@ -1,15 +1,16 @@
 """Prefix and dual caches (Fast-dLLM, arXiv:2505.22618): what is recomputed inside a block.
 
-Both refresh with a full forward when a row enters a block, and use that forward's own scores. On full-attention
-models both are approximate: kept keys and values are those of the last refresh.
+Both refresh with a full forward when a row enters a block, and decide by that forward's scores. On full-attention
+models both are approximate, as the kept keys and values are those of the last refresh.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from abc import abstractmethod
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from mdm.protocols import ModelSpec, NoOptions, Plan, State
+from mdm.protocols import BaseCache, ModelSpec, NoOptions, Plan, State
 from pydantic import BaseModel, Field
 from torch import Tensor
 
@@ -24,16 +25,13 @@ class KVOptions(NoOptions):
     )
 
 
-class _BlockCache:
+class _BlockCache(BaseCache):
     Options: ClassVar[type[BaseModel]] = KVOptions
-    uses_kv: ClassVar[bool] = True
 
-    def __init__(self, options: Any) -> None:
-        self.options = options
-
+    @abstractmethod
     def window(self, state: State) -> Tensor:
         """bool ``[B, L]``: the positions recomputed inside a block."""
-        raise AssertionError(f"{type(self).__name__} defines no window")
+        raise NotImplementedError
 
     def plan(self, state: State, spec: ModelSpec) -> Plan:
         window, refresh = self.window(state), self.options.refresh

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mdm.models import BaseFamily
+
 if TYPE_CHECKING:
     from mdm.models import Model
 
 
-class Llada:
+class Llada(BaseFamily):
     """LLaDA on transformers' Llama."""
 
     name = "llada"

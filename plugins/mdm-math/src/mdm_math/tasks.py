@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mdm.data import HubData, read, read_hub
-from mdm.protocols import Example, Message, NoOptions, Prompt, PromptStyle
+from mdm.protocols import BaseTask, Example, Message, NoOptions, Prompt, PromptStyle
 from pydantic import BaseModel, Field
 
 from mdm_math.grading import boxed, equivalent, last_number, normal
@@ -17,20 +17,15 @@ GEN_LENGTH = 256
 SETTINGS = {"gen_length": 256, "steps": 256, "block_length": 32}
 
 
-class MathTask:
+class MathTask(BaseTask):
     """A question with one short answer. ``accuracy`` goes by meaning, ``published`` by the published rule."""
 
-    metric: ClassVar[str] = "accuracy"
-    default_limit: ClassVar[int | None] = None
     instruction: ClassVar[str]
     worked: ClassVar[tuple[tuple[str, str], ...]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "info-gain": SETTINGS,
         "llada-base": {"gen_length": 1024, "steps": 1024, "block_length": 1024},
     }
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
 
     def prompt(self, example: Example, style: PromptStyle) -> Prompt:
         question: str = example.inputs["question"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
-from mdm.models import is_stock
+from mdm.models import BaseFamily, is_stock
 
 if TYPE_CHECKING:
     from mdm.models import Model
@@ -15,7 +15,9 @@ OTHER_HEADS = r"(pooler|seq_relationship|contact_head|position_ids|score|classif
 """Weights that checkpoints hold beside the masked-language-model head."""
 
 
-class Mlm:
+class Mlm(BaseFamily):
+    """Any masked language model of transformers."""
+
     name = "mlm"
 
     def claims(self, config: Mapping[str, Any]) -> bool:

@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
+from mdm.models import BaseFamily
 
 if TYPE_CHECKING:
     from mdm.models import Model
 
 
-class Mmada:
+class Mmada(BaseFamily):
     """MMaDA's text side on transformers' Llama."""
 
     name = "mmada"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from mdm.errors import MdmError
+from mdm.errors import MdmError, explain
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 Id = Annotated[int, Field(ge=0)]
@@ -36,9 +36,7 @@ class Frequencies(BaseModel):
         except OSError as error:
             raise MdmError(f"baseline {path}: {error.strerror}: make one with mdm pc-count --tokenizer MODEL") from None
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(p) for p in first["loc"])
-            raise MdmError(f"baseline {path} holds no token counts: {place or 'file'}: {first['msg']}") from None
+            raise MdmError(explain(error, f"baseline {path} holds no token counts: ", cls)) from None
 
     def check(self, vocabulary: int, path: Path) -> None:
         """Refuse counts of another tokenizer.

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import random
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mdm.data import read
-from mdm.protocols import Example
+from mdm.protocols import BaseTask, Example
 from pydantic import BaseModel
 
 
-class Puzzles(ABC):
+class Puzzles(BaseTask):
     """Base of the tasks: a puzzle and one right answer, as text."""
 
-    Options: ClassVar[type[BaseModel]]
-    metric: ClassVar[str] = "accuracy"
-    default_limit: ClassVar[int] = 32
+    default_limit: ClassVar[int | None] = 32
     name: ClassVar[str]
     row: ClassVar[type[BaseModel]]
-    """A line of a file."""
+    """A line of a data file."""
     columns: ClassVar[tuple[str, str]] = ("input", "output")
-    """Its puzzle and its answer."""
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
+    """The fields of a line that hold the puzzle and its answer."""
 
     def variety(self) -> str:
         """The options that decide which puzzles are made, as the seed names them."""
@@ -36,6 +31,7 @@ class Puzzles(ABC):
     @abstractmethod
     def make(self, draw: random.Random) -> tuple[str, str]:
         """A puzzle and its answer."""
+        raise NotImplementedError
 
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
         if data is not None:

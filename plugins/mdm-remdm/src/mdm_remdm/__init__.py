@@ -37,6 +37,7 @@ class ReMDM(BaseSampler):
     """
 
     Options: ClassVar[type[BaseModel]] = ReMDMOptions
+    pace: ClassVar[Literal["schedule", "own"]] = "own"
     works_on: ClassVar[Literal["block", "canvas"]] = "canvas"
     reads: ClassVar[Literal["masked", "generated"]] = "generated"
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
+from mdm.models import BaseFamily
 
 if TYPE_CHECKING:
     from mdm.models import Model
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 MASK_TOKEN, END_OF_TURN = "<|MASK|>", "<|im_end|>"
 
 
-class Sdar:
+class Sdar(BaseFamily):
     """SDAR and TraDo on transformers' Qwen3, block by block."""
 
     name = "sdar"
@@ -28,13 +29,9 @@ class Sdar:
         from mdm.protocols import ModelSpec
         from transformers import Qwen3Config, Qwen3ForCausalLM
 
-        from mdm_sdar.layout import CHAT_NO_SYSTEM, as_qwen
+        from mdm_sdar.layout import CHAT, as_qwen
 
-        qwen = Qwen3Config(
-            **as_qwen(config, source),
-            head_dim=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
-            attention_bias=config.get("attention_bias", False),
-        )
+        qwen = Qwen3Config(**as_qwen(config, source))
         tokenizer = load_tokenizer(source, bpe="Qwen2Tokenizer")
         known = tokenizer.get_vocab() if tokenizer is not None else {}
         mask = config.get("mask_token_id")
@@ -56,7 +53,7 @@ class Sdar:
             default_cache="block",
         )
         network = load_network(Qwen3ForCausalLM, source, qwen, device=device, dtype=dtype, **options)
-        return Model(spec, network.model, network.lm_head, tokenizer, name=source, chat_template=CHAT_NO_SYSTEM)
+        return Model(spec, network.model, network.lm_head, tokenizer, name=source, chat_template=CHAT)
 
 
 FAMILY = Sdar()

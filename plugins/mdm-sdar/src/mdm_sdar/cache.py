@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from mdm.protocols import NoOptions, Plan, State
+from mdm.protocols import Attention, BaseCache, ModelSpec, Plan, State
 
 
-class Block:
+class Block(BaseCache):
     """Runs the current block only.
 
     When a row enters a block, one forward runs the block it comes from as well (the whole prompt, when it begins) and
     keeps what is finished: the keys and values of a block are those of its final tokens.
     """
 
-    Options = NoOptions
-    uses_kv: ClassVar[bool] = True
-    attention: ClassVar[str] = "block-causal"
+    attention: ClassVar[Attention | None] = "block-causal"
 
-    def __init__(self, options: Any) -> None:
-        self.options = options
-
-    def plan(self, state: State, spec: Any) -> Plan:
+    def plan(self, state: State, spec: ModelSpec) -> Plan:
         before = state.blocks < state.block[:, None]
         # Blocks without a mask are skipped: the last one that was entered is the last with a mask, or the prompt.
         left = torch.where(state.targets & before, state.blocks, -1).amax(1, keepdim=True)

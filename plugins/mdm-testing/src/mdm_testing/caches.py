@@ -137,7 +137,7 @@ def the_first_step_is_exact(of: Subject) -> None:
 @check("cache")
 def keeping_what_is_final_is_exact(of: Subject) -> None:
     """On block-causal attention, a mode that keeps finished blocks only gives the plain forward's scores throughout."""
-    if getattr(of.plugin, "attention", "full") != "block-causal":
+    if of.plugin.attention != "block-causal":
         raise NotApplicable("its attention is not block-causal")
     _uses_kv(of)
     for seen, plan in _planned(of):
@@ -209,7 +209,7 @@ def holes_are_filled(of: Subject) -> None:
 
 
 def _model(of: Subject) -> Model:
-    return toy_model(getattr(of.plugin, "attention", "full"))
+    return toy_model(of.plugin.attention or "full")
 
 
 def _uses_kv(of: Subject) -> None:

@@ -204,11 +204,11 @@ def _folder(of: Subject) -> Iterator[Path]:
             raise MdmError(f"{of.checkpoint} has no config.json: --checkpoint is a folder in Hugging Face format")
         yield of.checkpoint
         return
-    if hasattr(of.plugin, "example"):
-        with tempfile.TemporaryDirectory() as made:
-            of.plugin.example(Path(made))
+    with tempfile.TemporaryDirectory() as made:
+        of.plugin.example(Path(made))
+        if (Path(made) / "config.json").is_file():
             yield Path(made)
-        return
+            return
     for name in registry.names("checkpoint"):
         folder = Path(registry.resolve("checkpoint", name)())
         if of.plugin.claims(json.loads((folder / "config.json").read_text())):

@@ -139,7 +139,7 @@ def runs_under_every_cache(of: Subject) -> None:
             cache = registry.resolve("cache", name)
         except MdmError:
             continue  # a broken cache is not the sampler's fault
-        attention = getattr(cache, "attention", "full")
+        attention = cache.attention or "full"
         if name != "none":
             _alone_and_together(of, toy_model(attention), name)
 

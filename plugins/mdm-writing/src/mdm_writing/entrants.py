@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdm.data import validate
 from mdm.errors import MdmError
 from mdm.runs import files
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 Key = tuple[str, int]
 """An example's id and which of its repeats."""
@@ -78,12 +79,7 @@ def common(first: Entrant, second: Entrant, intersect: bool) -> list[Key]:
 def _read(path: Path) -> dict[Key, Writing]:
     found = {}
     for number, record in enumerate(files.json_lines(path), 1):
-        try:
-            writing = Writing.model_validate(record)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the line"
-            raise MdmError(f"{path}, line {number}: field {field!r}: {first['msg']}") from None
+        writing = validate(record, Writing, f"{path}, line {number}")
         found[writing.id, writing.repeat] = writing
     if not found:
         raise MdmError(f"{path} holds no result yet")

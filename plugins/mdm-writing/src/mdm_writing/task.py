@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mdm.data import read
-from mdm.protocols import Example, Message, NoOptions, Prompt, PromptStyle
+from mdm.protocols import BaseTask, Example, Message, NoOptions, Prompt, PromptStyle
 from pydantic import BaseModel, Field
 
 WHO = (
@@ -43,16 +43,13 @@ class Row(BaseModel):
     prompt: str = Field(min_length=1)
 
 
-class CreativeWriting:
+class CreativeWriting(BaseTask):
     """Creative writing from prompts. Its metric says only that something was written; ``mdm judge`` says how well."""
 
     Options: ClassVar[type[BaseModel]] = WritingOptions
     metric: ClassVar[str] = "answered"
-    default_limit: ClassVar[int] = 8
+    default_limit: ClassVar[int | None] = 8
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"story": {"gen_length": 768, "block_length": 32}}
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
 
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
         if data is not None:
