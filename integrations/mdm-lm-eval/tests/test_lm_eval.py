@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -16,8 +17,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mdm_lm_eval.likelihood import Answer, log_likelihoods, masks
-from tiny_families import save
+from mdm_lm_eval.likelihood import Answer, log_likelihoods, masks, opened
+from tiny_families import save, save_causal, save_masked
 
 HERE = Path(__file__).parent
 needs_lm_eval = pytest.mark.skipif(
@@ -99,6 +100,23 @@ def test_a_block_causal_answer_is_the_sum_of_its_blocks(tmp_path):
     whole = log_likelihoods(model, [Answer(ids[:2], ids[2:])], draws=8, block_length=4)[0]
     blocks = [Answer(ids[:2], ids[2:4]), Answer(ids[:4], ids[4:8]), Answer(ids[:8], ids[8:])]
     assert whole == pytest.approx(sum(log_likelihoods(model, blocks, draws=8, block_length=4)), abs=1e-4)
+
+
+def test_a_text_stands_between_what_the_model_puts_around_it(tmp_path):
+    """An encoder is asked about [CLS] text [SEP], as it was trained on."""
+    model = mdm.load_model(save_masked(tmp_path / "bert"), device="cpu")
+    model.spec = replace(model.spec, prefix=(240,), suffix=(241, 242))
+    assert opened(model, [5, 6]) == [240, 5, 6] == opened(model, [240, 5, 6])
+    [value] = log_likelihoods(model, [Answer((240, 5, 6), (7,))], draws=1)
+    logits = model.score_logits(torch.tensor([[240, 5, 6, model.spec.mask_id, 241, 242]]))[0, 3].clone()
+    logits[model.spec.mask_id] = -torch.inf
+    assert value == pytest.approx(float(logits.log_softmax(-1)[7]), abs=1e-4)
+
+
+def test_an_autoregressive_model_is_refused_in_one_line(tmp_path):
+    model = mdm.load_model(save_causal(tmp_path / "llama"), device="cpu")
+    with pytest.raises(mdm.MdmError, match="is autoregressive, and .*: use lm-eval's own --model hf$"):
+        log_likelihoods(model, [Answer((5, 6), (7, 8))], draws=4)
 
 
 @needs_lm_eval

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mdm.errors import MdmError
 from mdm.protocols import Example
-from mdm_code import sandbox
+from mdm_code import pool, sandbox
 from mdm_code.humaneval import HumanEval, HumanEvalOptions
 from mdm_code.mbpp import SHOTS, Mbpp, MbppOptions, interface
 from mdm_code.task import CodeTask, code, pass_at
@@ -176,3 +176,15 @@ def test_where_nothing_confines_code_none_is_run(monkeypatch):
     monkeypatch.setattr(sandbox.confine, "supported", lambda: False)
     with pytest.raises(MdmError, match="generated code runs on Linux"):
         CodeTask(HumanEvalOptions())
+
+
+@pytest.mark.parametrize(("processes", "share"), [(None, 8), ("1", 8), ("3", 2), ("20", 1), ("", 8), ("many", 8)])
+def test_processes_on_one_machine_share_its_cores(monkeypatch, processes, share):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if processes is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert pool.cores() == share
+    threads = pool.Pool(sandbox.Limits())
+    assert threads._threads._max_workers == share
+    threads.close()

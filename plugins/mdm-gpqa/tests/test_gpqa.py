@@ -55,7 +55,10 @@ def test_golden_prompt(file):
     [
         ("The answer is (B)", "B"), ("the answer is (A)... no, the answer is C.", "C"), ("Answer: D", "D"),
         ("**Answer: (B)**", "B"), ("(A) is wrong, so \\boxed{C}", "C"), ("It must be (D), as (A) is false; (D)", "D"),
-        ("B", "B"), (" B)", "B"), ("A cat", None), ("", None), ("The answer is 42", None),
+        ("A) Too short.\nB) Fits.\n\nThe answer is (B)", "B"), ("D) cannot be: it boils.\nAnswer: A", "A"),
+        ("A) is wrong, \\boxed{D}", "D"), ("C) as (A) is false", "C"), ("A) is odd.\nB) is even.", None),
+        ("A) is odd, B) is even", None), ("B", "B"), (" B)", "B"), ("A cat", None), ("", None),
+        ("The answer is 42", None),
     ],
 )  # fmt: skip
 def test_the_letter(completion, letter):

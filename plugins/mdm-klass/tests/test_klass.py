@@ -35,3 +35,11 @@ def test_the_order_is_the_definitions(model, threshold, kl, history):
         before = {p: log_p[p] for p in block}
         canvas[0, line["positions"]] = torch.tensor(line["tokens"])
     assert (len(result.trace) < 12) == (threshold < 0.9)
+
+
+def test_it_sets_its_own_pace(model):
+    """With every mask stable it commits the whole block at once, whatever the schedule says; and it says so."""
+    options = {"threshold": 0.0, "kl_threshold": 1e9, "history": 1}
+    [result] = mdm.decode(model, [PROMPT], "klass", options, gen_length=12, block_length=6, cache="none")
+    assert max(len(line["positions"]) for line in result.trace) > 1
+    assert mdm.registry.resolve("sampler", "klass").pace == "own"
