@@ -17,25 +17,32 @@ from mdm import registry
 from mdm_testing import checks
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
+PROTOCOLS = "mdm.protocols."
 SHOWN = {
-    "protocols": ("mdm.protocols", ["Sampler", "CacheMode", "ModelFamily", "Network", "Task"]),
-    "records": ("mdm.protocols", ["NoOptions", "ModelSpec", "Prompt", "Message", "Example"]),
-    "state": ("mdm.protocols.state", ["State", "Certainty", "Scores", "Commit", "Evaluate", "Plan", "Rowwise"]),
-    "sampler": ("mdm.protocols.sampler", ["BaseSampler"]),
-    "draws": ("mdm.protocols.draws", ["Draws"]),
-    "model": ("mdm.models.model", ["Model"]),
-    "hooks": ("mdm.protocols.hooks", ["Hooks"]),
-    "functions": ("mdm.scoring.statistics", ["ranks", "top_k"]),
-}
-"""Mark -> module and what of it is shown."""
+    "sampler": {PROTOCOLS + "sampler": ["BaseSampler", "Commit", "Evaluate", "CandidateScores"]},
+    "state": {
+        PROTOCOLS + "state": ["State"], PROTOCOLS + "scores": ["Stats", "Scores"], PROTOCOLS + "rowwise": ["Rowwise"],
+    },
+    "draws": {PROTOCOLS + "draws": ["Draws"]},
+    "functions": {PROTOCOLS + "scores": ["ranks", "top_k"]},
+    "cache": {PROTOCOLS + "cache": ["BaseCache", "Plan"]},
+    "task": {PROTOCOLS + "task": ["BaseTask", "Example", "Prompt", "Message"]},
+    "family": {"mdm.models.family": ["BaseFamily"], PROTOCOLS + "model": ["ModelSpec", "Network", "Autoregressive"]},
+    "model": {"mdm.models.model": ["Model"]},
+    "options": {PROTOCOLS + "options": ["NoOptions"]},
+    "hooks": {PROTOCOLS + "hooks": ["Hooks"]},
+}  # fmt: skip
+"""Mark -> module -> what of it is shown."""
 
 
-def signatures(module: str, names: list[str]) -> str:
-    """The definitions as they stand in the source, without the bodies of functions and what begins with _."""
-    source = inspect.getsource(importlib.import_module(module))
-    found = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
-    lines = source.splitlines()
-    return "\n\n".join(f"```python\n{_bare(found[name], lines)}\n```" for name in names)
+def signatures(shown: dict[str, list[str]]) -> str:
+    """The definitions as they stand in the sources, without the bodies of functions and what begins with _."""
+    parts = []
+    for module, names in shown.items():
+        source = inspect.getsource(importlib.import_module(module))
+        found = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+        parts += [f"```python\n{_bare(found[name], source.splitlines())}\n```" for name in names]
+    return "\n\n".join(parts)
 
 
 def _bare(node: ast.ClassDef | ast.FunctionDef, lines: list[str]) -> str:
@@ -94,7 +101,7 @@ def _cell(text: str) -> str:
 
 def page(text: str) -> str:
     """``text`` with every generated part anew."""
-    parts = {mark: signatures(*shown) for mark, shown in SHOWN.items()}
+    parts = {mark: signatures(shown) for mark, shown in SHOWN.items()}
     parts |= {"kinds": kinds(), "checks": promises(), "faults": faults()}
     for mark, part in parts.items():
         pattern = re.compile(rf"(<!-- generated: {mark} -->\n).*?(<!-- end -->)", re.DOTALL)
