@@ -10,7 +10,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 from mdm.cli import cli
-from mdm.cli.live import Canvas
+from mdm.cli.live import CanvasView
 
 PROMPT = ["generate", "--infill", "2*_4=48", "--mask", "_", "--live"]
 
@@ -68,7 +68,7 @@ def test_on_a_terminal_the_masks_dissolve():
 
 
 def test_a_long_canvas_is_shown_around_the_newest_token():
-    canvas = Canvas(["word "] * 1000 + [None] * 200)
+    canvas = CanvasView(["word "] * 1000 + [None] * 200)
     candidate = {"positions": [1101], "J": -1.0, "C": 0.5, "H": 0.5}
     line = {"step": 0, "kind": "commit", "positions": [1100], "entropy": [0.1], "weighed": [candidate]}
     canvas.apply(line, ["HERE"])
@@ -79,6 +79,6 @@ def test_a_long_canvas_is_shown_around_the_newest_token():
 
 def test_a_step_without_candidates_is_shown_as_well():
     """An autoregressive model's lines have no more than a plain trace's."""
-    canvas = Canvas(["a", None])
+    canvas = CanvasView(["a", None])
     canvas.apply({"step": 0, "kind": "commit", "positions": [1], "entropy": [0.1]}, ["b"])
     assert canvas.text(80).plain == "ab" and canvas.weighed().plain == "" and canvas.done

@@ -236,14 +236,14 @@ def test_what_the_engine_is_asked(engine, tmp_path):
 
 
 def test_sizes_that_are_not_given_are_what_fits(engine, tmp_path, monkeypatch):
-    said = []
-    watch = RunObserver()
-    watch.note = said.append
+    notes = []
+    observer = RunObserver()
+    observer.on_note = notes.append
     monkeypatch.setattr("mdm.engine.memory.free_bytes", lambda device: 10**9)
-    runs.run(make(limit=20, batch_size="auto"), tmp_path / "auto", watch)
+    runs.run(make(limit=20, batch_size="auto"), tmp_path / "auto", observer)
     fits = engine.calls[0]["batch_size"], engine.calls[0]["max_rows"]
     assert fits[0] == 20 and 0 < fits[1] < 10**5 and len(engine.calls[0]["prompts"]) == 20
-    assert f"one: batch size 20, at most {fits[1]:,} rows in a forward (1.0 GB free)" in said
+    assert f"one: batch size 20, at most {fits[1]:,} rows in a forward (1.0 GB free)" in notes
     runs.run(make(limit=20, batch_size=4, max_rows=3), tmp_path / "given")
     assert [(c["batch_size"], c["max_rows"]) for c in engine.calls[1:]] == [(4, 3)]
 
@@ -457,7 +457,7 @@ def test_hooks_that_fail_are_named(engine, site, tmp_path):
             raise ValueError("upset")
     """
     site.package("fake-hook-c", {"mdm.hooks": {"upset": "fake_hook_c"}}, source)
-    with pytest.raises(MdmError, match="a hook failed in on_finish: ValueError: upset"):
+    with pytest.raises(MdmError, match="hook .upset. of package fake-hook-c 1.0 failed in on_finish: ValueError: upset"):
         runs.run(make(), tmp_path)
 
 

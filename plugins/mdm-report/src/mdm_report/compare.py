@@ -17,7 +17,7 @@ from mdm import registry
 from mdm.errors import MdmError, suggest
 from mdm.runs import config
 from mdm.runs.config import RunConfig
-from mdm.runs.results import Outcome
+from mdm.runs.results import ExampleResult
 from mdm.runs.summary import summarise
 from mdm.runs.variants import Variant, jobs
 
@@ -41,10 +41,10 @@ class Contender:
         """What it is, but for its pace."""
         return self.job.model, self.job.sampler, self.config.cache, str(self.folder)
 
-    def by_example(self) -> dict[Key, list[Outcome]]:
+    def by_example(self) -> dict[Key, list[ExampleResult]]:
         """The decodings of each example, in the order of the repeats."""
-        found: dict[Key, list[Outcome]] = {}
-        for outcome in sorted(self.job.arm.outcomes.values(), key=lambda outcome: (outcome.index, outcome.repeat)):
+        found: dict[Key, list[ExampleResult]] = {}
+        for outcome in sorted(self.job.results.by_row.values(), key=lambda outcome: (outcome.index, outcome.repeat)):
             found.setdefault((outcome.id, outcome.digest), []).append(outcome)
         return found
 
@@ -100,7 +100,7 @@ def _contenders(folder: Path) -> list[Contender]:
         raise MdmError(f"{folder} is not a run's folder: it has no config.yaml")
     settled = config.parse(RunConfig, folder / "config.yaml")
     found = [Contender(folder, settled, job) for job in jobs(settled, folder)]
-    empty = next((contender.job.label for contender in found if not contender.job.arm.outcomes), None)
+    empty = next((contender.job.label for contender in found if not contender.job.results.by_row), None)
     if empty is not None:
         raise MdmError(f"{folder} holds no results of {empty} yet: let the run go on first")
     return found
@@ -176,7 +176,7 @@ def _rivals(contenders: Sequence[Contender], names: Sequence[str], baseline: str
 
 
 def _against(
-    keys: Iterable[Key], ours: Mapping[Key, list[Outcome]], theirs: Mapping[Key, list[Outcome]], metric: str
+    keys: Iterable[Key], ours: Mapping[Key, list[ExampleResult]], theirs: Mapping[Key, list[ExampleResult]], metric: str
 ) -> dict[str, Any]:
     """Differences are ours minus theirs, of the means of each example's repeats."""
     from_scipy = _scipy()
@@ -202,11 +202,11 @@ def _against(
     }
 
 
-def _grade(outcomes: Sequence[Outcome], metric: str) -> float:
+def _grade(outcomes: Sequence[ExampleResult], metric: str) -> float:
     return fmean(outcome.metrics.get(metric, 0.0) for outcome in outcomes)
 
 
-def _entropy(outcomes: Sequence[Outcome]) -> float:
+def _entropy(outcomes: Sequence[ExampleResult]) -> float:
     return fmean(outcome.cumulative_entropy for outcome in outcomes if outcome.decoded)
 
 

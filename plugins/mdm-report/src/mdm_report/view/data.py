@@ -9,7 +9,7 @@ from typing import Any
 from mdm.errors import MdmError
 from mdm.runs import config, files
 from mdm.runs.config import RunConfig
-from mdm.runs.results import Outcome
+from mdm.runs.results import ExampleResult
 from mdm.runs.variants import Variant, jobs
 
 
@@ -27,7 +27,7 @@ def load(runs: Sequence[Path], *, limit: int = 20, examples: Sequence[str] = ())
     arms = [(label, job) for path in runs for label, job in _arms(path, several=len(runs) > 1)]
     names: dict[int, str] = {}
     for _, job in arms:
-        names |= {row: _name(outcome) for row, outcome in job.arm.outcomes.items() if outcome.decoded}
+        names |= {row: _name(outcome) for row, outcome in job.results.by_row.items() if outcome.decoded}
     if not names:
         raise MdmError(f"{runs[0]}: nothing is decoded yet")
     unknown = set(examples) - set(names.values())
@@ -51,19 +51,21 @@ def _arms(path: Path, *, several: bool) -> list[tuple[str, Variant]]:
     return [(name + job.label, job) for job in jobs(settled, path)]
 
 
-def _name(outcome: Outcome) -> str:
+def _name(outcome: ExampleResult) -> str:
     return f"{outcome.id} (repeat {outcome.repeat})" if outcome.repeat else outcome.id
 
 
 def _column(job: Variant, rows: set[int]) -> dict[int, dict[str, Any]]:
     lines: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
-    for line in files.json_lines(job.arm.folder / "trace.jsonl"):
+    for line in files.json_lines(job.results.folder / "trace.jsonl"):
         if line["row"] in rows:
             lines[line["row"]].append(line)
-    return {row: _decoding(job.arm.outcomes[row], lines[row]) for row in rows if row in job.arm.outcomes and lines[row]}
+    return {
+        row: _decoding(job.results.by_row[row], lines[row]) for row in rows if row in job.results.by_row and lines[row]
+    }
 
 
-def _decoding(outcome: Outcome, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _decoding(outcome: ExampleResult, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     texts = outcome.texts or {}
     length = 1 + max((position for line in lines for position in line["positions"]), default=-1)
     canvas = list(outcome.canvas or [])
