@@ -191,6 +191,38 @@ def test_strange_folders_are_refused(tmp_path):
         enter(tmp_path / "thesis.tex" / "x", RunConfig())
 
 
+def test_a_refused_run_leaves_the_folder_that_was_there(tmp_path):
+    mine = tmp_path / "mine"
+    (mine / ".hidden" / "empty").mkdir(parents=True)
+    (mine / ".hidden" / "config.yaml").write_text("mine too")
+    with pytest.raises(MdmError, match="refused"), results.run_folder(mine, RunConfig(), {}):
+        (mine / "variant").mkdir()
+        (mine / "variant" / "results.jsonl").touch()
+        raise MdmError("refused")
+    assert sorted(str(path.relative_to(mine)) for path in mine.rglob("*")) == [
+        ".hidden", ".hidden/config.yaml", ".hidden/empty",
+    ]  # fmt: skip
+    with pytest.raises(MdmError, match="refused"), results.run_folder(tmp_path / "new", RunConfig(), {}):
+        raise MdmError("refused")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_both_logs_are_closed_where_one_cannot_be_opened(tmp_path, monkeypatch):
+    opened = []
+
+    class Log(files.Log):
+        def __init__(self, path):
+            super().__init__(path)
+            opened.append(self._file)
+
+    monkeypatch.setattr(files, "Log", Log)
+    folder = ResultsFolder(tmp_path)
+    (tmp_path / "results.jsonl").mkdir()
+    with pytest.raises(MdmError, match="cannot write .*results.jsonl: Is a directory"), folder.writing():
+        pass
+    assert [file.closed for file in opened] == [True]
+
+
 def test_a_folder_in_use_is_refused(tmp_path):
     with (
         results.run_folder(tmp_path, RunConfig(), {}),

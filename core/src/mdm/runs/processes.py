@@ -150,7 +150,7 @@ def launch(arguments: Sequence[str], count: int) -> None:
         except SignalException:
             raise KeyboardInterrupt from None
         except ChildFailedError as error:
-            rank, failure = _first_failure(error.failures)
+            rank, failure = first_failure(error.failures)
             if failure.exitcode < 0:
                 raise PeerLost(f"process {rank} was killed ({failure.signal_name()})") from None
             if failure.exitcode == INTERRUPTED:
@@ -160,16 +160,17 @@ def launch(arguments: Sequence[str], count: int) -> None:
             raise
 
 
-def _first_failure(failures: Mapping[int, Any]) -> tuple[int, Any]:
-    """The rank and failure that stopped the run.
+def first_failure(failures: Mapping[int, Any]) -> tuple[int, Any]:
+    """The rank and failure that stopped the run: the first process that was killed or left an error, else the first.
 
-    A process that was killed or left an error comes before one that only lost its peer. The launcher lists failures in
-    the order in which it noticed them, and gives their times in whole seconds.
+    Those that only lost a peer leave no error, and the launcher ends the others with SIGTERM. It lists failures in the
+    order in which it noticed them, and gives their times in whole seconds.
     """
 
     def key(item: tuple[int, Any]) -> tuple[bool, int]:
         failure = item[1]
-        return failure.exitcode >= 0 and not isinstance(failure.message, dict), failure.timestamp
+        was_killed = failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
+        return not was_killed and not isinstance(failure.message, dict), failure.timestamp
 
     return min(failures.items(), key=key)
 
