@@ -31,7 +31,7 @@ Row = dict[str, Any]
 @click.option(
     "--repeats",
     type=click.IntRange(1),
-    help="Times that each example is decoded, each with its own random draws (default: 1).",
+    help="Decode each example so often, with other draws (default: 1).",
 )
 @click.option("--batch-size", type=SIZE, help="Prompts decoded at once, or auto: what fits and pays (default: 16).")
 @click.option(

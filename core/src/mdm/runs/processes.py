@@ -107,7 +107,8 @@ def _terminated_as_interrupted() -> Iterator[None]:
     if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    on_ctrl_c = signal.getsignal(signal.SIGINT)  # ignored in a process that a shell started in the background
+    signal.signal(signal.SIGTERM, on_ctrl_c if callable(on_ctrl_c) else signal.default_int_handler)
     try:
         yield
     finally:
