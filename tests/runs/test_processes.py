@@ -154,3 +154,15 @@ def failure(exitcode: int, timestamp: int, error: str | None = None) -> SimpleNa
 )
 def test_which_process_failed_first(failures, rank):
     assert processes.first_failure(failures)[0] == rank
+
+
+@pytest.mark.parametrize("sigint", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_launchers_sigterm_keeps_what_is_finished(sigint):
+    """Launchers send it when another process fails. In a process of a shell's background SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, sigint)
+    try:
+        with pytest.raises(KeyboardInterrupt), processes.sigterm_as_interrupt():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

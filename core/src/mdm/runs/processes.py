@@ -94,14 +94,14 @@ def join_processes(device: str) -> Iterator[Rank]:
     except (RuntimeError, ValueError) as error:
         raise MdmError(f"the processes of this run cannot connect to each other: {error}") from error
     try:
-        with _terminated_as_interrupted():
+        with sigterm_as_interrupt():
             yield Rank(state.process_index, state.num_processes)
     finally:
         state.destroy_process_group()
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def sigterm_as_interrupt() -> Iterator[None]:
     """Handle SIGTERM as Ctrl-C: launchers send it when another process has failed, and finished work must be kept."""
     main_thread = threading.current_thread() is threading.main_thread()
     if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
