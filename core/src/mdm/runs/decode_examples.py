@@ -138,14 +138,11 @@ class ExampleDecoder:
             self._sizes = self._sizes.halved()
             self._run.observer.on_note(f"{self._variant.label}: out of memory; going on with {self._sizes}")
             self._decode_chunk(self._unfinished(examples))
-        else:
-            self._decode_halves(self._unfinished(examples))
-
-    def _decode_halves(self, examples: Sequence[EncodedExample]) -> None:
-        middle = len(examples) // 2
-        for half in (examples[:middle], examples[middle:]):
-            if half:
-                self._decode_chunk(half)
+            return
+        unfinished = self._unfinished(examples)
+        middle = len(unfinished) // 2
+        for half in filter(None, (unfinished[:middle], unfinished[middle:])):
+            self._decode_chunk(half)
 
     def _unfinished(self, examples: Sequence[EncodedExample]) -> list[EncodedExample]:
         return [example for example in examples if example.row not in self._decoded]

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -138,8 +138,11 @@ def launch(arguments: Sequence[str], count: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    # What the launcher warns of is also in the error that it raises.
+    logging.getLogger("torch.distributed.elastic").addHandler(logging.NullHandler())
+    logging.getLogger("torch.distributed.elastic").propagate = False
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as logs, _quiet_launcher(), _signal_handlers_kept():
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as logs:
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=RUN_ID, max_restarts=0,
             # Port 0: the system chooses a free port as the store binds it.
@@ -174,30 +177,3 @@ def first_failure(failures: Mapping[int, Any]) -> tuple[int, Any]:
         return not was_killed and not isinstance(failure.message, dict), failure.timestamp
 
     return min(failures.items(), key=key)
-
-
-@contextmanager
-def _quiet_launcher() -> Iterator[None]:
-    """Keep the launcher's own warnings off stderr: what they say is in the error that it raises."""
-    logger = logging.getLogger("torch.distributed.elastic")
-    handler, propagate = logging.NullHandler(), logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
-
-
-@contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """Put back the signal handlers that the launcher replaces."""
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
-    handlers = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            with suppress(ValueError, TypeError):  # another thread; a handler that Python did not set
-                signal.signal(number, handler)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
@@ -47,31 +47,15 @@ class GuardedObserver(RunObserver):
     """Calls another observer and raises its exceptions as an MdmError that names it."""
 
     def __init__(self, observer: RunObserver) -> None:
-        self._observer = observer
         self.sees_steps = observer.sees_steps
+        for callback in ("on_begin", "on_step", "on_note", "on_progress"):
+            setattr(self, callback, partial(self._call, observer, callback))
 
-    def on_begin(self, label: str, canvases: Mapping[int, Sequence[str | None]], token_texts: TokenTexts) -> None:
-        with self._named("on_begin"):
-            self._observer.on_begin(label, canvases, token_texts)
-
-    def on_step(self, event: StepEvent) -> None:
-        with self._named("on_step"):
-            self._observer.on_step(event)
-
-    def on_note(self, text: str) -> None:
-        with self._named("on_note"):
-            self._observer.on_note(text)
-
-    def on_progress(self, label: str, done: int, total: int, accuracy: float) -> None:
-        with self._named("on_progress"):
-            self._observer.on_progress(label, done, total, accuracy)
-
-    @contextmanager
-    def _named(self, callback: str) -> Iterator[None]:
+    def _call(self, observer: RunObserver, callback: str, *args: Any) -> None:
         try:
-            yield
+            getattr(observer, callback)(*args)
         except Exception as error:
-            name = type(self._observer).__name__
+            name = type(observer).__name__
             raise MdmError(f"the observer {name} failed in {callback}: {type(error).__name__}: {error}") from error
 
 
