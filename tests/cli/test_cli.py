@@ -131,7 +131,7 @@ def test_doctor(site):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["rnu"], "unknown command 'rnu'. Did you mean 'run'?"),
+        (["rnu"], "unknown command 'rnu'. Did you mean 'run'? Installed: "),
         (["run", "--smapler", "x"], "--sampler"),
         (["run", "--sampler", "shrap"], "unknown sampler 'shrap'. Did you mean 'sharp'? Installed: "),
         (["run", "--sampler", "broken-sampler"], "fake-broken 0.3 does not load: ModuleNotFoundError"),
@@ -153,3 +153,20 @@ def test_doctor(site):
 )
 def test_mistakes_are_one_line(site, args, said):
     refused(site.mdm(*args), said)
+
+
+def test_an_unknown_command_names_the_package_that_brings_it(monkeypatch):
+    from mdm import registry
+    from mdm.cli import cli
+    from mdm.errors import MdmError
+
+    entries = registry.entries
+
+    def without_bench(kind=None):
+        return [entry for entry in entries(kind) if entry.dist != "mdm-bench"]
+
+    monkeypatch.setattr(registry, "entries", without_bench)
+    with pytest.raises(MdmError, match="^command 'bench' comes with the package mdm-bench, which is not installed$"):
+        cli.main(["bench"], standalone_mode=False)
+    with pytest.raises(MdmError, match="^unknown command 'bnch'. Did you mean 'bench'"):
+        cli.main(["bnch"], standalone_mode=False)

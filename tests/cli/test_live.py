@@ -10,7 +10,8 @@ import sys
 import pytest
 from click.testing import CliRunner
 from mdm.cli import cli
-from mdm.cli.live import Canvas
+from mdm.cli.live import CanvasView, LiveBars, LiveLines
+from mdm.protocols.hooks import StepEvent
 
 PROMPT = ["generate", "--infill", "2*_4=48", "--mask", "_", "--live"]
 
@@ -68,7 +69,7 @@ def test_on_a_terminal_the_masks_dissolve():
 
 
 def test_a_long_canvas_is_shown_around_the_newest_token():
-    canvas = Canvas(["word "] * 1000 + [None] * 200)
+    canvas = CanvasView(["word "] * 1000 + [None] * 200)
     candidate = {"positions": [1101], "J": -1.0, "C": 0.5, "H": 0.5}
     line = {"step": 0, "kind": "commit", "positions": [1100], "entropy": [0.1], "weighed": [candidate]}
     canvas.apply(line, ["HERE"])
@@ -79,6 +80,33 @@ def test_a_long_canvas_is_shown_around_the_newest_token():
 
 def test_a_step_without_candidates_is_shown_as_well():
     """An autoregressive model's lines have no more than a plain trace's."""
-    canvas = Canvas(["a", None])
+    canvas = CanvasView(["a", None])
     canvas.apply({"step": 0, "kind": "commit", "positions": [1], "entropy": [0.1]}, ["b"])
     assert canvas.text(80).plain == "ab" and canvas.weighed().plain == "" and canvas.done
+
+
+def test_the_canvas_may_be_drawn_while_the_next_variant_begins():
+    """Another thread draws at any time, also in the middle of ``on_begin``."""
+    view = LiveBars()
+    view.on_begin("first", {7: ["a", None]}, list)
+    view._front = 7
+
+    drawn = []
+
+    def draw(name, value):
+        object.__setattr__(view, name, value)
+        drawn.append(view._render())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LiveBars, "__setattr__", lambda self, name, value: draw(name, value), raising=False)
+        view.on_begin("second", {0: ["b", None]}, list)
+    assert len(drawn) >= 2
+
+
+def test_a_token_without_text_is_not_shown_as_a_mask(capsys):
+    """Byte-level tokenizers have such tokens."""
+    view = LiveLines()
+    view.on_begin("x", {0: [None]}, lambda ids: [""] * len(ids))
+    line = {"row": 0, "step": 0, "kind": "commit", "positions": [0], "tokens": [3], "entropy": [0.5]}
+    view.on_step(StepEvent((line,)))
+    assert capsys.readouterr().err == "x #0 step 1, commit: 0 '' (0.500)\n"

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 from mdm.cli import cli
+from mdm.runs import processes
 
 EXAMPLES = 33  # odd: the shares differ
 ARGUMENTS = ["run", "--limit", str(EXAMPLES), "--batch-size", "8", "--seed", "5", "--json"]
@@ -110,4 +112,57 @@ def test_what_all_processes_refuse_is_said_once(tmp_path):
 def test_several_processes_take_one_folder(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     refused = CliRunner().invoke(cli, ["run"])
-    assert "takes one --out for all of them" in str(refused.exception)
+    assert "needs --out, and takes no --num-processes" in str(refused.exception)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+def test_ctrl_c_keeps_what_all_processes_finished(tmp_path, whole):
+    out = tmp_path / "run"
+    process = start(out, more=("--num-processes", "2"))
+    try:
+        while not all(path.exists() and path.stat().st_size for path in (out / f"results.rank{r}.jsonl" for r in "01")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        text, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1] == f"mdm: interrupted; to go on: mdm run --config {out}/config.yaml --out {out}"
+    so_far = json.loads(text)
+    assert so_far == json.loads((out / "summary.json").read_text()) and not so_far["complete"]
+    written = {line["row"] for path in out.glob("results*.jsonl") for line in lines(path)}
+    resumed = CliRunner().invoke(cli, [*ARGUMENTS, "--out", str(out)], catch_exceptions=False)
+    assert resumed.exit_code == 0 and facts(out) == whole and len(written) >= 2
+
+
+def failure(exitcode: int, timestamp: int, error: str | None = None) -> SimpleNamespace:
+    message = {"message": error} if error else "To enable traceback see ..."
+    return SimpleNamespace(exitcode=exitcode, timestamp=timestamp, message=message)
+
+
+@pytest.mark.parametrize(
+    ("failures", "rank"),
+    [
+        ({0: failure(130, 7), 1: failure(-signal.SIGKILL, 7)}, 1),  # rank 0 only lost its peer
+        ({1: failure(2, 7, "MdmError: no"), 0: failure(-signal.SIGTERM, 7)}, 1),  # the launcher ended rank 0
+        ({0: failure(2, 8), 2: failure(2, 8, "MdmError: no")}, 2),
+        ({0: failure(2, 7, "MdmError: no"), 1: failure(-signal.SIGKILL, 40)}, 0),  # rank 1 did not stop in time
+        ({0: failure(1, 7), 1: failure(-signal.SIGTERM, 7)}, 0),
+        ({1: failure(130, 7), 0: failure(130, 7)}, 1),
+    ],
+)
+def test_which_process_failed_first(failures, rank):
+    assert processes.first_failure(failures)[0] == rank
+
+
+@pytest.mark.parametrize("sigint", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_launchers_sigterm_keeps_what_is_finished(sigint):
+    """Launchers send it when another process fails. In a process of a shell's background SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, sigint)
+    try:
+        with pytest.raises(KeyboardInterrupt), processes.sigterm_as_interrupt():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -20,13 +20,13 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_arm_writes_and_reads_back(tmp_path):
-    arm = ResultsFolder(tmp_path)
-    with arm.writing() as log:
+def test_results_are_written_and_read_back(tmp_path):
+    folder = ResultsFolder(tmp_path)
+    with folder.writing() as log:
         log.add(outcome(3), [{"row": 0, "step": 0}, {"row": 0, "step": 1}])
         assert len(lines(tmp_path / "results.jsonl")) == 1  # there before the next one starts
     assert [line["row"] for line in lines(tmp_path / "trace.jsonl")] == [3, 3]
-    assert ResultsFolder(tmp_path).outcomes == {3: outcome(3)}
+    assert ResultsFolder(tmp_path).by_row == {3: outcome(3)}
 
 
 @pytest.mark.parametrize("cut", [1, 20])
@@ -38,10 +38,10 @@ def test_torn_lines_and_orphaned_traces_go(tmp_path, cut):
     path.write_bytes(path.read_bytes()[:-cut])  # killed while writing 1
     with (tmp_path / "trace.jsonl").open("a") as trace:
         trace.write('{"row": 2, "st')
-    arm = ResultsFolder(tmp_path)
-    assert set(arm.outcomes) == {0}
-    arm.gather()
-    with arm.writing() as log:
+    folder = ResultsFolder(tmp_path)
+    assert set(folder.by_row) == {0}
+    folder.gather()
+    with folder.writing() as log:
         log.add(outcome(1), [{"row": 1, "step": 7}])
     assert [line["index"] for line in lines(path)] == [0, 1]
     assert lines(tmp_path / "trace.jsonl") == [{"row": 0, "step": 0}, {"row": 1, "step": 7}]
@@ -70,11 +70,11 @@ def test_what_several_processes_wrote_is_merged(tmp_path):
     write(tmp_path, None, 0)
     write(tmp_path, 0, 1)
     write(tmp_path, 10, 2, 3)
-    arm = ResultsFolder(tmp_path)
-    assert set(arm.outcomes) == {0, 1, 2, 3}
-    arm.gather()
+    folder = ResultsFolder(tmp_path)
+    assert set(folder.by_row) == {0, 1, 2, 3}
+    folder.gather()
     assert contents(tmp_path) == {"results.jsonl": [0, 1, 2, 3], "trace.jsonl": [0, 1, 2, 3]}
-    assert set(arm.outcomes) == {0, 1, 2, 3}
+    assert set(folder.by_row) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("deaths", range(6))
@@ -99,7 +99,7 @@ def test_a_death_while_merging_does_no_harm(tmp_path, monkeypatch, deaths):
         patch.setattr("pathlib.Path.unlink", mortal(Path.unlink))
         with pytest.raises(KeyboardInterrupt):
             ResultsFolder(tmp_path).gather()
-    assert set(ResultsFolder(tmp_path).outcomes) == {0, 1, 2}
+    assert set(ResultsFolder(tmp_path).by_row) == {0, 1, 2}
     ResultsFolder(tmp_path).gather()
     found = {name: sorted(rows) for name, rows in contents(tmp_path).items() if name[0] != "."}
     assert found == {"results.jsonl": [0, 1, 2], "trace.jsonl": [0, 1, 2]}
@@ -116,7 +116,7 @@ def test_results_of_other_examples_are_refused(tmp_path):
     write(tmp_path, None, 0, 1)
     ResultsFolder(tmp_path).check(["e0", "e1"], 1)
     for ids in (["e0"], ["e0", "x"]):
-        with pytest.raises(MdmError, match="a result of 'e1' at place 1, which is not an example of this run"):
+        with pytest.raises(MdmError, match="a result of 'e1' at index 1, which is not an example of this run"):
             ResultsFolder(tmp_path).check(ids, 1)
 
 
@@ -189,6 +189,38 @@ def test_strange_folders_are_refused(tmp_path):
         enter(tmp_path / "thesis.tex", RunConfig())
     with pytest.raises(MdmError, match="cannot create"):
         enter(tmp_path / "thesis.tex" / "x", RunConfig())
+
+
+def test_a_refused_run_leaves_the_folder_that_was_there(tmp_path):
+    mine = tmp_path / "mine"
+    (mine / ".hidden" / "empty").mkdir(parents=True)
+    (mine / ".hidden" / "config.yaml").write_text("mine too")
+    with pytest.raises(MdmError, match="refused"), results.run_folder(mine, RunConfig(), {}):
+        (mine / "variant").mkdir()
+        (mine / "variant" / "results.jsonl").touch()
+        raise MdmError("refused")
+    assert sorted(str(path.relative_to(mine)) for path in mine.rglob("*")) == [
+        ".hidden", ".hidden/config.yaml", ".hidden/empty",
+    ]  # fmt: skip
+    with pytest.raises(MdmError, match="refused"), results.run_folder(tmp_path / "new", RunConfig(), {}):
+        raise MdmError("refused")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_both_logs_are_closed_where_one_cannot_be_opened(tmp_path, monkeypatch):
+    opened = []
+
+    class Log(files.Log):
+        def __init__(self, path):
+            super().__init__(path)
+            opened.append(self._file)
+
+    monkeypatch.setattr(files, "Log", Log)
+    folder = ResultsFolder(tmp_path)
+    (tmp_path / "results.jsonl").mkdir()
+    with pytest.raises(MdmError, match="cannot write .*results.jsonl: Is a directory"), folder.writing():
+        pass
+    assert [file.closed for file in opened] == [True]
 
 
 def test_a_folder_in_use_is_refused(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from mdm.cli import main
 from mdm.errors import MdmError
 from mdm.protocols import MASK, ModelSpec
+from mdm.protocols.hooks import StepEvent
 from mdm.runs import config as configs
 from mdm.runs import run as runs
 from mdm.runs.config import RunConfig
@@ -124,7 +125,7 @@ class Engine:
         self.loads.append((name, kw))
         return self.model
 
-    def decode(self, model, prompts, *, gen_length, row_ids=None, on_finish=None, **settings):
+    def decode(self, model, prompts, *, gen_length, row_ids=None, on_finish=None, on_step=None, **settings):
         self.calls.append({"prompts": prompts, "gen_length": gen_length, "row_ids": row_ids, **settings})
         lengths = [gen_length] * len(prompts) if isinstance(gen_length, int) else gen_length
         results = []
@@ -149,6 +150,8 @@ class Engine:
             )  # fmt: skip
             self.decoded.append(row)
             results.insert(0, result)
+            if on_step:
+                on_step(StepEvent(tuple(trace)))
             if on_finish:
                 on_finish(i, result)
         return results
@@ -236,14 +239,14 @@ def test_what_the_engine_is_asked(engine, tmp_path):
 
 
 def test_sizes_that_are_not_given_are_what_fits(engine, tmp_path, monkeypatch):
-    said = []
-    watch = RunObserver()
-    watch.note = said.append
+    notes = []
+    observer = RunObserver()
+    observer.on_note = notes.append
     monkeypatch.setattr("mdm.engine.memory.free_bytes", lambda device: 10**9)
-    runs.run(make(limit=20, batch_size="auto"), tmp_path / "auto", watch)
+    runs.run(make(limit=20, batch_size="auto"), tmp_path / "auto", observer)
     fits = engine.calls[0]["batch_size"], engine.calls[0]["max_rows"]
     assert fits[0] == 20 and 0 < fits[1] < 10**5 and len(engine.calls[0]["prompts"]) == 20
-    assert f"one: batch size 20, at most {fits[1]:,} rows in a forward (1.0 GB free)" in said
+    assert f"one: batch size 20, at most {fits[1]:,} rows in a forward (1.0 GB free)" in notes
     runs.run(make(limit=20, batch_size=4, max_rows=3), tmp_path / "given")
     assert [(c["batch_size"], c["max_rows"]) for c in engine.calls[1:]] == [(4, 3)]
 
@@ -457,8 +460,119 @@ def test_hooks_that_fail_are_named(engine, site, tmp_path):
             raise ValueError("upset")
     """
     site.package("fake-hook-c", {"mdm.hooks": {"upset": "fake_hook_c"}}, source)
-    with pytest.raises(MdmError, match="a hook failed in on_finish: ValueError: upset"):
+    with pytest.raises(MdmError, match="hook 'upset' of package fake-hook-c 1.0 failed in on_finish: ValueError: ups"):
         runs.run(make(), tmp_path)
+
+
+@pytest.mark.parametrize("callback", ["on_begin", "on_step", "on_note", "on_progress"])
+def test_a_failed_observer_stops_the_run_and_is_no_examples_fault(engine, tmp_path, callback):
+    class Faulty(RunObserver):
+        sees_steps = True
+
+    def fail(self, *args):
+        if callback != "on_progress" or args[1] == 3:
+            raise KeyError("a fault of the observer")
+
+    setattr(Faulty, callback, fail)
+    with pytest.raises(MdmError, match=f"the observer Faulty failed in {callback}: KeyError: 'a fault of the obs"):
+        runs.run(make(), tmp_path, Faulty())
+    written = lines(tmp_path / "results.jsonl") if callback == "on_progress" else []
+    assert len(written) == 3 * (callback == "on_progress") and not any("error" in line for line in written)
+    assert runs.run(make(), tmp_path)["errors"] == 0
+    assert sorted(engine.decoded)[-1] == 4
+
+
+def test_a_failed_on_step_hook_is_no_examples_fault(engine, site, tmp_path):
+    source = """
+        from mdm.protocols import hookimpl
+        @hookimpl
+        def on_step(event):
+            raise ValueError("upset")
+    """
+    site.package("fake-hook-d", {"mdm.hooks": {"upset": "fake_hook_d"}}, source)
+    with pytest.raises(MdmError, match="hook 'upset' of package fake-hook-d 1.0 failed in on_step: ValueError: upset"):
+        runs.run(make(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()  # refused before its first result
+
+
+def test_a_misspelt_hook_is_named(engine, site, tmp_path, caplog):
+    source = """
+        from mdm.protocols import hookimpl
+        @hookimpl
+        def on_finsh(result): ...
+    """
+    site.package("fake-hook-e", {"mdm.hooks": {"watcher": "fake_hook_e"}}, source)
+    assert runs.run(make(), tmp_path)["complete"]
+    [warning] = [record.getMessage() for record in caplog.records if record.name == "mdm"]
+    assert warning == (
+        "mdm: left out: hook 'watcher' of package fake-hook-e 1.0: there is no hook 'on_finsh'. "
+        "Did you mean 'on_finish'?"
+    )
+
+
+FINISHED = """
+    from mdm.protocols import hookimpl
+    finished = []
+    @hookimpl
+    def on_finish(result, example):
+        finished.append((example.row, result is not None, dict(example.metrics), example.error))
+"""
+
+
+def test_on_finish_comes_after_the_grades(engine, site, tmp_path):
+    site.package("fake-hook-f", {"mdm.hooks": {"watcher": "fake_hook_f"}}, FINISHED)
+    runs.run(make("hold=5", task="slow"), tmp_path)
+    finished = sys.modules["fake_hook_f"].finished
+    assert sorted(row for row, *_ in finished) == [0, 1, 2, 3, 4]
+    assert all(result and metrics["tried"] == 1.0 for _, result, metrics, _ in finished)
+
+
+def test_on_finish_sees_examples_that_failed(engine, site, tmp_path):
+    site.package("fake-hook-g", {"mdm.hooks": {"watcher": "fake_hook_g"}}, FINISHED)
+    engine.cannot = {1: RuntimeError("too odd")}
+    runs.run(make("fragile=true"), tmp_path)
+    finished = {row: rest for row, *rest in sys.modules["fake_hook_g"].finished}
+    assert len(finished) == 5
+    assert finished[1] == [False, {}, "RuntimeError: too odd"]  # not decoded
+    assert finished[2] == [True, {}, "ZeroDivisionError: oops"]  # not graded
+
+
+def test_tokens_are_those_that_were_decoded(engine, tmp_path):
+    engine.cannot = {1: RuntimeError("too odd")}
+    decode = engine.decode
+
+    def short(*args, on_finish, **settings):
+        def finish(index, result):
+            del result.tokens[1:]
+            on_finish(index, result)
+
+        return decode(*args, on_finish=finish, **settings)
+
+    engine.decode = short
+    assert runs.run(make(), tmp_path)["tokens"] == 4  # of ten that were asked for, one of five examples failing
+
+
+@pytest.mark.parametrize("end", ["whole", "no examples", "a broken file", "another run's folder", "no model"])
+def test_a_task_is_closed_however_the_run_ends(engine, tmp_path, monkeypatch, end):
+    data = tmp_path / "letters.txt"
+    data.write_text("" if end == "no examples" else "a b")
+    config = make("hold=1", task="slow", data=data)
+    if end == "another run's folder":
+        runs.run(config, tmp_path / "out")
+        config = make("hold=1", task="slow", data=data, seed=3)
+    task = sys.modules["fake_run"].Slow
+    if end == "a broken file":
+        monkeypatch.setattr(task, "examples", lambda *_, **__: (_ for _ in ()).throw(MdmError("broken")))
+    if end == "no model":
+        monkeypatch.setattr(engine, "load_model", lambda *_, **__: (_ for _ in ()).throw(MdmError("no such model")))
+    sys.modules["fake_run"].started.clear()
+    if end == "whole":
+        runs.run(config, tmp_path / "out")
+    else:
+        with pytest.raises(MdmError):
+            runs.run(config, tmp_path / "out")
+    [started] = sys.modules["fake_run"].started
+    assert started.closed == 1
 
 
 def test_run_command(engine, tmp_path, capsys, monkeypatch):

@@ -12,7 +12,7 @@ from mdm.cli import cli
 from mdm.errors import MdmError
 from mdm.runs import config as configs
 from mdm.runs.config import RunConfig
-from mdm.runs.results import Outcome
+from mdm.runs.results import ExampleResult
 from mdm.runs.variants import jobs
 from mdm_report.compare import compare
 
@@ -40,11 +40,11 @@ def make(folder, grades, *, digest="d", prefix="e", **config):
     (folder / "config.yaml").write_text(configs.to_yaml(settled))
     rows = jobs(settled, folder)
     for number, (job, repeats) in enumerate(zip(rows, grades, strict=True)):
-        with job.arm.writing() as log:
+        with job.results.writing() as log:
             for repeat, grade in ((r, g) for r, row in enumerate(repeats) for g in enumerate(row)):
                 index, right = grade
                 lost = right is None
-                outcome = Outcome(
+                outcome = ExampleResult(
                     id=f"{prefix}{index}", index=index, repeat=repeat, row=index + 10**9 * repeat, digest=digest,
                     prompt="", completion="", metrics={} if lost else {"right": float(right), "half": 0.5}, tokens=4,
                     cumulative_entropy=0.0 if lost else 1.0 + number, forwards=0 if lost else 4,

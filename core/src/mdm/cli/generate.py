@@ -66,15 +66,15 @@ def generate(
     settings = decode_settings(config, model, sampler)
     start = time.perf_counter()
     if watched:
-        from mdm.cli.live import live
+        from mdm.cli.live import live_view
 
         canvas = [
             None if i == model.spec.mask_id else text for i, text in zip(ids, model.token_texts(ids), strict=True)
         ]
-        with live() as seen:
-            seen.begin(sampler, {0: [*canvas, *[None] * gen_length]}, model.token_texts)
+        with live_view() as seen:
+            seen.on_begin(sampler, {0: [*canvas, *[None] * gen_length]}, model.token_texts)
             (result,) = api.decode(
-                model, [ids], gen_length=gen_length, on_step=seen.step, **settings | {"trace": "full"}
+                model, [ids], gen_length=gen_length, on_step=seen.on_step, **settings | {"trace": "full"}
             )
     else:
         (result,) = api.decode(model, [ids], gen_length=gen_length, **settings)

@@ -1,7 +1,7 @@
-"""Ctrl-C that is not lost.
+"""Makes sure that Ctrl-C ends a command.
 
-A KeyboardInterrupt strikes wherever Python is. In a callback of the garbage collector, of which torch.compile has many,
-Python drops it and goes on; in the middle of an import a library may make another error of it.
+Python raises KeyboardInterrupt wherever it happens to be. In a callback of the garbage collector, of which
+torch.compile has many, the exception is dropped; in the middle of an import a library may turn it into another error.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from types import TracebackType
 from typing import Any, Self
 
 AGAIN = 0.1
-"""Seconds after which a dropped interrupt is raised again: where it was dropped it would be once more."""
+"""Seconds before a dropped interrupt is raised again; at once it would be dropped by the same callback."""
 
 
 class CtrlC:
-    """Within the block Ctrl-C raises KeyboardInterrupt until it is not dropped; ``pressed`` says that it was.
+    """Within the block, a KeyboardInterrupt that Python drops is raised again. ``pressed``: there was a Ctrl-C.
 
-    In a thread beside the main one, and where somebody else handles Ctrl-C, nothing is changed.
+    Does nothing outside of the main thread, and where Ctrl-C is handled by another program's handler.
     """
 
     def __init__(self) -> None:
@@ -29,8 +29,8 @@ class CtrlC:
         self._hook: Any = None
 
     def __enter__(self) -> Self:
-        ours = threading.current_thread() is threading.main_thread()
-        if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        main_thread = threading.current_thread() is threading.main_thread()
+        if main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._handler = signal.signal(signal.SIGINT, self._raise)
             self._hook, sys.unraisablehook = sys.unraisablehook, self._dropped
         return self
@@ -46,10 +46,10 @@ class CtrlC:
         self.pressed = True
         raise KeyboardInterrupt
 
-    def _dropped(self, given: Any) -> None:
-        if not issubclass(given.exc_type, KeyboardInterrupt):
-            self._hook(given)
+    def _dropped(self, unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._hook(unraisable)
             return
-        again = threading.Timer(AGAIN, _thread.interrupt_main)
-        again.daemon = True
-        again.start()
+        timer = threading.Timer(AGAIN, _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()

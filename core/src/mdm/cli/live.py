@@ -1,15 +1,16 @@
-"""``--live``: the canvas as it is decoded, on stderr. In colour on a terminal, a plain line a step elsewhere."""
+"""``--live``: the canvas as it is decoded, on stderr. In colour on a terminal, elsewhere one plain line per step."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 from mdm.cli.progress import Bars, Lines
+from mdm.runs.watch import TokenTexts
 
 if TYPE_CHECKING:
     from mdm.protocols.hooks import Line, StepEvent
@@ -17,105 +18,117 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 HOLD = 0.05
-"""Seconds that a step stays on a terminal at least, so that eyes can follow a small model."""
+"""Minimum seconds per step on a terminal, so that one can follow a small model."""
 SHOWN = 5
-"""Candidates shown."""
+"""Number of candidates shown."""
 HEAT = ("#3fa66b", "#8aa63f", "#c9a227", "#d9822b", "#d9480f", "#c2255c")
-"""Colours of a token by its entropy, every ``WARM`` nats one."""
+"""Colours of a token by its entropy, in steps of ``WARM`` nats."""
 WARM = 0.25
-Pieces = Callable[[Sequence[int]], list[str]]
 
 
-def live() -> LiveBars | LiveLines:
-    """What suits this stderr; a context manager and a ``Watch``."""
+def live_view() -> LiveBars | LiveLines:
+    """An observer that shows the canvas on stderr; a context manager."""
     return LiveBars() if sys.stderr.isatty() else LiveLines()
 
 
-def text_of(line: Line, pieces: Pieces) -> list[str | None]:
-    """The text of each token of a trace line, None where it is a mask again."""
-    return [None] * len(line["tokens"]) if line["kind"] == "remask" else list(pieces(line["tokens"]))
+def text_of(line: Line, token_texts: TokenTexts) -> list[str | None]:
+    """The text of each token of a trace line; None where the position was masked again."""
+    return [None] * len(line["tokens"]) if line["kind"] == "remask" else list(token_texts(line["tokens"]))
 
 
 class LiveLines(Lines):
-    """One line for each step of each example."""
+    """Prints one line per step and example."""
 
     sees_steps = True
 
-    def begin(self, label: str, canvases: Mapping[int, Sequence[str | None]], pieces: Pieces) -> None:
-        self._label, self._pieces = label, pieces
+    def on_begin(self, label: str, canvases: Mapping[int, Sequence[str | None]], token_texts: TokenTexts) -> None:
+        self._label, self._token_texts = label, token_texts
 
-    def step(self, event: StepEvent) -> None:
+    def on_step(self, event: StepEvent) -> None:
         for line in event.lines:
-            made = zip(line["positions"], text_of(line, self._pieces), line["entropy"], strict=True)
-            what = ", ".join(f"{at} {text!r} ({entropy:.3f})" if text else f"{at} masked" for at, text, entropy in made)
+            changes = ", ".join(
+                f"{position} {text!r} ({entropy:.3f})" if text is not None else f"{position} masked"
+                for position, text, entropy in zip(
+                    line["positions"], text_of(line, self._token_texts), line["entropy"], strict=True
+                )
+            )
             weighed = f"; {len(line['weighed'])} weighed" if line.get("weighed") else ""
             click.echo(
-                f"{self._label} #{line['row']} step {line['step'] + 1}, {line['kind']}: {what}{weighed}", err=True
+                f"{self._label} #{line['row']} step {line['step'] + 1}, {line['kind']}: {changes}{weighed}", err=True
             )
 
 
-class Canvas:
-    """One example while it is decoded."""
+class CanvasView:
+    """One example while it is decoded: the text of each token, None where it is masked."""
 
-    def __init__(self, pieces: Sequence[str | None]) -> None:
-        self.texts = list(pieces)
+    def __init__(self, texts: Sequence[str | None]) -> None:
+        self.texts = list(texts)
         self.entropy: dict[int, float] = {}
         self.last: Line | None = None
 
     def apply(self, line: Line, texts: Sequence[str | None]) -> None:
-        for at, text, entropy in zip(line["positions"], texts, line["entropy"], strict=True):
-            self.texts += [None] * (at + 1 - len(self.texts))
-            self.texts[at] = text
-            self.entropy[at] = entropy
+        """Apply a trace line; ``texts`` are those of its tokens."""
+        for position, text, entropy in zip(line["positions"], texts, line["entropy"], strict=True):
+            self.texts += [None] * (position + 1 - len(self.texts))
+            self.texts[position] = text
+            self.entropy[position] = entropy
         self.last = line
 
     @property
     def done(self) -> bool:
+        """Whether nothing is masked."""
         return None not in self.texts
 
     def text(self, room: int) -> Text:
-        """Prompt dim, masks as blocks (darker where weighed), tokens by entropy; about ``room`` characters of it."""
+        """About ``room`` characters around the newest tokens.
+
+        The prompt is dim, masks are blocks (darker where a candidate was compared), tokens are coloured by entropy.
+        """
         from rich.text import Text
 
         newest = set(self.last["positions"]) if self.last else set()
-        weighed = {at for w in (self.last.get("weighed", []) if self.last else []) for at in w["positions"]}
-        sizes = [len(piece or "░") for piece in self.texts]
+        weighed = {
+            position
+            for candidate in (self.last.get("weighed", []) if self.last else [])
+            for position in candidate["positions"]
+        }
+        sizes = [len(text or "░") for text in self.texts]
         first = 0
         focus = min(newest, default=0)
         while sum(sizes[first:]) > room and first < focus and sum(sizes[first:focus]) > room // 2:
             first += 1
         out = Text("…" if first else "", style="dim")
-        for at, piece in enumerate(self.texts[first:], first):
-            if piece is None:
-                out.append("▒" if at in weighed else "░", style="dim")
-            elif at in self.entropy:
-                heat = HEAT[min(len(HEAT) - 1, int(self.entropy[at] / WARM))]
-                out.append(piece, style=f"bold reverse {heat}" if at in newest else heat)
+        for position, text in enumerate(self.texts[first:], first):
+            if text is None:
+                out.append("▒" if position in weighed else "░", style="dim")
+            elif position in self.entropy:
+                heat = HEAT[min(len(HEAT) - 1, int(self.entropy[position] / WARM))]
+                out.append(text, style=f"bold reverse {heat}" if position in newest else heat)
             else:
-                out.append(piece, style="dim")
+                out.append(text, style="dim")
         return out
 
     def weighed(self) -> Text:
-        """The best candidates of the last step, and which one it was."""
+        """The best candidates of the last step, the committed one marked."""
         from rich.text import Text
 
         out = Text()
         if self.last is None:
             return out
         chosen = sorted(self.last["positions"])
-        best = sorted(self.last.get("weighed", []), key=lambda w: -w["J"])
-        for w in best[:SHOWN]:
-            mark = "▶" if sorted(w["positions"]) == chosen else " "
-            at = ", ".join(map(str, w["positions"]))
-            style = "bold" if mark == "▶" else "dim"
-            out.append(f"{mark} {at:<12} J {w['J']:8.4f}   C {w['C']:7.4f}   H {w['H']:7.4f}\n", style=style)
+        best = sorted(self.last.get("weighed", []), key=lambda candidate: -candidate["J"])
+        for candidate in best[:SHOWN]:
+            mark = "▶" if sorted(candidate["positions"]) == chosen else " "
+            positions = ", ".join(map(str, candidate["positions"]))
+            values = "J {J:8.4f}   C {C:7.4f}   H {H:7.4f}".format(**candidate)
+            out.append(f"{mark} {positions:<12} {values}\n", style="bold" if mark == "▶" else "dim")
         if len(best) > SHOWN:
             out.append(f"  and {len(best) - SHOWN} more weighed\n", style="dim")
         return out
 
 
 class LiveBars(Bars):
-    """The first unfinished example and what was weighed for it, over the bars."""
+    """Shows the first unfinished example and the candidates compared for it, above the bars."""
 
     sees_steps = True
 
@@ -123,7 +136,7 @@ class LiveBars(Bars):
         from rich.live import Live
 
         super().__init__()
-        self._canvases: dict[int, Canvas] = {}
+        self._canvases: dict[int, CanvasView] = {}
         self._front: int | None = None
         self._label = ""
         self._live = Live(get_renderable=self._render, console=self._progress.console, refresh_per_second=20)
@@ -135,14 +148,14 @@ class LiveBars(Bars):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._live.stop()
 
-    def begin(self, label: str, canvases: Mapping[int, Sequence[str | None]], pieces: Pieces) -> None:
-        self._label, self._pieces = label, pieces
-        self._canvases = {row: Canvas(canvas) for row, canvas in canvases.items()}
-        self._front = None
+    def on_begin(self, label: str, canvases: Mapping[int, Sequence[str | None]], token_texts: TokenTexts) -> None:
+        self._front = None  # before its canvas goes: another thread renders all the time
+        self._label, self._token_texts = label, token_texts
+        self._canvases = {row: CanvasView(canvas) for row, canvas in canvases.items()}
 
-    def step(self, event: StepEvent) -> None:
+    def on_step(self, event: StepEvent) -> None:
         for line in event.lines:
-            self._canvases[line["row"]].apply(line, text_of(line, self._pieces))
+            self._canvases[line["row"]].apply(line, text_of(line, self._token_texts))
         rows = sorted({line["row"] for line in event.lines})
         if rows and (self._front is None or self._canvases[self._front].done):
             self._front = next((row for row in rows if not self._canvases[row].done), rows[-1])
@@ -154,10 +167,11 @@ class LiveBars(Bars):
         from rich.text import Text
 
         parts: list[Any] = []
-        if self._front is not None:
-            canvas, size = self._canvases[self._front], self._progress.console.size
-            line = canvas.last
-            head = f"{self._label} #{self._front}" + (f", step {line['step'] + 1}: {line['kind']}" if line else "")
+        front = self._front  # once: the decoding thread may change it meanwhile
+        canvas = None if front is None else self._canvases.get(front)
+        if canvas is not None:
+            size, line = self._progress.console.size, canvas.last
+            head = f"{self._label} #{front}" + (f", step {line['step'] + 1}: {line['kind']}" if line else "")
             room = max(200, (size.width - 4) * max(3, size.height - SHOWN - 8))
             parts = [Panel(canvas.text(room), title=Text(head), title_align="left"), canvas.weighed()]
         return Group(*parts, self._progress)

@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 EVERY = 5.0
 """Seconds between plain lines."""
 PATIENCE = 2.0
-"""Seconds before the first of them: a short run says nothing."""
+"""Seconds before the first plain line: a short run prints none."""
 
 
 @contextmanager
 def steps(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Progress of some other long work: call what is given with how much is done."""
+    """Show the progress of other work. Call the function this yields with the number of steps done."""
     if not sys.stderr.isatty():
         yield lambda done: click.echo(f"{what}: {done}/{total}", err=True)
         return
     bars = Bars()
     with bars:
-        bars.tick(what, 0, total, 0.0)
+        bars.on_progress(what, 0, total, 0.0)
         yield lambda done: bars.advance(what, done)
 
 
-def watch() -> Lines | Bars:
-    """What suits this stderr; a context manager."""
+def progress() -> Lines | Bars:
+    """An observer that shows a run's progress on stderr; a context manager."""
     return Bars() if sys.stderr.isatty() else Lines()
 
 
 class Lines(RunObserver):
-    """Plain lines, for logs."""
+    """Prints plain lines, for logs."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
@@ -51,23 +51,29 @@ class Lines(RunObserver):
     def __exit__(self, *_: object) -> None:
         return None
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         if time.monotonic() >= self._begun + PATIENCE:
             click.echo(text, err=True)
 
-    def tick(self, label: str, done: int, total: int, accuracy: float) -> None:
+    def on_progress(self, label: str, done: int, total: int, accuracy: float) -> None:
         if done and time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY
             click.echo(f"{label}: {done}/{total}, accuracy {accuracy:.1%}", err=True)
 
 
 class Bars(RunObserver):
-    """One bar per sampler."""
+    """One bar per variant."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        from rich.progress import TimeRemainingColumn as Remaining
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self._bars: dict[str, TaskID] = {}
         self._progress: Progress = Progress(
@@ -76,7 +82,7 @@ class Bars(RunObserver):
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
-            Remaining(),
+            TimeRemainingColumn(),
             console=Console(stderr=True),
         )
 
@@ -87,14 +93,14 @@ class Bars(RunObserver):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._progress.stop()
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self._progress.console.print(text, style="dim", highlight=False, markup=False)
 
-    def tick(self, label: str, done: int, total: int, accuracy: float) -> None:
+    def on_progress(self, label: str, done: int, total: int, accuracy: float) -> None:
         if label not in self._bars:
             self._bars[label] = self._progress.add_task(label, total=total, note="")
         self._progress.update(self._bars[label], completed=done, note=f"{accuracy:.1%}" if done else "")
 
     def advance(self, label: str, done: int) -> None:
-        """A bar without an accuracy."""
+        """Advance a bar that shows no accuracy."""
         self._progress.update(self._bars[label], completed=done)

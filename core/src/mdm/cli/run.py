@@ -1,4 +1,4 @@
-"""``mdm run``: examples of a task, decoded and graded, one table."""
+"""``mdm run``: decodes and grades the examples of a task and prints a table."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ Row = dict[str, Any]
 @click.option("--preset", metavar="NAME", help="Published settings of the task; `mdm plugins TASK` lists them.")
 @click.option("--data", type=FILE, metavar="FILE", help="The task's examples, instead of its own.")
 @click.option("--limit", type=click.IntRange(1), help="How many examples (default: all of --data, or a few).")
-@click.option("--repeats", type=click.IntRange(1), help="Decode each example so often, with other draws (default: 1).")
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    help="Decode each example so often, with other draws (default: 1).",
+)
 @click.option("--batch-size", type=SIZE, help="Prompts decoded at once, or auto: what fits and pays (default: 16).")
 @click.option(
     "--allow-code-execution", is_flag=True, default=None, help="Let the task run what the model wrote, in a sandbox."
 )
-@click.option("--num-processes", type=click.IntRange(1), default=1, help="Share the examples among so many processes.")
-@click.option("--live", "watched", is_flag=True, help="Show a canvas as it is decoded, on stderr.")
+@click.option("--num-processes", type=click.IntRange(1), default=1, help="Number of processes that share the examples.")
+@click.option("--live", is_flag=True, help="Show a canvas as it is decoded, on stderr.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first example that fails, instead of recording it.")
 @click.option("--config", "file", type=FILE, metavar="FILE", help="YAML with any of these; flags win.")
 @click.option("--out", type=PATH, metavar="FOLDER", help="Where the results go; the same command there resumes.")
@@ -43,7 +47,7 @@ def run(
     file: Path | None,
     out: Path | None,
     num_processes: int,
-    watched: bool,
+    live: bool,
     fail_fast: bool,
     assignments: tuple[str, ...],
     as_json: bool,
@@ -54,53 +58,68 @@ def run(
     Several --sampler, --model or --tokens-per-step make one comparison. Without arguments: the embedded model,
     Info-Gain, sudoku, a few examples.
     """
-    from mdm.cli.live import live
-    from mdm.cli.progress import watch
     from mdm.runs import config as configs
+    from mdm.runs import processes
+
+    config = configs.build(configs.RunConfig, file, given(flags), assignments)
+    if processes.is_distributed() and (num_processes > 1 or out is None):
+        raise MdmError("a run that a launcher started in several processes needs --out, and takes no --num-processes")
+    if live and (num_processes > 1 or processes.is_distributed()):
+        raise MdmError("--live shows a single process: leave --num-processes out")
+    folder = out or _new_folder(config.task)
+    if num_processes > 1:
+        return _launch(config, folder, num_processes, ["--json"] * as_json + ["--fail-fast"] * fail_fast)
+    try:
+        return _run(config, folder, live, fail_fast, as_json)
+    except Exception as error:
+        if not processes.is_launched():
+            raise
+        processes.report_failure(error)
+        return processes.REFUSED if isinstance(error, MdmError) else 1
+
+
+def _run(config: RunConfig, folder: Path, live: bool, fail_fast: bool, as_json: bool) -> int:
+    """Run in this process, which may be one of several."""
+    from mdm.cli.live import live_view
+    from mdm.cli.progress import progress
     from mdm.runs import processes
     from mdm.runs import run as runs
     from mdm.runs.watch import Interrupted
 
-    config = configs.build(configs.RunConfig, file, given(flags), assignments)
-    if processes.among_others() and (num_processes > 1 or out is None):
-        raise MdmError("a run started in several processes takes one --out for all of them, and no --num-processes")
-    if watched and (num_processes > 1 or processes.among_others()):
-        raise MdmError("--live watches one process: leave --num-processes out")
-    folder = out or _fresh(config.task)
-    if num_processes > 1:
-        return _launch(config, folder, num_processes, ["--json"] * as_json + ["--fail-fast"] * fail_fast)
     try:
-        with live() if watched else watch() as seen:
-            summary = runs.run(config, folder, seen, fail_fast=fail_fast)
+        with live_view() if live else progress() as observer:
+            summary = runs.run(config, folder, observer, fail_fast=fail_fast)
     except Interrupted as stop:
         _report(stop.summary, folder, as_json)
-        if not processes.launched():  # else who launched us says it
-            click.echo(f"mdm: {stop.why}; {_to_go_on(folder)}", err=True)
-        return 130
-    if summary:  # else another process has it
+        if not processes.is_launched():  # the launcher prints it otherwise
+            click.echo(f"mdm: {stop.why}; {_how_to_resume(folder)}", err=True)
+        return processes.INTERRUPTED
+    if summary:  # only the main process has one
         _report(summary, folder, as_json)
     return 0
 
 
 def _launch(config: RunConfig, folder: Path, count: int, flags: list[str]) -> int:
-    """The same run in processes, which read its configuration from a file."""
+    """Run in ``count`` processes, which read the configuration from a file."""
     from mdm.runs import config as configs
     from mdm.runs import processes
 
-    with TemporaryDirectory() as place:
-        file = Path(place) / "config.yaml"
+    with TemporaryDirectory() as temporary:
+        file = Path(temporary) / "config.yaml"
         file.write_text(configs.to_yaml(config), encoding="utf-8")
-        code, why = processes.launch(["run", "--config", str(file), "--out", str(folder), *flags], count)
-    if why:
-        click.echo(f"mdm: {why}; {_to_go_on(folder)}", err=True)
-    return code
+        try:
+            processes.launch(["run", "--config", str(file), "--out", str(folder), *flags], count)
+        except (KeyboardInterrupt, processes.PeerLost) as stop:
+            click.echo(f"mdm: {str(stop) or 'interrupted'}; {_how_to_resume(folder)}", err=True)
+            return processes.INTERRUPTED if isinstance(stop, KeyboardInterrupt) else 1
+    return 0
 
 
-def _to_go_on(folder: Path) -> str:
+def _how_to_resume(folder: Path) -> str:
     return "to go on: " + shlex.join(["mdm", "run", "--config", str(folder / "config.yaml"), "--out", str(folder)])
 
 
-def _fresh(task: str) -> Path:
+def _new_folder(task: str) -> Path:
     base = Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}"
     path, number = base, 2
     while path.exists():
@@ -115,7 +134,7 @@ def _report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     from mdm.cli.tables import show
 
     rows = summary.get("runs", [summary])
-    columns = [name for name, (worth, _) in COLUMNS.items() if worth(rows)]
+    columns = [name for name, (is_shown, _) in COLUMNS.items() if is_shown(rows)]
     cells = [[COLUMNS[name][1](row) for name in columns] for row in rows]
     show(columns, cells, right=[name for name in columns if name not in ("model", "sampler")])
     errors = sum(row["errors"] for row in rows)
@@ -150,4 +169,4 @@ COLUMNS: dict[str, tuple[Callable[[list[Row]], bool], Callable[[Row], str]]] = {
     "rows": (_always, lambda row: f"{row['rows']:,}"),
     "tokens/s": (_always, lambda row: f"{row['tokens_per_second']:,.0f}"),
 }
-"""A table's columns: whether these rows are worth one, and its cell of a row. K is the tokens a step."""
+"""Column -> whether a table of these rows shows it, and its cell in a row. K is the number of tokens per step."""

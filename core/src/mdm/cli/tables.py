@@ -1,4 +1,4 @@
-"""Tables on stdout: as wide as the terminal, or unbroken where there is none."""
+"""Tables on stdout, as wide as the terminal; lines are not wrapped where there is no terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def show(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print a table; columns named in ``right`` are aligned right."""
+    """Print a table. The columns named in ``right`` are right-aligned."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

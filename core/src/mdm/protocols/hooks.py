@@ -55,5 +55,12 @@ class Hooks:
         """After each step: ``event.lines`` are the trace lines it added, of all rows."""
 
     @hookspec
-    def on_finish(self, result: Any) -> None:
-        """When an example of a run is decoded and graded: its ``Result``."""
+    def on_finish(self, result: Any, example: Any) -> None:
+        """An example of a run is decoded, graded and written.
+
+        Args:
+            result: its ``Result``; None where it could not be decoded.
+            example: its line of ``results.jsonl`` as an object: ``id``, ``metrics``, ``error`` and so on.
+
+        An implementation may leave out an argument that it does not use.
+        """

@@ -41,7 +41,7 @@ def decode_settings(
             "sampler": sampler,
             "tokens_per_step": tokens_per_step or next(iter(config.tokens_per_step or []), None),
             "sampler_options": config.options.get(sampler, {}),
-            "cache": _cache(config, model),
+            "cache": cache_name(config, model),
             "cache_options": config.options.get(config.cache, {}),
             "block_length": config.block_length or model.spec.block_length or 32,
             "trace": "full" if config.trace == "full" else True,
@@ -50,7 +50,7 @@ def decode_settings(
     )
 
 
-def _cache(config: DecodeConfig, model: Model) -> str:
+def cache_name(config: DecodeConfig, model: Model) -> str:
     return model.spec.default_cache if config.cache == "auto" else config.cache
 
 
@@ -62,16 +62,15 @@ def load_model(config: DecodeConfig, name: str) -> Model:
     return api.load_model(name, **config.model_dump(include=wanted))
 
 
-def _item(config: RunConfig, model: Model, task: BaseTask, index: int, example: Example) -> EncodedExample:
+def encode_example(config: RunConfig, model: Model, task: BaseTask, index: int, example: Example) -> EncodedExample:
     ask = task.continuation if model.spec.attention == "causal" else task.prompt
     prompt = ask(example, model.spec.prompt_style)
     gen_length = prompt.gen_length if config.gen_length is None else config.gen_length
     try:
         ids, context = encode(model, prompt)
-        masks = ids.count(model.spec.mask_id) + gen_length
-        if not masks:
+        if not gen_length and model.spec.mask_id not in ids:
             raise MdmError(f"nothing to decode: gen_length is 0 and the prompt holds no {MASK}")
     except MdmError as error:
         raise MdmError(f"{config.task}, example {example.id}: {error}") from error
     canvas = [None if i == model.spec.mask_id else text for i, text in zip(ids, model.token_texts(ids), strict=True)]
-    return EncodedExample(index, example, prompt, ids, context, gen_length, masks, canvas)
+    return EncodedExample(index, example, prompt, ids, context, gen_length, canvas)

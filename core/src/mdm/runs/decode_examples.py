@@ -1,159 +1,202 @@
-"""Examples decoded, with failures put down to the example that caused them."""
+"""Decodes a variant's examples in batches, and records a failure for the example that caused it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from mdm import registry
 from mdm.errors import MdmError
+from mdm.protocols.hooks import plain
 from mdm.protocols.task import BaseTask, Example
-from mdm.runs import results
 from mdm.runs.config import RunConfig
-from mdm.runs.decode_args import _cache, decode_settings
+from mdm.runs.decode_args import cache_name, decode_settings
 from mdm.runs.grading import EncodedExample, Grader
-from mdm.runs.hooks import _Hooks
+from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import Rank
+from mdm.runs.results import ExampleResult, ResultsWriter
 from mdm.runs.variants import Variant
 from mdm.runs.watch import RunObserver
 
 if TYPE_CHECKING:
     from mdm.api import Result
+    from mdm.engine.memory import Sizes
     from mdm.models.model import Model
     from mdm.protocols.hooks import StepEvent
 
 
 CHUNK = 8
-"""Batches handed to the engine at once: enough to keep its rows busy, few enough to bound memory."""
+"""Batches given to the engine in one call: enough to keep its rows busy, few enough to bound memory."""
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What all parts of a run need."""
+class RunContext:
+    """What all parts of a run share."""
 
     config: RunConfig
     task: BaseTask
     examples: Sequence[Example]
-    watch: RunObserver
-    here: Rank
+    observer: RunObserver
+    hooks: RunHooks
+    process: Rank
     fail_fast: bool
 
 
-def _run_job(run: _Run, model: Model, job: Variant, left: Sequence[EncodedExample], log: results.ResultsWriter) -> None:
-    from mdm.engine import memory
-    from mdm.protocols.hooks import plain
+class ExampleDecoder:
+    """Decodes, grades and writes the examples of one variant."""
 
-    config, task, done = run.config, run.task, job.arm.outcomes
-    # Of several processes each knows how far itself is: what was there before, or others do, is no part of its count.
-    label, already = job.label, 0
-    if run.here.count > 1:
-        label, already = f"{job.label} (one of {run.here.count} processes)", len(done)
-    total = len(done) + len(left) - already
-    right = sum(outcome.metrics.get(task.metric, 0.0) for outcome in done.values())
-    decoded: set[int] = set()
-    since = time.perf_counter()
+    def __init__(self, run: RunContext, model: Model, variant: Variant, writer: ResultsWriter) -> None:
+        self._run, self._model, self._variant, self._writer = run, model, variant, writer
+        self._settings = decode_settings(run.config, model, variant.sampler, variant.tokens_per_step)
+        self._grader = Grader(run.task, self._record, run.fail_fast)
+        self._progress = _Progress(run, variant)
+        self._decoded: set[int] = set()
+        self._last_finish = time.perf_counter()
 
-    def elapsed() -> float:
-        nonlocal since
-        before, since = since, time.perf_counter()
-        return since - before
+    def decode(self, examples: Sequence[EncodedExample]) -> None:
+        """Decode ``examples``; each is written as soon as it is graded.
 
-    def record(outcome: results.Outcome, trace: Sequence[Any]) -> None:
-        nonlocal right
-        ids = sorted({token for line in trace for token in line["tokens"]})
-        lines = trace if config.trace == "full" else [plain(line) for line in trace]
-        log.add(replace(outcome, texts=dict(zip(map(str, ids), model.token_texts(ids), strict=True))), lines)
-        right += outcome.metrics.get(task.metric, 0.0)
-        run.watch.tick(label, len(done) - already, total, right / len(done))
+        Raises:
+            MdmError: a request that is wrong for all examples, an observer or a hook that failed, or, with
+                ``fail_fast``, an example that failed.
+        """
+        self._sizes = self._plan_batch(examples)
+        self._on_step = self._step_callback(examples)
+        self._progress.begin(len(examples))
+        try:
+            chunk = CHUNK * max(1, self._sizes.batch_size)
+            for first in range(0, len(examples), chunk):
+                self._decode_chunk(examples[first : first + chunk])
+        except KeyboardInterrupt:
+            self._grader.collect(to_the_end=True)
+            raise
+        self._grader.collect(to_the_end=True)
 
-    settings = decode_settings(config, model, job.sampler, job.tokens_per_step)
-    fits = memory.plan_batch(
-        model, max((len(item.ids) + item.gen_length for item in left), default=1), len(left),
-        kv=model.spec.attention == "causal" or registry.resolve("cache", _cache(config, model)).uses_kv,
-        cfg_branches=2 if config.guidance else 1, batch_size=config.batch_size, max_rows=config.max_rows,
-    )  # fmt: skip
-    if left and (config.batch_size == "auto" or fits.splits_lookahead):
-        run.watch.note(f"{job.label}: {fits}")
-    grader = Grader(task, record, run.fail_fast)
-    hooks = _Hooks()
-    seen = hooks.on_step
-    if run.watch.sees_steps:
-        canvases = {item.row: [*(item.canvas or ()), *[None] * item.gen_length] for item in left}
-        run.watch.begin(label, canvases, model.token_texts)
-        settings["trace"] = "full"
+    def _plan_batch(self, examples: Sequence[EncodedExample]) -> Sizes:
+        from mdm.engine import memory
 
-        def seen(event: StepEvent) -> None:
-            run.watch.step(event)
-            if hooks.on_step:
+        config, model = self._run.config, self._model
+        sizes = memory.plan_batch(
+            model, max((len(example.ids) + example.gen_length for example in examples), default=1), len(examples),
+            kv=model.spec.attention == "causal" or registry.resolve("cache", cache_name(config, model)).uses_kv,
+            cfg_branches=2 if config.guidance else 1, batch_size=config.batch_size, max_rows=config.max_rows,
+        )  # fmt: skip
+        if examples and (config.batch_size == "auto" or sizes.splits_lookahead):
+            self._run.observer.on_note(f"{self._variant.label}: {sizes}")
+        return sizes
+
+    def _step_callback(self, examples: Sequence[EncodedExample]) -> Callable[[StepEvent], None] | None:
+        """What the engine calls after each step; None where neither the observer nor a hook sees steps."""
+        observer, hooks = self._run.observer, self._run.hooks
+        if not observer.sees_steps:
+            return hooks.on_step if hooks.sees_steps else None
+        canvases = {example.row: [*(example.canvas or ()), *[None] * example.gen_length] for example in examples}
+        observer.on_begin(self._progress.label, canvases, self._model.token_texts)
+        self._settings["trace"] = "full"
+
+        def on_step(event: StepEvent) -> None:
+            observer.on_step(event)
+            if hooks.sees_steps:
                 hooks.on_step(event)
 
-    def decode(chunk: Sequence[EncodedExample]) -> None:
-        """Decode ``chunk``; where that fails, the half that holds the culprit is halved until it stands alone.
+        return on_step
 
-        Where memory ran out there is no culprit: the batch is halved.
+    def _decode_chunk(self, examples: Sequence[EncodedExample]) -> None:
+        """Decode ``examples`` in one call of the engine.
+
+        Where that fails, the failure is put down to one example by halving. Where memory ran out no example is at
+        fault, and the batch is halved instead.
         """
-        nonlocal fits
-
-        def finish(place: int, result: Result) -> None:
-            item = chunk[place]
-            if model.spec.attention == "causal":  # its length is its own affair
-                item = replace(item, masks=len(result.tokens))
-            completion = model.decode(result.sequence[item.context :])
-            decoded.add(item.row)
-            grader.add(item, result, completion, elapsed())
-            hooks.on_finish(result)
+        from mdm import api
+        from mdm.engine import memory
 
         try:
-            _decode(model, chunk, finish, seen, settings | {"batch_size": fits.batch_size, "max_rows": fits.max_rows})
+            api.decode(
+                self._model,
+                [example.ids for example in examples],
+                gen_length=[example.gen_length for example in examples],
+                row_ids=[example.row for example in examples],
+                on_finish=partial(self._finish, examples),
+                on_step=self._on_step,
+                **self._settings | {"batch_size": self._sizes.batch_size, "max_rows": self._sizes.max_rows},
+            )
             return
-        except MdmError:
-            raise  # asked wrongly: no example's own fault
+        except MdmError:  # a wrong request, or an observer or hook that failed: no example is at fault
+            raise
         except Exception as error:
-            rest = [item for item in chunk if item.row not in decoded]
-            if not rest:
+            if not self._unfinished(examples):
                 raise
-            halved = memory.out_of_memory(error) and fits.batch_size > 1
-            if halved:
-                fits = fits.halved()
-                run.watch.note(f"{job.label}: out of memory; going on with {fits}")
-            elif len(chunk) == 1:
-                grader.fail(chunk[0], error, elapsed())
+            out_of_memory = memory.out_of_memory(error) and self._sizes.batch_size > 1
+            if len(examples) == 1 and not out_of_memory:
+                self._grader.fail(examples[0], error, self._elapsed())
                 return
-            else:
-                for half in (rest[: len(rest) // 2], rest[len(rest) // 2 :]):
-                    if half:
-                        decode(half)
-        if halved:  # out here, where the error no longer holds on to the memory
-            decode(rest)
+        # Behind the handler, since the error holds on to the tensors of the failed call.
+        if out_of_memory:
+            self._sizes = self._sizes.halved()
+            self._run.observer.on_note(f"{self._variant.label}: out of memory; going on with {self._sizes}")
+            self._decode_chunk(self._unfinished(examples))
+            return
+        unfinished = self._unfinished(examples)
+        middle = len(unfinished) // 2
+        for half in filter(None, (unfinished[:middle], unfinished[middle:])):
+            self._decode_chunk(half)
 
-    run.watch.tick(label, len(done) - already, total, right / max(1, len(done)))
-    try:
-        chunk = CHUNK * max(1, fits.batch_size)
-        for first in range(0, len(left), chunk):
-            decode(left[first : first + chunk])
-    except KeyboardInterrupt:
-        grader.collect(to_the_end=True)
-        raise
-    grader.collect(to_the_end=True)
+    def _unfinished(self, examples: Sequence[EncodedExample]) -> list[EncodedExample]:
+        return [example for example in examples if example.row not in self._decoded]
+
+    def _finish(self, examples: Sequence[EncodedExample], index: int, result: Result) -> None:
+        """Grade a decoded example. The engine calls this, and what fails in here is not the example's failure."""
+        example = examples[index]
+        completion = self._model.decode(result.sequence[example.context :])
+        self._decoded.add(example.row)
+        try:
+            self._grader.add(example, result, completion, self._elapsed())
+        except MdmError:
+            raise
+        except Exception as error:
+            raise MdmError(
+                f"example {example.example.id} is decoded but cannot be recorded: {type(error).__name__}: {error}"
+            ) from error
+
+    def _record(self, example: ExampleResult, result: Result | None) -> None:
+        trace = result.trace if result else []
+        ids = sorted({token for line in trace for token in line["tokens"]})
+        texts = dict(zip(map(str, ids), self._model.token_texts(ids), strict=True))
+        example = replace(example, texts=texts)
+        self._writer.add(example, trace if self._run.config.trace == "full" else [plain(line) for line in trace])
+        self._progress.add(example)
+        self._run.hooks.on_finish(result, example)
+
+    def _elapsed(self) -> float:
+        """Seconds since the example before was decoded."""
+        before, self._last_finish = self._last_finish, time.perf_counter()
+        return self._last_finish - before
 
 
-def _decode(
-    model: Model,
-    items: Sequence[EncodedExample],
-    finish: Callable[[int, Result], None],
-    on_step: Callable[[StepEvent], None] | None,
-    settings: Mapping[str, Any],
-) -> None:
-    from mdm import api
+class _Progress:
+    """Counts a variant's written examples for the observer. Of several processes, each counts its own share."""
 
-    api.decode(
-        model,
-        [item.ids for item in items],
-        gen_length=[item.gen_length for item in items],
-        row_ids=[item.row for item in items],
-        on_finish=finish,
-        on_step=on_step,
-        **settings,
-    )
+    def __init__(self, run: RunContext, variant: Variant) -> None:
+        self.label = variant.label
+        self._observer, self._metric, self._results = run.observer, run.task.metric, variant.results.by_row
+        self._uncounted = 0
+        if run.process.world_size > 1:
+            self.label = f"{variant.label} (one of {run.process.world_size} processes)"
+            self._uncounted = len(self._results)
+        self._correct = sum(example.metrics.get(self._metric, 0.0) for example in self._results.values())
+        self._total = 0
+
+    def begin(self, examples_left: int) -> None:
+        self._total = len(self._results) - self._uncounted + examples_left
+        self._report()
+
+    def add(self, example: ExampleResult) -> None:
+        self._correct += example.metrics.get(self._metric, 0.0)
+        self._report()
+
+    def _report(self) -> None:
+        done = len(self._results)
+        self._observer.on_progress(self.label, done - self._uncounted, self._total, self._correct / max(1, done))

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and logs of JSON lines that survive a kill."""
+"""Atomic writes, locks, and append-only JSON-lines logs that survive a kill."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mdm.errors import MdmError
 
 @contextmanager
 def os_errors_as_mdm_errors(path: Path, verb: str) -> Iterator[None]:
-    """Say in one line which file the system refused, and why."""
+    """Re-raise OSError as a one-line MdmError that names the file."""
     try:
         yield
     except OSError as error:
@@ -25,13 +25,13 @@ def os_errors_as_mdm_errors(path: Path, verb: str) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Another name to write a file under, moved into place at the end: readers never see half of it.
+    """A temporary file to write, which replaces ``path`` at the end: readers never see half of it.
 
     Raises:
-        MdmError: the file cannot be written, or is no file that can be replaced.
+        MdmError: the file cannot be written, or ``path`` is not a file that can be replaced.
     """
     with os_errors_as_mdm_errors(path, "write"):
-        path, part = _place(path)
+        path, part = _target(path)
         try:
             yield part
             os.replace(part, path)
@@ -42,40 +42,40 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Say now what would keep ``path`` from being written after long work.
+    """Check, before long work, that ``path`` can be written.
 
     Raises:
-        MdmError: it is no file that can be replaced, or its folder is missing or takes no files.
+        MdmError: ``path`` is not a file that can be replaced, or its folder is missing or not writable.
     """
     with os_errors_as_mdm_errors(path, "write"):
-        _, part = _place(path)
+        _, part = _target(path)
         part.touch()
         part.unlink()
 
 
-def _place(path: Path) -> tuple[Path, Path]:
-    """The file that ``path`` leads to, and the name beside it under which it is written."""
+def _target(path: Path) -> tuple[Path, Path]:
+    """The file that ``path`` resolves to, and the temporary name beside it under which it is written."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if path.exists() and not path.is_file():  # moving a file there would put an end to a device or a pipe
+    if path.exists() and not path.is_file():  # replacing a device or a pipe would destroy it
         raise OSError(errno.EINVAL, "not a regular file")
-    path = Path(os.path.realpath(path))  # unlike resolve, does not mind links in a circle
+    path = Path(os.path.realpath(path))  # unlike Path.resolve, accepts links in a circle
     return path, path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write a text file, or leave the one that is there."""
+    """Write a text file; on failure the old one stays."""
     with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """``write_text_atomic`` of a readable JSON document."""
+    """Write an indented JSON document, with ``write_text_atomic``."""
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """A JSON document, an empty one if there is no file."""
+    """Load a JSON document; an empty one if there is no file."""
     if not path.exists():
         return {}
     with os_errors_as_mdm_errors(path, "read"):
@@ -86,7 +86,7 @@ def read_json(path: Path) -> Any:
 
 
 def json_lines(path: Path) -> Iterator[Any]:
-    """The records of a log, none if there is no file. A last line that a kill tore is not a record.
+    """The records of a log, none if there is no file. A last line that a kill cut short is left out.
 
     Raises:
         MdmError: a line before the last is not JSON.
@@ -104,13 +104,16 @@ def json_lines(path: Path) -> Iterator[Any]:
 
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
-    """Write a whole log in one move; ``records`` may come from the log itself."""
+    """Replace a whole log; ``records`` may come from the log itself."""
     with atomic_file(path) as part, part.open("wb") as out:
         out.writelines(_line(record) for record in records)
 
 
 class Log:
-    """An open log. Each ``append`` is one write to the system: a kill tears one line at most, a full disk none."""
+    """An open log of JSON lines.
+
+    Each ``append`` is a single write: a kill can cut the last line short, and a full disk leaves no part of it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -118,24 +121,26 @@ class Log:
             self._file = path.open("ab", buffering=0)
 
     def append(self, *records: Any) -> None:
+        """Write some records, or on an error none of them."""
         data = memoryview(b"".join(_line(record) for record in records))
         with os_errors_as_mdm_errors(self.path, "write"):
-            whole = os.fstat(self._file.fileno()).st_size
+            size_before = os.fstat(self._file.fileno()).st_size
             try:
                 while data:
                     data = data[self._file.write(data) :]
             except OSError:
                 with suppress(OSError):
-                    self._file.truncate(whole)
+                    self._file.truncate(size_before)
                 raise
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Keep other processes out of a folder or a log meanwhile. The system lets go when we die.
+    """Lock a folder or a log against other processes. The system releases the lock when this process ends.
 
     Raises:
         MdmError: another process holds it.
@@ -160,7 +165,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file, by which a changed data file is told from the one a run began with."""
+    """SHA-256 of a file."""
     with os_errors_as_mdm_errors(path, "read"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

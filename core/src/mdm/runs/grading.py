@@ -1,4 +1,4 @@
-"""Decoded examples become outcomes, graded beside the decoding where a task grades slowly."""
+"""Grades decoded examples, in the background for tasks that return futures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
 from mdm.protocols.task import BaseTask, Example, Prompt
-from mdm.runs.results import Outcome
+from mdm.runs.results import ExampleResult
 
 if TYPE_CHECKING:
     from mdm.api import Result
@@ -29,30 +29,36 @@ class EncodedExample:
     prompt: Prompt
     ids: list[int]
     context: int
-    """How many of ``ids`` are the context, which is not graded."""
+    """Length of the context at the start of ``ids``, which is not graded."""
     gen_length: int
-    masks: int
+    """Number of masks to put behind ``ids``."""
     canvas: Sequence[str | None] | None = None
     """The text of each id, None where it is masked."""
     repeat: int = 0
 
     @property
     def row(self) -> int:
-        """What keys the draws."""
+        """Row id, which keys the random draws."""
         return self.index + self.repeat * REPEAT_ROWS
 
-    def outcome(self, completion: str, **facts: Any) -> Outcome:
+    def result(self, completion: str, **measured: Any) -> ExampleResult:
+        """The result of this example; ``measured`` are the fields that say how it was decoded and graded."""
         example = self.example
-        return Outcome(
+        return ExampleResult(
             id=example.id, index=self.index, repeat=self.repeat, row=self.row, digest=_digest(example),
-            prompt=_shown(self.prompt), completion=completion, tokens=self.masks,
-            canvas=self.canvas, **facts,
+            prompt=_prompt_text(self.prompt), completion=completion, canvas=self.canvas, **measured,
         )  # fmt: skip
 
 
+Record = Callable[[ExampleResult, "Result | None"], None]
+"""Writes one graded example; its ``Result`` is None where it could not be decoded."""
+
+
 @dataclass(frozen=True, eq=False)
-class _Waiting:
-    item: EncodedExample
+class _Grading:
+    """A decoded example and its grades, which may be still to come."""
+
+    encoded: EncodedExample
     result: Result
     completion: str
     seconds: float
@@ -60,74 +66,75 @@ class _Waiting:
 
 
 class Grader:
-    """Grades results and hands each outcome with its trace to ``record``, always in the thread that calls.
+    """Grades decoded examples and passes each to ``record``, always in the calling thread.
 
     With ``fail_fast`` an example that cannot be decoded or graded stops the run instead of being recorded.
     """
 
-    def __init__(self, task: BaseTask, record: Callable[[Outcome, Sequence[Any]], None], fail_fast: bool) -> None:
+    def __init__(self, task: BaseTask, record: Record, fail_fast: bool) -> None:
         self._task, self._record, self._fail_fast = task, record, fail_fast
-        self._waiting: list[_Waiting] = []
+        self._pending: list[_Grading] = []
 
-    def add(self, item: EncodedExample, result: Result, completion: str, seconds: float) -> None:
-        """One decoded example: recorded before this returns, or as soon as its grades are there."""
+    def add(self, encoded: EncodedExample, result: Result, completion: str, seconds: float) -> None:
+        """Grade one decoded example. It is recorded before this returns, or as soon as its grades are there."""
         grades: Any = Future()
         try:
-            found = self._task.grade(item.example, completion)
-            if isinstance(found, Future):
-                grades = found
+            answer = self._task.grade(encoded.example, completion)
+            if isinstance(answer, Future):
+                grades = answer
             else:
-                grades.set_result(found)
+                grades.set_result(answer)
         except Exception as error:
             grades.set_exception(error)
-        self._waiting.append(_Waiting(item, result, completion, seconds, grades))
+        self._pending.append(_Grading(encoded, result, completion, seconds, grades))
         self.collect()
 
-    def fail(self, item: EncodedExample, error: Exception, seconds: float) -> None:
-        """One example that could not be decoded."""
-        self._stop_at(item, "decoded", error)
-        facts = {"metrics": {}, "cumulative_entropy": 0.0, "forwards": 0, "rows": 0}
-        self._record(item.outcome("", seconds=seconds, error=_said(error), **facts), [])
+    def fail(self, encoded: EncodedExample, error: Exception, seconds: float) -> None:
+        """Record one example that could not be decoded."""
+        self._check_fail_fast(encoded, "decoded", error)
+        costs = {"tokens": 0, "cumulative_entropy": 0.0, "forwards": 0, "rows": 0}
+        self._record(encoded.result("", metrics={}, seconds=seconds, error=_describe(error), **costs), None)
 
     def collect(self, to_the_end: bool = False) -> None:
-        """Record what is graded by now; ``to_the_end`` waits for the rest."""
-        self._take([waiting for waiting in self._waiting if waiting.grades.done()])
-        while to_the_end and self._waiting:
-            ready, _ = wait([waiting.grades for waiting in self._waiting], return_when=FIRST_COMPLETED)
-            self._take([waiting for waiting in self._waiting if waiting.grades in ready])
+        """Record what is graded so far; with ``to_the_end``, wait for the rest."""
+        self._finish([grading for grading in self._pending if grading.grades.done()])
+        while to_the_end and self._pending:
+            done, _ = wait([grading.grades for grading in self._pending], return_when=FIRST_COMPLETED)
+            self._finish([grading for grading in self._pending if grading.grades in done])
 
-    def _take(self, ready: Sequence[_Waiting]) -> None:
-        for waiting in ready:
-            self._waiting.remove(waiting)
-            metrics, fault = {}, None
+    def _finish(self, graded: Sequence[_Grading]) -> None:
+        for grading in graded:
+            self._pending.remove(grading)
+            metrics, error_text = {}, None
             try:
-                metrics = {name: float(value) for name, value in waiting.grades.result().items()}
+                metrics = {name: float(value) for name, value in grading.grades.result().items()}
             except Exception as error:
-                self._stop_at(waiting.item, "graded", error)
-                fault = _said(error)
-            result = waiting.result
-            outcome = waiting.item.outcome(
-                waiting.completion, metrics=metrics, cumulative_entropy=float(result.cumulative_entropy),
-                forwards=result.forwards, rows=result.rows, seconds=waiting.seconds, error=fault,
+                self._check_fail_fast(grading.encoded, "graded", error)
+                error_text = _describe(error)
+            result = grading.result
+            example = grading.encoded.result(
+                grading.completion, metrics=metrics, tokens=len(result.tokens),
+                cumulative_entropy=float(result.cumulative_entropy), forwards=result.forwards, rows=result.rows,
+                seconds=grading.seconds, error=error_text,
             )  # fmt: skip
-            self._record(outcome, result.trace)
+            self._record(example, result)
 
-    def _stop_at(self, item: EncodedExample, what: str, error: Exception) -> None:
+    def _check_fail_fast(self, encoded: EncodedExample, what: str, error: Exception) -> None:
         if self._fail_fast:
-            raise MdmError(f"example {item.example.id} could not be {what}: {_said(error)}") from error
+            raise MdmError(f"example {encoded.example.id} could not be {what}: {_describe(error)}") from error
 
 
-def _said(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
 def _digest(example: Example) -> str:
-    """Tells whether two runs mean the same by an example's id."""
+    """By which two runs can tell whether an example's id means the same example in both."""
     content = json.dumps([dict(example.inputs), example.reference], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _shown(prompt: Prompt) -> str:
+def _prompt_text(prompt: Prompt) -> str:
     if isinstance(prompt.context, str):
         return prompt.context + prompt.answer
     turns = "\n".join(f"{message.role}: {message.content}" for message in prompt.context)

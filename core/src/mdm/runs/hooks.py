@@ -3,49 +3,70 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 from mdm import registry
-from mdm.errors import MdmError
+from mdm.errors import MdmError, suggest
 from mdm.protocols.hooks import Hooks
 
 if TYPE_CHECKING:
     from mdm.api import Result
     from mdm.protocols.hooks import StepEvent
+    from mdm.runs.results import ExampleResult
 
 
-def hooks(plugins: Iterable[object] = ()) -> pluggy.PluginManager:
-    """The hooks of all installed packages, and ``plugins``. A broken one is named in a warning and left out."""
-    manager = pluggy.PluginManager("mdm")
-    manager.add_hookspecs(Hooks)
-    for entry in registry.entries("hook"):
-        try:
-            manager.register(registry.load(entry), name=f"{entry.dist}:{entry.name}")
-        except (MdmError, ValueError, pluggy.PluginValidationError) as error:
-            logging.getLogger("mdm").warning("mdm: left out: %s", " ".join(str(error).split()))
-    for plugin in plugins:
-        manager.register(plugin)
-    return manager
+class RunHooks:
+    """The hooks of all installed packages.
 
-
-class _Hooks:
-    """The hooks of all packages. One that fails stops the run, and no example is blamed for it."""
+    One that does not load, or that implements a hook that does not exist, is named in a warning and left out. One that
+    raises stops the run with an MdmError that names it.
+    """
 
     def __init__(self) -> None:
-        self._hook = hooks().hook
-        # Being watched costs the engine a transfer a step.
-        self.on_step = self._on_step if self._hook.on_step.get_hookimpls() else None
+        self._manager = pluggy.PluginManager("mdm")
+        self._manager.add_hookspecs(Hooks)
+        for entry in registry.entries("hook"):
+            try:
+                self._register(entry)
+            except (MdmError, ValueError, pluggy.PluginValidationError) as error:
+                logging.getLogger("mdm").warning("mdm: left out: %s", " ".join(str(error).split()))
+        self.sees_steps = bool(self._manager.hook.on_step.get_hookimpls())
+        """Whether any package implements ``on_step``, which costs the engine a transfer per step."""
 
-    def _on_step(self, event: StepEvent) -> None:
+    def on_step(self, event: StepEvent) -> None:
+        """Call the packages' ``on_step``."""
         self._call("on_step", event=event)
 
-    def on_finish(self, result: Result) -> None:
-        self._call("on_finish", result=result)
+    def on_finish(self, result: Result | None, example: ExampleResult) -> None:
+        """Call the packages' ``on_finish``."""
+        self._call("on_finish", result=result, example=example)
 
-    def _call(self, name: str, **what: Any) -> None:
+    def _register(self, entry: registry.Entry) -> None:
+        plugin = registry.load(entry)
+        self._manager.register(plugin, name=f"{entry.name!r} of package {entry.package}")
         try:
-            getattr(self._hook, name)(**what)
-        except Exception as error:
-            raise MdmError(f"a hook failed in {name}: {type(error).__name__}: {error}") from error
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            self._manager.unregister(plugin)
+            raise MdmError(f"hook {entry.name!r} of package {entry.package}: {self._unknown(plugin)}") from error
+
+    def _unknown(self, plugin: object) -> str:
+        """The implementations of a plugin that are named like no hook."""
+        marked = (name for name in dir(plugin) if self._manager.parse_hookimpl_opts(plugin, name) is not None)
+        return " ".join(
+            f"there is no hook {name!r}.{suggest(name, hook_names())}" for name in marked if name not in hook_names()
+        )
+
+    def _call(self, hook: str, **arguments: Any) -> None:
+        plugins = self._manager.get_plugins()
+        for name, plugin in self._manager.list_name_plugin():
+            try:
+                self._manager.subset_hook_caller(hook, plugins - {plugin})(**arguments)
+            except Exception as error:
+                raise MdmError(f"hook {name} failed in {hook}: {type(error).__name__}: {error}") from error
+
+
+def hook_names() -> list[str]:
+    """The names of all hooks."""
+    return [name for name in vars(Hooks) if not name.startswith("_")]

@@ -1,65 +1,60 @@
-"""One run in several processes: which of them we are, waiting for each other, starting them on this host.
+"""Distributed runs: rank and world size, barriers, and a launcher for several processes on one machine.
 
-Whoever starts them (``mdm run --num-processes``, ``accelerate launch``, torchrun) tells each its place in the
-environment; accelerate reads it and gives each process its device.
+Every launcher (``mdm run --num-processes``, ``accelerate launch``, torchrun) tells a process its rank in the
+environment. accelerate reads it from there and gives each process its device.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mdm.errors import MdmError
 
-STARTED = "MDM_STARTED_BY_LAUNCH"
-"""In the environment of a process that ``launch`` started."""
+RUN_ID = "mdm-run"
+"""The launcher's run id, by which a process knows that ``launch`` started it."""
 BARRIER_TIMEOUT = timedelta(days=30)
-"""How long a process waits for the others, whose shares may take long."""
-REFUSAL_GRACE = 10.0
-"""Seconds between one process's refusal and the end of the others."""
-GRACE = 60.0
-"""Seconds that processes asked to stop have, before they are made to."""
+"""How long a process waits at a barrier. Other ranks may have far longer examples."""
+REFUSED, INTERRUPTED = 2, 130
+"""Exit codes of a process that raised an MdmError, and of one that stopped on a signal or because a peer was lost."""
 
 
 class PeerLost(MdmError):
-    """Another process of this run is gone."""
+    """Another process of this run has died."""
 
 
 @dataclass(frozen=True)
 class Rank:
     """Which of a run's processes this is."""
 
-    index: int = 0
-    count: int = 1
+    rank: int = 0
+    world_size: int = 1
 
     @property
-    def main(self) -> bool:
-        """Whether it keeps the folder: begins it, merges what all wrote, and writes the summary."""
-        return self.index == 0
+    def is_main(self) -> bool:
+        """Whether this process creates the run's folder, merges the results of all ranks and writes the summary."""
+        return self.rank == 0
 
-    def share(self, things: Sequence[Any]) -> Sequence[Any]:
-        """Ours of ``things``, every ``count``-th: shares differ by one at most."""
-        return things[self.index :: self.count]
+    def shard(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Every ``world_size``-th item, starting at ``rank``. The sizes of shards differ by one at most."""
+        return items[self.rank :: self.world_size]
 
-    def wait(self) -> None:
-        """Go on when all processes are here.
+    def barrier(self) -> None:
+        """Wait until all processes are here.
 
         Raises:
-            PeerLost: one of them is gone.
+            PeerLost: one of them has died.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return
         import torch.distributed as dist
 
@@ -69,130 +64,116 @@ class Rank:
             raise PeerLost("another process of this run has died") from error
 
 
-def among_others() -> bool:
-    """Whether somebody started us as one of several."""
+def is_distributed() -> bool:
+    """Whether a launcher started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
-def launched() -> bool:
-    """Whether it was ``launch``."""
-    return STARTED in os.environ
+def is_launched() -> bool:
+    """Whether that launcher was ``launch``."""
+    return os.environ.get("TORCHELASTIC_RUN_ID") == RUN_ID
 
 
 @contextmanager
-def place(device: str) -> Iterator[Rank]:
-    """Our place among the processes of this run; alone where nobody started us with others."""
-    if not among_others():
+def join_processes(device: str) -> Iterator[Rank]:
+    """Join the other processes of this run. Without a launcher, this process is the only one.
+
+    Raises:
+        MdmError: the processes cannot connect to each other.
+    """
+    if not is_distributed():
         yield Rank()
         return
     import torch
     from accelerate import PartialState
 
-    if launched():
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-    # gloo on every device: processes only wait for each other, and it notices when one dies.
+    # gloo whatever the device: processes only meet at barriers, and gloo notices when a peer dies.
     cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
     try:
         state = PartialState(cpu=cpu, backend="gloo", timeout=BARRIER_TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        raise MdmError(f"the processes of this run do not find each other: {error}") from error
+        raise MdmError(f"the processes of this run cannot connect to each other: {error}") from error
     try:
-        yield Rank(state.process_index, state.num_processes)
+        with sigterm_as_interrupt():
+            yield Rank(state.process_index, state.num_processes)
     finally:
         state.destroy_process_group()
 
 
-def launch(arguments: Sequence[str], count: int) -> tuple[int, str]:
-    """Run ``mdm ARGUMENTS`` in ``count`` processes on this host; the first has our output.
-
-    The first to fail stops the others as Ctrl-C would, so that they write what they have.
-
-    Returns:
-        The exit code, 0 where all succeeded, and what stopped the run, if it can go on.
-    """
-    command = [sys.executable, "-m", "mdm", *arguments]
-    threads = str(max(1, (os.cpu_count() or 1) // count))
-    shared = {
-        "OMP_NUM_THREADS": threads, **os.environ, STARTED: "1", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        said = [Path(folder) / str(index) for index in range(count)]
-        with _started(command, shared, said) as team:
-            code, culprit = _watch(team)
-        if culprit and team[0].returncode != 2:  # the first has said its own, and what all ran into
-            words = said[culprit].read_text(errors="replace").strip().splitlines()
-            sys.stderr.write(f"{words[-1]}\n" if words else "")
-    if culprit is None or team[culprit].returncode > 0:
-        return code, "interrupted" if code == 130 else ""
-    return code, f"process {culprit} was killed ({signal.Signals(-team[culprit].returncode).name})"
-
-
 @contextmanager
-def _started(command: Sequence[str], shared: dict[str, str], said: Sequence[Path]) -> Iterator[list[Any]]:
-    team: list[subprocess.Popen[bytes]] = []
-    errors: list[IO[bytes]] = []
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Handle SIGTERM as Ctrl-C: launchers send it when another process has failed, and finished work must be kept."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    on_ctrl_c = signal.getsignal(signal.SIGINT)  # ignored in a process that a shell started in the background
+    signal.signal(signal.SIGTERM, on_ctrl_c if callable(on_ctrl_c) else signal.default_int_handler)
     try:
-        for index, path in enumerate(said):
-            errors.append(path.open("wb"))
-            ours = {} if index == 0 else {"stdout": subprocess.DEVNULL, "stderr": errors[-1]}
-            env = {**shared, "RANK": str(index), "LOCAL_RANK": str(index)}
-            # A session of its own: Ctrl-C reaches it once, through us. Its stdin ends when we do.
-            start: Any = {"env": env, "stdin": subprocess.PIPE, "start_new_session": True, **ours}
-            team.append(subprocess.Popen(command, **start))
-        yield team
+        yield
     finally:
-        for process in team:
-            process.kill()
-            process.wait()
-        for file in errors:
-            file.close()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _watch(team: Sequence[Any]) -> tuple[int, int | None]:
-    """Wait for all; the exit code, and which process failed first (None: none, or Ctrl-C)."""
-    culprit, code = None, 0
-    stop = end = float("inf")
-    while any(process.poll() is None for process in team) and time.monotonic() < end:
+def report_failure(error: Exception) -> None:
+    """Leave ``error`` for ``launch``, which raises the first one again. Of other processes it sees the exit code."""
+    if is_launched() and not isinstance(error, PeerLost):
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
+
+
+def launch(arguments: Sequence[str], count: int) -> None:
+    """Run ``mdm ARGUMENTS`` in ``count`` processes on this machine, with torch's elastic launcher.
+
+    Rank 0 shares our stdout and stderr. When a process fails, the others are interrupted and write what they have.
+
+    Raises:
+        MdmError: what the first process to fail raised.
+        PeerLost: a process was killed.
+        KeyboardInterrupt: Ctrl-C, or another signal that ends a program.
+        ChildFailedError: a process failed for any other reason; the message holds its traceback.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # What the launcher warns of is also in the error that it raises.
+    logging.getLogger("torch.distributed.elastic").addHandler(logging.NullHandler())
+    logging.getLogger("torch.distributed.elastic").propagate = False
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as logs:
+        config = LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=RUN_ID, max_restarts=0,
+            # Port 0: the system chooses a free port as the store binds it.
+            rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="127.0.0.1",
+            logs_specs=DefaultLogsSpecs(log_dir=logs, local_ranks_filter={0}),
+        )  # fmt: skip
         try:
-            time.sleep(0.05)
-            if culprit is None and not code and (culprit := _first(team)) is not None:
-                # What one refuses all refuse, and the main one says it best: it gets the time to.
-                stop = time.monotonic() + (REFUSAL_GRACE if team[culprit].returncode == 2 else 0)
-            if time.monotonic() >= stop:
-                stop, end = float("inf"), time.monotonic() + GRACE
-                _interrupt(team)
-        except KeyboardInterrupt:
-            if code:
-                break  # the second: at once
-            code = 130
-            _interrupt(team)
-    if not code and (culprit := _first(team) if culprit is None else culprit) is not None:
-        code = max(1, team[culprit].returncode)
-    return code, culprit
+            elastic_launch(config, sys.executable)("-m", "mdm", *arguments)
+        except SignalException:
+            raise KeyboardInterrupt from None
+        except ChildFailedError as error:
+            rank, failure = first_failure(error.failures)
+            if failure.exitcode < 0:
+                raise PeerLost(f"process {rank} was killed ({failure.signal_name()})") from None
+            if failure.exitcode == INTERRUPTED:
+                raise KeyboardInterrupt from None
+            if failure.exitcode == REFUSED and isinstance(failure.message, dict):
+                raise MdmError(failure.message["message"].partition(": ")[2]) from None  # behind the error's type
+            raise
 
 
-def _first(team: Sequence[Any]) -> int | None:
-    """Who failed, if anybody: one that was killed, else one that says what is wrong; those left alone only follow."""
-    failed = [index for index, process in enumerate(team) if process.poll()]
-    return min(failed, key=lambda index: team[index].returncode, default=None)
+def first_failure(failures: Mapping[int, Any]) -> tuple[int, Any]:
+    """The rank and failure that stopped the run: the first process that was killed or left an error, else the first.
 
+    Those that only lost a peer leave no error, and the launcher ends the others with SIGTERM. It lists failures in the
+    order in which it noticed them, and gives their times in whole seconds.
+    """
 
-def _interrupt(team: Sequence[Any]) -> None:
-    for process in team:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+    def key(item: tuple[int, Any]) -> tuple[bool, int]:
+        failure = item[1]
+        was_killed = failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
+        return not was_killed and not isinstance(failure.message, dict), failure.timestamp
 
-
-def _end_with_parent() -> None:
-    """Stop as by Ctrl-C when the process that started us is gone: its end of our stdin closes."""
-    while os.read(0, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    return min(failures.items(), key=key)

@@ -1,15 +1,15 @@
-"""A run's folder: written as it goes, complete or resumable after any death.
+"""A run's folder, written incrementally; a killed run can be resumed.
 
-``config.yaml`` (what reproduces the run), ``environment.json`` (what it ran on), ``results.jsonl`` (one line an
-example), ``trace.jsonl`` (one line a commit) and ``summary.json``. A run of several samplers or models keeps
-results and traces in a subfolder for each.
+``config.yaml`` (what reproduces the run), ``environment.json`` (the machine and the versions), ``results.jsonl`` (one
+line per example), ``trace.jsonl`` (one line per commit) and ``summary.json``. A run of several variants keeps the
+results and traces of each in a subfolder.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,91 +20,97 @@ from mdm.runs.config import RunConfig
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExampleResult:
     """One example decoded and graded: a line of ``results.jsonl``."""
 
     id: str
     index: int
-    """Place in the task's examples."""
+    """Position among the task's examples."""
     repeat: int
-    """Which of the decodings of this example; 0 is the one of a run without repeats."""
+    """Which decoding of this example; 0 in a run without repeats."""
     row: int
-    """Keys the draws and names the rows of the trace."""
+    """Row id: it keys the random draws and names the example's lines in the trace."""
     digest: str
-    """Of the example's inputs and reference."""
+    """Digest of the example's inputs and reference."""
     prompt: str
     completion: str
     metrics: Mapping[str, float]
     tokens: int
-    """How many positions were masked at the start."""
+    """Number of tokens decoded."""
     cumulative_entropy: float
+    """Sum of the entropies of the tokens, each as it was committed, in nats."""
     forwards: int
+    """Model calls that this example took part in."""
     rows: int
+    """Canvases that it sent through the model, candidates included."""
     seconds: float
-    """Wall time since the outcome before, so that they add up to the run's whatever the batch."""
+    """Wall time since the result before, so that they add up to the time of the run whatever the batch."""
     error: str | None = None
     """Why it could not be decoded or graded; it then counts as wrong."""
     canvas: Sequence[str | None] | None = None
-    """The text of each token that decoding began with, None where it was masked; without a tokenizer None."""
+    """The text of each token before decoding, None where it is masked."""
     texts: Mapping[str, str] | None = None
-    """The text of each token id in the trace."""
+    """Token id -> text, for the ids in the trace."""
 
     @property
     def decoded(self) -> bool:
-        """False where decoding failed: it then has no entropy and no cost."""
+        """False where decoding failed: there is then no entropy and no cost."""
         return self.forwards > 0
 
 
 @contextmanager
-def run_folder(path: Path, settled: RunConfig, environment: Mapping[str, Any]) -> Iterator[None]:
-    """Begin or take up a run in ``path`` and keep other processes out of it.
+def run_folder(path: Path, run_config: RunConfig, environment: Mapping[str, Any]) -> Iterator[None]:
+    """Begin or resume a run in ``path``, and lock it against other processes.
+
+    Where an MdmError ends a new run before its first result, what the run created is removed again.
 
     Raises:
         MdmError: the folder holds a run of another configuration, or something else, or is in use.
     """
     if path.exists() and not path.is_dir():
         raise MdmError(f"{path} is a file, not a folder")
-    if not (path / "config.yaml").exists() and path.is_dir() and any(_visible(path)):
+    is_new_folder = not path.exists()
+    if not is_new_folder and not (path / "config.yaml").exists() and any(_visible(path)):
         raise MdmError(f"{path} is not empty and not a run's folder: choose another --out")
     with files.os_errors_as_mdm_errors(path, "create"):
         path.mkdir(parents=True, exist_ok=True)
     with files.exclusive_lock(path):
-        fresh = not (path / "config.yaml").exists()
+        is_new_run = not (path / "config.yaml").exists()
         try:
-            if fresh:
+            if is_new_run:
                 files.write_json(path / "environment.json", environment)
-                files.write_text_atomic(path / "config.yaml", config.to_yaml(settled))
+                files.write_text_atomic(path / "config.yaml", config.to_yaml(run_config))
             else:
-                _same_run(path, settled, environment)
+                _check_same_run(path, run_config, environment)
             yield
         except MdmError:
-            if fresh:
-                _remove_new_run(path)
+            if is_new_run:
+                _remove_new_run(path, is_new_folder)
             raise
 
 
 @dataclass
 class ResultsFolder:
-    """Results and trace of one model under one sampler.
+    """Results and trace of one variant of a run.
 
     A run of several processes writes ``results.rank1.jsonl`` and the like, which ``gather`` merges.
     """
 
     folder: Path
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
-    """By row id."""
+    by_row: dict[int, ExampleResult] = field(default_factory=dict)
+    """Row id -> result."""
 
     def __post_init__(self) -> None:
-        self.read()
+        self.reload()
 
-    def read(self) -> None:
-        """Learn what the files say by now, each process's own included."""
-        self.outcomes = {}
+    def reload(self) -> None:
+        """Load all results that are written, the files of all ranks included."""
+        self.by_row = {}
         for suffix in ["", *self._ranks()]:
-            self.outcomes |= {outcome.row: outcome for outcome in self._read(suffix)}
+            self.by_row |= {result.row: result for result in self._results(suffix)}
 
     def gather(self) -> None:
-        """Repair what a death left behind, and merge what several processes wrote. Any death in here does no harm.
+        """Merge the files of all ranks, and drop torn lines and traces without a result. Safe to kill at any point.
 
         Raises:
             MdmError: a process is still writing.
@@ -113,17 +119,17 @@ class ResultsFolder:
             ranks = self._ranks()
             for suffix in ranks:
                 stack.enter_context(files.exclusive_lock(self._path("results", suffix)))
-            rows = {"": {outcome.row for outcome in self._read("")}}
+            rows = {"": {result.row for result in self._results("")}}
             for suffix in ranks:
-                known = set().union(*rows.values())
-                rows[suffix] = {outcome.row for outcome in self._read(suffix)} - known
-            # Traces first: an outcome without its trace must never be seen.
+                merged_rows = set().union(*rows.values())
+                rows[suffix] = {result.row for result in self._results(suffix)} - merged_rows
+            # Traces first: a result without its trace must never be in the files.
             for name in ("trace", "results"):
                 merged = (
                     record
-                    for suffix, ours in rows.items()
+                    for suffix, rows_of_file in rows.items()
                     for record in files.json_lines(self._path(name, suffix))
-                    if record["row"] in ours
+                    if record["row"] in rows_of_file
                 )
                 if any(self._path(name, suffix).exists() for suffix in rows):
                     files.write_lines(self._path(name, ""), merged)
@@ -131,31 +137,41 @@ class ResultsFolder:
                 for name in ("trace", "results"):
                     with files.os_errors_as_mdm_errors(self.folder, "write into"):
                         self._path(name, suffix).unlink(missing_ok=True)
-        self.read()
+        self.reload()
 
     def check(self, ids: Sequence[str], repeats: int) -> None:
-        """Raises MdmError where an outcome is of none of these examples."""
-        for outcome in self.outcomes.values():
-            if outcome.repeat >= repeats or outcome.index >= len(ids) or ids[outcome.index] != outcome.id:
+        """Check that all results are of the run's examples.
+
+        Args:
+            ids: of the examples, in order.
+            repeats: how often each is decoded.
+
+        Raises:
+            MdmError: one is not.
+        """
+        for result in self.by_row.values():
+            if result.repeat >= repeats or result.index >= len(ids) or ids[result.index] != result.id:
                 raise MdmError(
-                    f"{self.folder} holds a result of {outcome.id!r} at place {outcome.index}, which is not an example "
+                    f"{self.folder} holds a result of {result.id!r} at index {result.index}, which is not an example "
                     "of this run; choose another --out"
                 )
 
     @contextmanager
     def writing(self, rank: int | None = None) -> Iterator[ResultsWriter]:
-        """Append to files that ``gather`` has seen to; with ``rank``, to that process's own."""
+        """Open the files to append to, after ``gather``; with ``rank``, those of that rank.
+
+        Raises:
+            MdmError: the files cannot be opened, or another process writes into them.
+        """
         with files.os_errors_as_mdm_errors(self.folder, "create"):
             self.folder.mkdir(parents=True, exist_ok=True)
         suffix = "" if rank is None else f".rank{rank}"
-        paths = self._path("trace", suffix), self._path("results", suffix)
-        trace, lines = map(files.Log, paths)
-        try:
-            with files.exclusive_lock(paths[1]):
-                yield ResultsWriter(self, trace, lines)
-        finally:
-            trace.close()
-            lines.close()
+        with ExitStack() as stack:
+            trace, results = (
+                stack.enter_context(closing(files.Log(self._path(name, suffix)))) for name in ("trace", "results")
+            )
+            stack.enter_context(files.exclusive_lock(results.path))
+            yield ResultsWriter(self, trace, results)
 
     def _path(self, name: str, suffix: str) -> Path:
         return self.folder / f"{name}{suffix}.jsonl"
@@ -163,35 +179,35 @@ class ResultsFolder:
     def _ranks(self) -> list[str]:
         return sorted(path.stem.removeprefix("results") for path in self.folder.glob("results.rank*.jsonl"))
 
-    def _read(self, suffix: str) -> Iterator[Outcome]:
+    def _results(self, suffix: str) -> Iterator[ExampleResult]:
         path = self._path("results", suffix)
         for record in files.json_lines(path):
             try:
-                yield Outcome(**record)
+                yield ExampleResult(**record)
             except TypeError as error:
                 raise MdmError(f"{path}: not the results of a run ({error}); choose another --out") from error
 
 
 @dataclass(frozen=True)
 class ResultsWriter:
-    """The open files of an arm."""
+    """The open files of a ``ResultsFolder``."""
 
-    arm: ResultsFolder
+    folder: ResultsFolder
     trace: files.Log
     results: files.Log
 
-    def add(self, outcome: Outcome, trace: Iterable[Mapping[str, Any]]) -> None:
-        """One finished example: in the files before this returns. Its trace comes first, so a torn one is orphaned."""
+    def add(self, result: ExampleResult, trace: Iterable[Mapping[str, Any]]) -> None:
+        """Write one finished example. The trace comes first: a kill in between leaves a trace that ``gather`` drops."""
         try:
-            self.trace.append(*({**line, "row": outcome.row} for line in trace))
-            self.results.append({key: value for key, value in asdict(outcome).items() if value is not None})
+            self.trace.append(*({**line, "row": result.row} for line in trace))
+            self.results.append({key: value for key, value in asdict(result).items() if value is not None})
         except MdmError as error:
             raise MdmError(f"{error}; what is written is kept, and the same command goes on from there") from error
-        self.arm.outcomes[outcome.row] = outcome
+        self.folder.by_row[result.row] = result
 
 
 def folder_names(labels: Iterable[str]) -> list[str]:
-    """A folder's name for each label (a sampler, or a model's path), all different."""
+    """A distinct folder name for each label, which may be a model's path."""
     names: list[str] = []
     for label in labels:
         base = re.sub(r"[^\w.+-]+", "-", label).strip("-.") or "run"
@@ -206,42 +222,50 @@ def _visible(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "environment.json")
 
 
-def _remove_new_run(path: Path) -> None:
-    """Leave nothing of a run that was refused before its first result."""
-    if any(found.stat().st_size for found in path.glob("**/results*.jsonl")):
+def _remove_new_run(path: Path, is_new_folder: bool) -> None:
+    """Remove a run that was refused before its first result.
+
+    Where the folder was there before the run, it stays, and so do the hidden files and folders in it: all else in it is
+    the run's.
+    """
+    subfolders = [entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    if any(results.stat().st_size for folder in (path, *subfolders) for results in folder.glob("results*.jsonl")):
         return
     with suppress(OSError):
-        for name in ("config.yaml", "environment.json", "results*.jsonl", "trace*.jsonl"):
-            for found in path.glob(f"**/{name}"):
-                found.unlink()
-        for folder in [*(found for found in path.iterdir() if found.is_dir()), path]:
-            folder.rmdir()
+        for folder in (*subfolders, path):
+            for pattern in ("config.yaml", "environment.json", "results*.jsonl", "trace*.jsonl"):
+                for file in folder.glob(pattern):
+                    file.unlink()
+            if folder != path or is_new_folder:
+                folder.rmdir()
 
 
-def _same_run(path: Path, settled: RunConfig, environment: Mapping[str, Any]) -> None:
-    parsed = config.parse(RunConfig, path / "config.yaml")
+def _check_same_run(path: Path, run_config: RunConfig, environment: Mapping[str, Any]) -> None:
     # Where a model's files come from is not what they are.
-    there, here = (run.model_dump(mode="json", exclude={"offline"}) for run in (parsed, settled))
+    old, new = (
+        run.model_dump(mode="json", exclude={"offline"})
+        for run in (config.parse(RunConfig, path / "config.yaml"), run_config)
+    )
     digest = files.read_json(path / "environment.json").get("data_sha256")
     same_data = digest == environment.get("data_sha256")
     if digest and same_data:
-        there["data"] = here["data"]  # the same bytes under another name are the same data
-    difference = _first_difference(there, here)
+        old["data"] = new["data"]  # the same bytes under another name are the same data
+    difference = _first_difference(old, new)
     if difference:
         raise MdmError(f"{path} holds another run: {difference}; choose another --out")
     if not same_data:
-        raise MdmError(f"{path} was begun with other data: {settled.data} has changed; choose another --out")
+        raise MdmError(f"{path} was begun with other data: {run_config.data} has changed; choose another --out")
 
 
-def _first_difference(there: Any, here: Any, key: str = "") -> str | None:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for name in [*there, *(name for name in here if name not in there)]:
-            found = _first_difference(there.get(name), here.get(name), f"{key}.{name}" if key else str(name))
-            if found:
-                return found
+def _first_difference(old: Any, new: Any, key: str = "") -> str | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            difference = _first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+            if difference:
+                return difference
         return None
-    return None if there == here else f"{key} is {_shown(there)} there, {_shown(here)} here"
+    return None if old == new else f"{key} is {_display(old)} there, {_display(new)} here"
 
 
-def _shown(value: Any) -> str:
+def _display(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

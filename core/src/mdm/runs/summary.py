@@ -1,4 +1,4 @@
-"""What ``summary.json`` says of one row of a comparison."""
+"""Summary statistics of one variant: a row of ``summary.json``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from math import fsum, sqrt
 from statistics import NormalDist, fmean, stdev
 from typing import Any
 
-from mdm.runs.results import Outcome
+from mdm.runs.results import ExampleResult
 
 Aggregate = Callable[[Mapping[str, Sequence[Mapping[str, float]]]], Mapping[str, float]]
-"""Example id -> the grades of its repeats, in order; gives further metrics (pass@k)."""
+"""From example id -> the grades of its repeats, in order, to further metrics such as pass@k."""
 
 DIGITS = 6
-"""Decimals of a mean entropy: those after it are the rounding of float32, and differ with a batch's shape."""
+"""Decimals of a mean entropy. Further ones are float32 rounding, which depends on the shape of the batch."""
 
 
 def wilson(successes: float, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of a proportion: honest at 0, at 1 and for few trials."""
+    """Wilson score interval of a proportion, which is also right near 0 and 1 and for few trials."""
     if trials == 0:
         return 0.0, 1.0
     z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
@@ -29,34 +29,35 @@ def wilson(successes: float, trials: int, level: float = 0.95) -> tuple[float, f
 
 
 def summarise(
-    outcomes: Iterable[Outcome], metric: str, expected: int, repeats: int = 1, aggregate: Aggregate | None = None
+    results: Iterable[ExampleResult], metric: str, expected: int, repeats: int = 1, aggregate: Aggregate | None = None
 ) -> dict[str, Any]:
-    """Entropy is a mean over what could be decoded; forwards, rows, tokens and seconds are sums.
+    """Summarise the results of one variant.
+
+    The entropy is a mean over the decoded examples; forwards, rows, tokens and seconds are sums.
 
     Args:
-        outcomes: what is done so far, in any order.
-        metric: the grade that is the accuracy.
+        results: what is written so far, in any order.
+        metric: the grade that is reported as the accuracy.
         expected: how many examples the run has.
-        repeats: how often each of them is decoded. The accuracy is then the mean, with its standard error over the
-            repeats; the interval takes an example's repeats as one trial, as they are not independent.
-        aggregate: the task's metrics over repeats.
+        repeats: how often each of them is decoded. The accuracy is then the mean over the repeats, with its standard
+            error. The interval counts an example's repeats as one trial, since they are not independent.
+        aggregate: computes the task's metrics over repeats.
     """
-    done = sorted(outcomes, key=lambda outcome: (outcome.index, outcome.repeat))
-    count = len(done)
-    examples = [list(group) for _, group in groupby(done, key=lambda outcome: outcome.index)]
-    accuracy = _mean(outcome.metrics.get(metric, 0.0) for outcome in done)
+    done = sorted(results, key=lambda result: (result.index, result.repeat))
+    examples = [list(group) for _, group in groupby(done, key=lambda result: result.index)]
+    accuracy = _mean(result.metrics.get(metric, 0.0) for result in done)
     by_repeat = [
-        _mean(outcome.metrics.get(metric, 0.0) for outcome in done if outcome.repeat == repeat)
-        for repeat in sorted({outcome.repeat for outcome in done})
+        _mean(result.metrics.get(metric, 0.0) for result in done if result.repeat == repeat)
+        for repeat in sorted({result.repeat for result in done})
     ]
-    names = {name: None for outcome in done for name in outcome.metrics}
-    metrics = {name: _mean(outcome.metrics.get(name, 0.0) for outcome in done) for name in names}
+    names = {name: None for result in done for name in result.metrics}
+    metrics = {name: _mean(result.metrics.get(name, 0.0) for result in done) for name in names}
     if aggregate is not None and done:
-        metrics |= aggregate({group[0].id: [dict(outcome.metrics) for outcome in group] for group in examples})
-    tokens, seconds = sum(outcome.tokens for outcome in done), fsum(outcome.seconds for outcome in done)
+        metrics |= aggregate({group[0].id: [dict(result.metrics) for result in group] for group in examples})
+    tokens, seconds = sum(result.tokens for result in done), fsum(result.seconds for result in done)
     return {
         "examples": len(examples),
-        "complete": count == expected * repeats,
+        "complete": len(done) == expected * repeats,
         "repeats": repeats,
         "accuracy": accuracy,
         "accuracy_ci95": list(wilson(accuracy * len(examples), len(examples))),
@@ -64,10 +65,10 @@ def summarise(
         "accuracy_se": stdev(by_repeat) / sqrt(len(by_repeat)) if len(by_repeat) > 1 else None,
         "metric": metric,
         "metrics": metrics,
-        "errors": sum(outcome.error is not None for outcome in done),
-        "cumulative_entropy": round(_mean(outcome.cumulative_entropy for outcome in done if outcome.decoded), DIGITS),
-        "forwards": sum(outcome.forwards for outcome in done),
-        "rows": sum(outcome.rows for outcome in done),
+        "errors": sum(result.error is not None for result in done),
+        "cumulative_entropy": round(_mean(result.cumulative_entropy for result in done if result.decoded), DIGITS),
+        "forwards": sum(result.forwards for result in done),
+        "rows": sum(result.rows for result in done),
         "tokens": tokens,
         "seconds": seconds,
         "tokens_per_second": tokens / seconds if seconds else 0.0,
@@ -75,5 +76,5 @@ def summarise(
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return fmean(found) if found else 0.0
+    numbers = list(values)
+    return fmean(numbers) if numbers else 0.0

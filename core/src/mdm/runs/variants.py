@@ -10,8 +10,8 @@ from pathlib import Path
 from mdm.errors import MdmError
 from mdm.models import checkpoints
 from mdm.protocols.settings import refuse_policy
-from mdm.runs import results
 from mdm.runs.config import C, DecodeConfig, RunConfig
+from mdm.runs.results import ResultsFolder, folder_names
 
 AUTOREGRESSIVE = "autoregressive"
 """What stands in a table for the sampler of a model that takes none."""
@@ -31,7 +31,7 @@ class Variant:
     tokens_per_step: int | None
     """None where the run does not set the pace by tokens."""
     label: str
-    arm: results.ResultsFolder
+    results: ResultsFolder
 
 
 def jobs(config: RunConfig, out: Path, causal: Container[str] | None = None) -> list[Variant]:
@@ -53,7 +53,7 @@ def jobs(config: RunConfig, out: Path, causal: Container[str] | None = None) -> 
     if not rows:
         raise MdmError("no sampler is named: give --sampler")
     if len(rows) == 1:
-        return [Variant(*rows[0], rows[0][1], results.ResultsFolder(out))]
+        return [Variant(*rows[0], rows[0][1], ResultsFolder(out))]
     several = len(config.model) > 1, len(config.sampler) > 1, len(paces) > 1
     labels = [
         " ".join(
@@ -63,9 +63,9 @@ def jobs(config: RunConfig, out: Path, causal: Container[str] | None = None) -> 
         )
         for row in rows
     ]
-    folders = results.folder_names(labels)
+    folders = folder_names(labels)
     return [
-        Variant(*row, label, results.ResultsFolder(out / folder))
+        Variant(*row, label, ResultsFolder(out / folder))
         for row, label, folder in zip(rows, labels, folders, strict=True)
     ]
 

@@ -3,35 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from mdm.errors import MdmError
 
 if TYPE_CHECKING:
     from mdm.protocols.hooks import StepEvent
 
+TokenTexts = Callable[[Sequence[int]], list[str]]
+"""The text of each of some token ids."""
+
 
 class RunObserver:
-    """Sees a run go by. Override what is wanted."""
+    """Observer of a run. Override the callbacks you need.
+
+    An exception in a callback stops the run; what is finished stays written, and no example is counted as wrong.
+    """
 
     sees_steps = False
-    """Whether ``begin`` and ``step`` are called; it costs the engine a transfer a step."""
+    """Whether ``on_begin`` and ``on_step`` are called; it costs the engine a transfer per step."""
 
-    def begin(
-        self, label: str, canvases: Mapping[int, Sequence[str | None]], pieces: Callable[[Sequence[int]], list[str]]
-    ) -> None:
-        """Rows ``canvases`` are about to be decoded: the text of each token by row, None where masked."""
+    def on_begin(self, label: str, canvases: Mapping[int, Sequence[str | None]], token_texts: TokenTexts) -> None:
+        """A variant's examples are about to be decoded.
 
-    def step(self, event: StepEvent) -> None:
-        """A step's lines, of a full trace."""
+        Args:
+            label: names the variant.
+            canvases: row id -> the text of each token, None where it is masked.
+            token_texts: the text of each token id.
+        """
 
-    def note(self, text: str) -> None:
-        """Something that takes time begins."""
+    def on_step(self, event: StepEvent) -> None:
+        """A step has been decoded; its trace lines are those of a full trace."""
 
-    def tick(self, label: str, done: int, total: int, accuracy: float) -> None:
-        """``done`` of ``total`` examples are in the files; also called once before the first."""
+    def on_note(self, text: str) -> None:
+        """Something that takes time is about to begin."""
+
+    def on_progress(self, label: str, done: int, total: int, accuracy: float) -> None:
+        """``done`` of ``total`` examples are written; also called once before the first."""
+
+
+class GuardedObserver(RunObserver):
+    """Calls another observer and raises its exceptions as an MdmError that names it."""
+
+    def __init__(self, observer: RunObserver) -> None:
+        self.sees_steps = observer.sees_steps
+        for callback in ("on_begin", "on_step", "on_note", "on_progress"):
+            setattr(self, callback, partial(self._call, observer, callback))
+
+    def _call(self, observer: RunObserver, callback: str, *args: Any) -> None:
+        try:
+            getattr(observer, callback)(*args)
+        except Exception as error:
+            name = type(observer).__name__
+            raise MdmError(f"the observer {name} failed in {callback}: {type(error).__name__}: {error}") from error
 
 
 class Interrupted(KeyboardInterrupt):
-    """Stopped, and everything finished is written; ``summary`` says what that is, ``why`` what stopped it."""
+    """A run that was stopped after everything finished was written.
+
+    ``summary`` is what ``summary.json`` says of it, and ``why`` what stopped it.
+    """
 
     def __init__(self, summary: dict[str, Any], why: str) -> None:
         super().__init__()

@@ -63,7 +63,7 @@ def _record(variant: RunVariant, label: str, results: Sequence[Any], metric: str
 def _with_results(folder: Path) -> list[RunVariant]:
     variants = read_run(folder)
     for variant in variants:
-        if not variant.results.outcomes:
+        if not variant.results.by_row:
             raise MdmError(f"{folder} holds no results of {variant.label} yet: let the run go on first")
     return variants
 

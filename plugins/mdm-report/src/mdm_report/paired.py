@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from mdm.errors import MdmError
-from mdm.runs.results import Outcome
+from mdm.runs.results import ExampleResult
 
 from mdm_report.runs import Key
 
@@ -21,7 +21,10 @@ RESAMPLES = 9999
 
 
 def paired(
-    keys: Iterable[Key], ours: Mapping[Key, list[Outcome]], baseline: Mapping[Key, list[Outcome]], metric: str
+    keys: Iterable[Key],
+    ours: Mapping[Key, list[ExampleResult]],
+    baseline: Mapping[Key, list[ExampleResult]],
+    metric: str,
 ) -> dict[str, Any]:
     """Wins, ties and losses of ours against the baseline, with mean differences (ours minus the baseline's).
 
@@ -50,11 +53,11 @@ def paired(
     }
 
 
-def _grade(results: Sequence[Outcome], metric: str) -> float:
+def _grade(results: Sequence[ExampleResult], metric: str) -> float:
     return fmean(result.metrics.get(metric, 0.0) for result in results)
 
 
-def _entropy(results: Sequence[Outcome]) -> float | None:
+def _entropy(results: Sequence[ExampleResult]) -> float | None:
     """Mean over the repeats that were decoded; None where there is none, or an entropy that is no number."""
     decoded = [result.cumulative_entropy for result in results if result.decoded]
     return fmean(decoded) if decoded and all(value is not None and isfinite(value) for value in decoded) else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from mdm.errors import MdmError
 from mdm.runs import config
 from mdm.runs.config import RunConfig
-from mdm.runs.results import Outcome, ResultsFolder
+from mdm.runs.results import ExampleResult, ResultsFolder
 from mdm.runs.variants import Variant, jobs
 
 Key = tuple[str, str]
@@ -46,12 +46,12 @@ class RunVariant:
 
     @property
     def results(self) -> ResultsFolder:
-        return self.variant.arm
+        return self.variant.results
 
-    def by_example(self) -> dict[Key, list[Outcome]]:
+    def by_example(self) -> dict[Key, list[ExampleResult]]:
         """The results of each example, in the order of the repeats."""
-        examples: dict[Key, list[Outcome]] = {}
-        for result in sorted(self.results.outcomes.values(), key=lambda result: (result.index, result.repeat)):
+        examples: dict[Key, list[ExampleResult]] = {}
+        for result in sorted(self.results.by_row.values(), key=lambda result: (result.index, result.repeat)):
             examples.setdefault((result.id, result.digest), []).append(result)
         return examples
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mdm.errors import MdmError
 from mdm.runs import files
-from mdm.runs.results import Outcome
+from mdm.runs.results import ExampleResult
 
 from mdm_report.runs import RunVariant, read_run
 
@@ -33,7 +33,7 @@ def load(runs: Sequence[Path], *, limit: int = 20, examples: Sequence[str] = ())
     variants = [(_label(variant, runs), variant) for folder in runs for variant in read_run(folder)]
     ids: dict[int, str] = {}
     for _, variant in variants:
-        ids |= {row: _id(result) for row, result in variant.results.outcomes.items() if result.decoded}
+        ids |= {row: _id(result) for row, result in variant.results.by_row.items() if result.decoded}
     if not ids:
         raise MdmError(f"{runs[0]}: nothing is decoded yet")
     unknown = set(examples) - set(ids.values())
@@ -53,7 +53,7 @@ def _label(variant: RunVariant, runs: Sequence[Path]) -> str:
     return f"{variant.folder.resolve().name}: {variant.label}" if len(runs) > 1 else variant.label
 
 
-def _id(result: Outcome) -> str:
+def _id(result: ExampleResult) -> str:
     return f"{result.id} (repeat {result.repeat})" if result.repeat else result.id
 
 
@@ -63,11 +63,11 @@ def _column(variant: RunVariant, rows: set[int]) -> dict[int, dict[str, Any]]:
     for line in files.json_lines(variant.results.folder / "trace.jsonl"):
         if line["row"] in rows:
             lines[line["row"]].append(line)
-    results = variant.results.outcomes
+    results = variant.results.by_row
     return {row: _decoding(results[row], lines[row]) for row in rows if row in results and lines[row]}
 
 
-def _decoding(result: Outcome, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _decoding(result: ExampleResult, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     texts = result.texts or {}
     decoded = {position for line in lines for position in line["positions"]}
     length = 1 + max(decoded, default=-1)
