@@ -31,10 +31,10 @@ def test_rows_and_their_lines(tmp_path, name):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"output": "289"}', "line 17: field 'input': Field required"),
-        ('{"input": 17}', "line 17: field 'input': Input should be a valid string"),
+        ('{"output": "289"}', "line 17: input is missing"),
+        ('{"input": 17}', "line 17: input=17: should be a valid string"),
         ('{"input": "17"', "line 17: not JSON"),
-        ("[17]", "line 17: field 'the row'"),
+        ("[17]", "line 17: should be a valid dictionary"),
     ],
 )
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])

@@ -37,6 +37,14 @@ def test_the_help_pages_are_fresh(tmp_path):
     assert (DOCS / "cli.md").read_text() == (tmp_path / "cli.md").read_text(), "stale: run python docs/site/cli.py"
 
 
+def test_the_table_of_options_is_fresh(tmp_path):
+    written = python("docs/site/options.py", str(tmp_path / "reference.md"))
+    assert written.returncode == 0, written.stderr
+    fresh = (tmp_path / "reference.md").read_text()
+    assert (DOCS / "reference.md").read_text() == fresh, "stale: run python docs/site/options.py"
+    assert "| `temperature` | 0 | yes |" in fresh
+
+
 def test_the_site_builds_without_a_dead_link(tmp_path):
     for module in ("mkdocs", "material", "mkdocstrings"):
         pytest.importorskip(module, reason="the site's tools are not installed: tox -e docs")

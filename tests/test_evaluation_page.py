@@ -9,7 +9,7 @@ import pytest
 from goldens import ROOT
 from mdm import registry
 from mdm.cli import cli
-from mdm.cli.flags import given
+from mdm.cli.flags import used
 from mdm.runs import config
 
 PAGE = (ROOT / "docs" / "evaluation.md").read_text()
@@ -29,7 +29,7 @@ def test_a_command_of_the_page_would_run(command, tmp_path):
         pytest.skip(f"the task {task} is not installed")
     known = config.RunConfig.model_fields
     built = config.build(
-        config.RunConfig, None, given({k: v for k, v in flags.items() if k in known}), flags["assignments"]
+        config.RunConfig, None, used({k: v for k, v in flags.items() if k in known}), flags["assignments"]
     )
     assert built.task == task
 

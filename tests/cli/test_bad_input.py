@@ -134,7 +134,8 @@ def test_damaged_run(tmp_path, file, text, said):
 
     out = tmp_path / "out"
     out.mkdir()
-    (out / "config.yaml").write_text(configs.to_yaml(build(RunConfig, None, {"limit": 1})))
+    begun = build(RunConfig, None, {"limit": 1}).model_copy(update={"autoregressive": []})
+    (out / "config.yaml").write_text(configs.to_yaml(begun))
     (out / "environment.json").write_text("{}")
     (out / file).write_text(text)
     with pytest.raises(MdmError) as caught:

@@ -140,7 +140,7 @@ def test_doctor(site):
         (["run", "--limit", "0"], "'--limit'"),
         (["run", "--data", "none.csv"], "'none.csv' does not exist"),
         (["run", "--config", "none.yaml"], "'none.yaml' does not exist"),
-        (["run", "--steps", "3", "--tokens-per-step", "2"], "steps and tokens_per_step both set the pace"),
+        (["run", "--steps", "3", "--tokens-per-step", "2"], "give either steps or tokens_per_step, not both"),
         (["generate"], "Missing argument 'TEXT'"),
         (["generate", "x", "--sampler", "sharp", "-o", "pwoer=1"], "no option 'pwoer'. Did you mean 'power'?"),
         (

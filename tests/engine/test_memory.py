@@ -102,5 +102,5 @@ def test_little_of_a_batch_is_padding():
 @pytest.mark.parametrize("name", ["batch_size", "max_rows"])
 @pytest.mark.parametrize("value", [0, -1, "many"])
 def test_strange_sizes_are_refused(name, value):
-    with pytest.raises(MdmError, match=f'{name} is .*: it must be at least 1, or "auto"'):
+    with pytest.raises(MdmError, match=f"^{name}={value}: should be .* or should be 'auto'"):
         mdm.decode(toy_model(), prompts(), "confidence", gen_length=4, **{name: value})

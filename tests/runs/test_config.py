@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from mdm.errors import MdmError
-from mdm.runs import config
+from mdm.runs import config, plugin_options
 from mdm.runs.config import DecodeConfig, RunConfig
 
 PLUGINS = """
@@ -113,7 +113,7 @@ def test_option_mistakes(assignment, said):
 
 
 def test_dashes_are_underscores_and_values_are_yaml():
-    assert config._scalar("", "null") is None and config._scalar("", "true") is True
+    assert plugin_options._scalar("", "null") is None and plugin_options._scalar("", "true") is True
     assert build("power=1e-3").options["sharp"]["power"] == 0.001
     assert fault("no-such-option=1").startswith("-o no-such-option=1: no option 'no_such_option'")
 
@@ -147,7 +147,7 @@ def test_what_is_written_reads_back_the_same(tmp_path):
     [
         ("gen_lenght: 3", "a.yaml: gen_lenght: there is no such name. Did you mean 'gen_length'?"),
         ("steps: 0", "a.yaml: steps=0: should be greater than or equal to 1"),
-        ("steps: 4\ntokens_per_step: 2", "steps and tokens_per_step both set the pace: give one"),
+        ("steps: 4\ntokens_per_step: 2", "give either steps or tokens_per_step, not both"),
         ("schedule: evn", "a.yaml: schedule=evn: should be 'even', 'linear', 'cosine' or 'dream'"),
         ("sampler: [sharp, sharp]", "the same value twice"),
         ("- 1", "expected keys and values, found list"),
@@ -172,7 +172,7 @@ def test_without_arguments_a_run_is_the_main_job():
     plain = RunConfig()
     assert (plain.model, plain.sampler, plain.cache, plain.task) == (["tiny"], ["info-gain"], "auto", "sudoku")
     assert set(RunConfig.model_fields) - set(DecodeConfig.model_fields) == {
-        "task", "preset", "data", "limit", "repeats", "allow_code_execution",
+        "task", "preset", "data", "limit", "repeats", "allow_code_execution", "autoregressive",
     }  # fmt: skip
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mdm import registry
-from mdm.engine import memory
 from mdm.engine.autoregressive import generate
 from mdm.engine.engine import Engine
 from mdm.engine.memory import plan_batch as plan_batch
+from mdm.engine.prompts import EncodedPrompt, PromptForm, encode_prompts, open_requests
 from mdm.engine.requests import Request
 from mdm.engine.rows import RowRecord
 from mdm.engine.trace import cumulative_entropy
@@ -22,10 +23,20 @@ from mdm.models.model import Model
 from mdm.protocols.cache import BaseCache
 from mdm.protocols.hooks import Line, StepEvent
 from mdm.protocols.model import ModelSpec
+from mdm.protocols.options import check_options
 from mdm.protocols.sampler import BaseSampler
-from mdm.protocols.settings import SCHEDULES, Settings, Size, refuse_policy
+from mdm.protocols.settings import (
+    DEFAULT_BLOCK_LENGTH,
+    DEFAULT_GEN_LENGTH,
+    DEFAULT_SAMPLER,
+    DIFFUSION_ONLY,
+    Settings,
+    check_settings,
+    help_text,
+    refuse_policy,
+)
+from mdm.protocols.task import Message
 from mdm.scoring.logit_rules import LogitRules, Processor
-from pydantic import BaseModel, ValidationError
 
 
 @dataclass(frozen=True)
@@ -33,89 +44,60 @@ class Result:
     """One decoded prompt."""
 
     tokens: list[int]
-    """the generated ids; of an infill, the ids put where the masks were"""
+    """The generated ids; of an infill, the ids that replaced the masks."""
     text: str | None
-    """their text; None without a tokenizer"""
+    """Their text up to the end token; None without a tokenizer."""
     sequence: list[int]
-    """prompt and generation"""
+    """Prompt and generation."""
     trace: list[Line] = field(repr=False)
-    """empty with ``trace=False``"""
+    """Empty with ``trace=False``."""
     cumulative_entropy: float
-    """nats"""
+    """In nats."""
     forwards: int
-    """model calls this prompt took part in"""
+    """Forward passes that this prompt took part in."""
     rows: int
-    """canvases it sent through the model, candidates included"""
+    """Sequences that it sent through the model, candidates included."""
+    prompt_style: PromptForm = "ids"
+    """How the prompt was given: "raw" (a text), "ids" or "chat"."""
 
 
 def decode(
     model: Model,
-    prompts: Sequence[Sequence[int] | str],
+    prompts: Sequence[str | Sequence[int] | Sequence[Mapping[str, str] | Message]],
     sampler: str | BaseSampler | None = None,
     sampler_options: Mapping[str, Any] | None = None,
     cache: str | BaseCache | None = None,
     cache_options: Mapping[str, Any] | None = None,
-    gen_length: int | Sequence[int] = 64,
+    *,
+    gen_length: int | Sequence[int] | None = None,
     suffix: Sequence[int] | None = None,
-    steps: int | None = None,
-    tokens_per_step: int | None = None,
-    schedule: str = "even",
-    block_length: int | None = None,
-    temperature: float = 0.0,
-    guidance: float = 0.0,
-    eos_penalty: float = 0.0,
-    pad_penalty: float = 0.0,
-    stop_at_eos: bool = False,
-    eos_token_id: int | None = None,
-    pad_token_id: int | None = None,
-    allowed_tokens: Sequence[tuple[int, int]] | None = None,
-    suppressed_tokens: Sequence[int] = (),
     logits_processors: Sequence[Processor] = (),
-    batch_size: Size | None = None,
-    max_rows: Size | None = "auto",
-    compile: bool = False,
     row_ids: Sequence[int] | None = None,
-    seed: int = 0,
     trace: bool | Literal["full"] = True,
     on_finish: Callable[[int, Result], None] | None = None,
     on_step: Callable[[StepEvent], None] | None = None,
-    reuse_scores: bool = True,
+    **options: Any,
 ) -> list[Result]:
     """Decode prompts of any lengths.
 
     Args:
         model: from ``load_model``.
-        prompts: token ids, in which the model's mask id marks a position to fill in; or texts.
-        sampler: a registered name, or an object of your own; None takes info-gain. Neither a sampler nor a cache
-            applies to an autoregressive model, which decodes by itself.
+        prompts: each a raw text; or token ids, in which the model's mask id marks a position to fill in; or a chat, a
+            list of ``{"role": ..., "content": ...}``, which the model's chat template encodes.
+        sampler: a registered name or an object of your own; None: info-gain. An autoregressive model takes neither a
+            sampler nor a cache.
         sampler_options: validated by the sampler's own Options.
-        cache: a registered name, or an object of your own; None takes the one that is natural to the model.
+        cache: a registered name or an object of your own; None: the model's default.
         cache_options: validated by the cache's own Options.
-        gen_length: masks after each prompt (tokens), one number or one a prompt; 0 decodes the prompt's own masks.
+        gen_length: tokens to generate after each prompt, one number or one a prompt; 0 fills the prompt's own masks.
+            None: 64.
         suffix: ids behind the masks of every prompt; None: what the model wants behind a text ([SEP]), else nothing.
-        steps: steps for the whole generation, split over the blocks; None: one per token.
-        tokens_per_step: the other way to say it.
-        schedule: how a block's tokens are spread over its steps: even, linear, cosine, dream.
-        block_length: tokens decoded together, left to right; a block-causal model's grid. None: the family's, or 32.
-        temperature: of the token draw; 0 takes the argmax.
-        guidance: classifier-free guidance scale w, logits u + (w + 1)(c - u); needs a prompt.
-        eos_penalty: taken off the end token's logit wherever it is scored.
-        pad_penalty: the same for the padding token; where both are one id the penalties add up.
-        stop_at_eos: fill the masks behind the first EOS with EOS.
-        eos_token_id: in place of the model's own.
-        pad_token_id: in place of the model's own.
-        allowed_tokens: ranges of ids ``[start, stop)`` outside of which nothing is drawn.
-        suppressed_tokens: ids that are never drawn.
         logits_processors: transformers' LogitsProcessor objects.
-        batch_size: rows decoded together; "auto": as many as fit and pay; None: all.
-        max_rows: canvases in one model call; "auto": as many as fit; None: no limit.
-        compile: compile forwards and scoring: slow to begin, then faster. Changes no decision.
-        row_ids: keys of the random draws, default the index in ``prompts``.
-        seed: of the random draws.
-        trace: whether results carry their trace; "full" adds confidences and the candidates weighed to its lines.
+        row_ids: keys of the random draws (int64), one a prompt; None: the index in ``prompts``.
+        trace: whether results carry their trace; "full" adds to its lines the confidences and the candidates compared.
         on_finish: called with the index of a prompt and its result as soon as it is done.
         on_step: called with the trace lines of every step.
-        reuse_scores: let a sampler's lookahead stand for the next forward. Changes speed, never decisions.
+        options: the decoding options, which are the fields of ``mdm.protocols.settings.Settings``.
 
     Returns:
         One result for each prompt, in order.
@@ -125,94 +107,58 @@ def decode(
     """
     if trace not in (True, False, "full"):
         raise MdmError(f'trace is {trace!r}: it is True, False or "full"')
-    if isinstance(prompts, str):
-        raise MdmError("prompts is one text: give a list of prompts")
+    settings = check_settings(options, _NAMES)
     spec = model.spec
-    causal = spec.attention == "causal"
-    if causal:
-        refuse_policy(
-            spec.family,
-            {
-                "sampler": sampler, "sampler_options": sampler_options, "cache": cache, "cache_options": cache_options,
-                "steps": steps, "tokens_per_step": tokens_per_step, "block_length": block_length, "guidance": guidance,
-            },
-        )  # fmt: skip
-    block_length = spec.block_length or 32 if block_length is None else block_length
-    _check(schedule, block_length, steps, tokens_per_step, temperature, batch_size, max_rows)
-    if compile and not causal:
-        compiled.require(model)
-    ids = [[*spec.prefix, *model.encode(p)] if isinstance(p, str) else [int(t) for t in p] for p in prompts]
-    tails = [tuple(suffix) if suffix is not None else spec.suffix if isinstance(p, str) else () for p in prompts]
-    lengths = [gen_length] * len(ids) if isinstance(gen_length, int) else [int(n) for n in gen_length]
-    for i, (tokens, length) in enumerate(zip(ids, lengths, strict=True)):
-        _check_prompt(i, tokens, length, spec.vocab_size, spec.mask_id, spec.shift, guidance)
-    eos_ids = spec.eos_ids if eos_token_id is None else (eos_token_id,)
-    pad_id = spec.pad_id if pad_token_id is None else pad_token_id
-    rules = LogitRules(
-        _penalties(eos_ids, eos_penalty, pad_id, pad_penalty),
-        (*spec.suppressed, *suppressed_tokens),
-        None if allowed_tokens is None else tuple((int(a), int(b)) for a, b in allowed_tokens),
-        tuple(logits_processors),
-    )
-    _check_rules(rules, spec)
-    mode = None if causal else make_cache(spec, spec.default_cache if cache is None else cache, cache_options)
-    longest = max((len(t) + n + len(s) for t, n, s in zip(ids, lengths, tails, strict=True)), default=1)
-    chosen = memory.plan_batch(
-        model, longest, len(ids), kv=mode is None or mode.uses_kv, cfg_branches=2 if guidance else 1,
-        batch_size=batch_size, max_rows=max_rows,
-    )  # fmt: skip
-    settings = Settings(
-        block_length=block_length, steps=steps, tokens_per_step=tokens_per_step, schedule=schedule,
-        temperature=temperature, guidance=guidance, stop_at_eos=stop_at_eos,
-        seed=seed, batch_size=chosen.batch_size, max_rows=chosen.max_rows, compile=compile,
-        reuse_scores=reuse_scores,
-    )  # fmt: skip
+    policy = _make_policy(model, settings, sampler, sampler_options, cache, cache_options)
+    eos_ids, rules = _end_tokens(spec, settings), _logit_rules(spec, settings, logits_processors)
+    encoded = encode_prompts(model, prompts)
+    lengths = _lengths(gen_length, len(encoded))
+    requests = open_requests(spec, encoded, lengths, row_ids, suffix, guidance=settings.guidance != 0)
     results: dict[int, Result] = {}
 
     def finish(row: RowRecord) -> None:
-        sequence = row.tokens
-        end = row.length - len(tails[row.request])
-        made = sequence[row.prompt_length : end] if end > row.prompt_length else [sequence[i] for i in row.targets]
-        lines = row.trace
-        results[row.request] = Result(
-            tokens=made,
-            text=model.decode(made) if model.tokenizer is not None else None,
-            sequence=sequence,
-            trace=lines if trace else [],
-            cumulative_entropy=cumulative_entropy(lines),
-            forwards=sum(line["forwards"] for line in lines),
-            rows=sum(line["rows"] for line in lines),
-        )
+        number = row.request
+        result = _result(row, requests[number], encoded[number], model, eos_ids, with_trace=bool(trace))
+        results[number] = result
         if on_finish is not None:
-            on_finish(row.request, results[row.request])
+            on_finish(number, result)
 
-    keys = range(len(ids)) if row_ids is None else row_ids
-    requests = [
-        Request(i, tokens, length, key, tail)
-        for i, (tokens, length, key, tail) in enumerate(zip(ids, lengths, keys, tails, strict=True))
-    ]
-    if causal:
+    settings = _with_sizes(settings, model, requests, kv=policy is None or policy[1].uses_kv)
+    if policy is None:
         generate(model, requests, settings, rules, on_finish=finish, on_step=on_step)
     else:
-        policy = make_sampler(spec, sampler or "info-gain", sampler_options)
         engine = Engine(
-            model,
-            policy,
-            mode,
-            settings,
-            rules,
-            tuple(eos_ids),
-            on_finish=finish,
-            on_step=on_step,
-            full_trace=trace == "full",
+            model, *policy, settings, rules, eos_ids, on_finish=finish, on_step=on_step, full_trace=trace == "full"
         )
-        with compiled.forwards(model) if compile else nullcontext():
+        with compiled.forwards(model) if settings.compile else nullcontext():
             engine.run(requests)
-    return [results[i] for i in range(len(ids))]
+    return [results[number] for number in range(len(requests))]
+
+
+def _document(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Let the function's signature and docstring show the fields of ``Settings``; returns its own names."""
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    names = tuple(p.name for p in own)
+    fields = {name: value for name, value in Settings.model_fields.items() if name not in names}
+    types = Settings.__annotations__
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value.default, annotation=types[name])
+        for name, value in fields.items()
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    lines = [f"        {name}: {help_text(value)}" for name, value in fields.items()]
+    head, options_line, tail = (function.__doc__ or "").partition("        options: ")
+    function.__doc__ = "\n".join([head.rstrip("\n"), *lines, tail.partition("\n")[2]]) if options_line else head
+    return names
+
+
+_NAMES = _document(decode)
+"""The keyword arguments of ``decode`` that are no decoding options."""
 
 
 def make_cache(spec: ModelSpec, cache: str | BaseCache, options: Mapping[str, Any] | None) -> Any:
-    """A cache mode that a model can run under; name and options as in ``decode``.
+    """A cache that a model can decode with; name and options as in ``decode``.
 
     Raises:
         MdmError: it is unknown, or not for such a model.
@@ -230,7 +176,7 @@ def make_cache(spec: ModelSpec, cache: str | BaseCache, options: Mapping[str, An
 
 
 def make_sampler(spec: ModelSpec, sampler: str | BaseSampler, options: Mapping[str, Any] | None) -> Any:
-    """A sampler that a model suits; name and options as in ``decode``.
+    """A sampler that a model can decode with; name and options as in ``decode``.
 
     Raises:
         MdmError: it is unknown, or not for such a model.
@@ -240,84 +186,141 @@ def make_sampler(spec: ModelSpec, sampler: str | BaseSampler, options: Mapping[s
     return policy
 
 
-def _plugin(kind: str, name: str | BaseSampler | BaseCache, options: Mapping[str, Any] | None) -> Any:
-    """An instance of the plugin ``name`` with validated options; an object is one already."""
-    if not isinstance(name, str):
-        if options:
-            raise MdmError(f"the {kind} is an object, which has its options: give {kind}_options with a name only")
-        registry.require(kind, name, f"the {kind} {type(name).__name__}")
-        return name
-    plugin = registry.resolve(kind, name)
-    model: type[BaseModel] = plugin.Options
-    try:
-        return plugin(model.model_validate(dict(options or {})))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(p) for p in first["loc"])
-        known = ", ".join(model.model_fields) or "none"
-        raise MdmError(f"{kind} {name!r}: option {place!r}: {first['msg']} (its options: {known})") from None
+def _plugin(kind: str, plugin: str | BaseSampler | BaseCache, options: Mapping[str, Any] | None) -> Any:
+    """An instance of a registered plugin with checked options; an object is an instance already."""
+    if isinstance(plugin, str):
+        factory = registry.resolve(kind, plugin)
+        return factory(check_options(plugin, factory.Options, options or {}))
+    if options:
+        raise MdmError(f"the {kind} is an object, which has its options: give {kind}_options with a name only")
+    registry.require(kind, plugin, f"the {kind} {type(plugin).__name__}")
+    return plugin
 
 
-def _check(
-    schedule: str,
-    block_length: int,
-    steps: int | None,
-    tokens_per_step: int | None,
-    temperature: float,
-    batch_size: Size | None,
-    max_rows: Size | None,
-) -> None:
-    if schedule not in SCHEDULES:
-        raise MdmError(f"schedule {schedule!r} is unknown: use one of {', '.join(SCHEDULES)}")
-    if steps is not None and tokens_per_step is not None:
-        raise MdmError("steps and tokens_per_step say the same thing twice: give one of them")
-    if temperature < 0:
-        raise MdmError(f"temperature {temperature} is below 0")
-    counts = {"block_length": block_length, "steps": steps, "tokens_per_step": tokens_per_step}
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise MdmError(f"{name} is {value}: it must be at least 1")
-    for name, size in {"batch_size": batch_size, "max_rows": max_rows}.items():
-        if size is not None and size != "auto" and (isinstance(size, str) or size < 1):
-            raise MdmError(f'{name} is {size!r}: it must be at least 1, or "auto"')
+def _make_policy(
+    model: Model,
+    settings: Settings,
+    sampler: str | BaseSampler | None,
+    sampler_options: Mapping[str, Any] | None,
+    cache: str | BaseCache | None,
+    cache_options: Mapping[str, Any] | None,
+) -> tuple[Any, Any] | None:
+    """The sampler and the cache to decode with; None for an autoregressive model.
 
-
-def _penalties(eos_ids: Sequence[int], eos_penalty: float, pad_id: int | None, pad_penalty: float) -> dict[int, float]:
-    """What is taken off each token's logit."""
-    penalties = dict.fromkeys(eos_ids, eos_penalty)
-    if pad_id is not None:
-        penalties[pad_id] = penalties.get(pad_id, 0.0) + pad_penalty
-    return {token: amount for token, amount in penalties.items() if amount}
-
-
-def _check_rules(rules: LogitRules, spec: ModelSpec) -> None:
-    size = spec.vocab_size
-    for token in (*rules.penalties, *rules.suppressed):
-        if not 0 <= token < size:
-            raise MdmError(
-                f"token id {token} is outside the vocabulary of {size}: it cannot be suppressed or penalised"
-            )
-    for start, stop in rules.allowed or ():
-        if not 0 <= start < stop <= size:
-            raise MdmError(f"allowed tokens {start}:{stop}: not a range of ids in the vocabulary of {size}")
-    never = {*rules.suppressed, spec.mask_id}
-    if all(token in never for start, stop in rules.allowed or ((0, size),) for token in range(start, stop)):
-        raise MdmError("the allowed tokens are all suppressed: nothing is left to draw")
-
-
-def _check_prompt(
-    index: int, tokens: list[int], length: int, vocabulary: int, mask_id: int, shift: bool, guidance: float
-) -> None:
-    if length < 0:
-        raise MdmError(f"prompt {index}: gen_length {length} is below 0")
-    if length == 0 and mask_id not in tokens:
-        raise MdmError(f"prompt {index}: gen_length is 0 and the prompt holds no mask: there is nothing to decode")
-    bad = next((t for t in tokens if not 0 <= t < vocabulary), None)
-    if bad is not None:
-        raise MdmError(f"prompt {index}: token id {bad} is outside the vocabulary of {vocabulary}")
-    if shift and (not tokens or tokens[0] == mask_id):
-        raise MdmError(
-            f"prompt {index}: this model predicts a position from the one before it: the first cannot be a mask"
+    Raises:
+        MdmError: one is unknown or not for this model, or the model is autoregressive and takes none.
+    """
+    spec = model.spec
+    if spec.attention == "causal":
+        policy = {
+            "sampler": sampler, "sampler_options": sampler_options, "cache": cache, "cache_options": cache_options
+        }  # fmt: skip
+        options = {name: getattr(settings, name) for name in DIFFUSION_ONLY}
+        defaults = Settings()
+        refuse_policy(
+            spec.family,
+            {name: value for name, value in policy.items() if value}
+            | {name: value for name, value in options.items() if value != getattr(defaults, name)},
         )
-    if guidance and (mask_id in tokens or not tokens):
-        raise MdmError(f"prompt {index}: guidance compares with a masked prompt, and an infill has none to mask")
+        return None
+    if settings.compile:
+        compiled.require(model)
+    return (
+        make_sampler(spec, sampler or DEFAULT_SAMPLER, sampler_options),
+        make_cache(spec, spec.default_cache if cache is None else cache, cache_options),
+    )
+
+
+def _end_tokens(spec: ModelSpec, settings: Settings) -> tuple[int, ...]:
+    """The end tokens in use.
+
+    Raises:
+        MdmError: the model has none, and something asks for one.
+    """
+    _check_ids(spec, eos_token_id=settings.eos_token_id, pad_token_id=settings.pad_token_id)
+    eos_ids = spec.eos_ids if settings.eos_token_id is None else (settings.eos_token_id,)
+    for name in ("stop_at_eos", "eos_penalty"):
+        if getattr(settings, name) and not eos_ids:
+            raise MdmError(f"{name}: this {spec.family} model has no end token; name one with eos_token_id")
+    return eos_ids
+
+
+def _logit_rules(spec: ModelSpec, settings: Settings, processors: Sequence[Processor]) -> LogitRules:
+    """What is done to logits before they are scored.
+
+    Raises:
+        MdmError: an id outside the vocabulary, no padding token to penalise, or nothing left to generate.
+    """
+    penalties = dict.fromkeys(_end_tokens(spec, settings), settings.eos_penalty)
+    pad_id = spec.pad_id if settings.pad_token_id is None else settings.pad_token_id
+    if settings.pad_penalty:
+        if pad_id is None:
+            raise MdmError(f"pad_penalty: this {spec.family} model has no padding token; name one with pad_token_id")
+        penalties[pad_id] = penalties.get(pad_id, 0.0) + settings.pad_penalty
+    size = spec.vocab_size
+    for token in settings.suppressed_tokens:
+        _check_ids(spec, suppressed_tokens=token)
+    for start, stop in settings.allowed_tokens or ():
+        if not start < stop <= size:
+            raise MdmError(f"allowed_tokens {start}:{stop}: not a range of ids in the vocabulary of {size}")
+    suppressed = (*spec.suppressed, *settings.suppressed_tokens)
+    never = {*suppressed, spec.mask_id}
+    ranges = settings.allowed_tokens or [(0, size)]
+    if all(token in never for start, stop in ranges for token in range(start, stop)):
+        raise MdmError("the allowed tokens are all suppressed: nothing is left to generate")
+    return LogitRules(
+        {token: amount for token, amount in penalties.items() if amount},
+        suppressed,
+        None if settings.allowed_tokens is None else tuple(settings.allowed_tokens),
+        tuple(processors),
+    )
+
+
+def _check_ids(spec: ModelSpec, **ids: int | None) -> None:
+    for name, token in ids.items():
+        if token is not None and token >= spec.vocab_size:
+            raise MdmError(f"{name}: token id {token} is outside the vocabulary of {spec.vocab_size}")
+
+
+def _lengths(gen_length: int | Iterable[int] | None, count: int) -> list[int]:
+    """The tokens to generate for each prompt, as ``Settings`` allows them."""
+    lengths = list(gen_length) if isinstance(gen_length, Iterable) else [gen_length] * count
+    checked = [check_settings({"gen_length": length}).gen_length for length in lengths]
+    return [DEFAULT_GEN_LENGTH if length is None else length for length in checked]
+
+
+def _with_sizes(settings: Settings, model: Model, requests: Sequence[Request], *, kv: bool) -> Settings:
+    """Settings in which the numbers of rows, and the block length, are decided."""
+    longest = max((len(r.tokens) + r.gen_length + len(r.suffix) for r in requests), default=1)
+    sizes = plan_batch(
+        model, longest, len(requests), kv=kv, cfg_branches=2 if settings.guidance else 1,
+        batch_size=settings.batch_size, max_rows=settings.max_rows,
+    )  # fmt: skip
+    block_length = settings.block_length or model.spec.block_length or DEFAULT_BLOCK_LENGTH
+    return settings.model_copy(
+        update={"batch_size": sizes.batch_size, "max_rows": sizes.max_rows, "block_length": block_length}
+    )
+
+
+def _result(
+    row: RowRecord,
+    request: Request,
+    prompt: EncodedPrompt,
+    model: Model,
+    eos_ids: Sequence[int],
+    *,
+    with_trace: bool,
+) -> Result:
+    sequence, lines = row.tokens, row.trace
+    end = row.length - len(request.suffix)
+    tokens = sequence[row.prompt_length : end] if end > row.prompt_length else [sequence[i] for i in row.targets]
+    return Result(
+        tokens=tokens,
+        text=model.decode(tokens, eos_ids) if model.tokenizer is not None else None,
+        sequence=sequence,
+        trace=lines if with_trace else [],
+        cumulative_entropy=cumulative_entropy(lines),
+        forwards=sum(line["forwards"] for line in lines),
+        rows=sum(line["rows"] for line in lines),
+        prompt_style=prompt.form,
+    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mdm.errors import MdmError
+from mdm.errors import MdmError, explain
 from pydantic import BaseModel, ValidationError
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -119,9 +119,7 @@ def validate(row: Any, model: type[Row], where: str) -> Row:
     try:
         return model.model_validate(row)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the row"
-        raise MdmError(f"{where}: field {field!r}: {first['msg']}") from None
+        raise MdmError(explain(error, f"{where}: ", model)) from None
 
 
 def _csv(file: Iterable[str]) -> Iterator[tuple[int, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +34,20 @@ def explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
     details = error.errors(include_url=False)
     first = details[0]
     if not first["loc"]:
-        return f"{where.rstrip('. ')}: {_reason(first['msg'])}" if where else _reason(first["msg"])
+        return f"{where.rstrip('.: ')}: {_reason(first['msg'])}" if where else _reason(first["msg"])
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         known = ", ".join(schema.model_fields) or "no options"
         return f"{where}{key}: there is no such name.{suggest(key, schema.model_fields)} There are: {known}"
+    if first["type"] == "missing":
+        return f"{where}{'.'.join(map(str, first['loc']))} is missing"
     same = dict.fromkeys(_reason(detail["msg"]) for detail in details if detail["loc"][:1] == first["loc"][:1])
     return f"{where}{key}={_display(first['input'])}: {' or '.join(same)}"
 
 
 def _reason(message: str) -> str:
-    return message.removeprefix("Value error, ").replace("Input should be", "should be")
+    message = message.removeprefix("Value error, ").replace("Input should", "should").replace("List should", "should")
+    return re.split(" after validation|, unable to parse| or instance of", message)[0]
 
 
 def _display(value: Any) -> str:

@@ -162,7 +162,7 @@ def test_a_broken_line_17_is_named(tmp_path, task, field):
     row = rows[task]
     lines = [json.dumps(row)] * 16 + [json.dumps({key: value for key, value in row.items() if key != field})]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    with pytest.raises(MdmError, match=rf"a\.jsonl, line 17: field '{field}': Field required"):
+    with pytest.raises(MdmError, match=rf"a\.jsonl, line 17: {field} is missing"):
         list(task(task.Options()).examples(seed=0, data=tmp_path / "a.jsonl"))
 
 

@@ -112,5 +112,5 @@ def test_a_strange_completion_is_graded_not_raised(text):
 )
 def test_a_broken_line_17_is_named(tmp_path, task, good, bad, field):
     (tmp_path / "a.jsonl").write_text("\n".join([good] * 16 + [bad]))
-    with pytest.raises(MdmError, match=rf"a\.jsonl, line 17: field '{field}'"):
+    with pytest.raises(MdmError, match=rf"a\.jsonl, line 17: {field}"):
         list(task.examples(seed=0, data=tmp_path / "a.jsonl"))

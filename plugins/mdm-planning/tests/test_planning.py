@@ -148,15 +148,15 @@ def test_published_files_are_read_and_their_answers_are_right(task, name):
 @pytest.mark.parametrize(
     ("task", "name", "text", "said"),
     [
-        (TASKS[0], "a.csv", "Puzzle,Solution\n310220000210032,3142243142131324\n", "line 2: field 'Puzzle'"),
-        (TASKS[0], "a.csv", "Puzzle,Solution\n3102200002100320,1142243142131324\n", "line 2: field 'Solution'"),
-        (TASKS[0], "a.csv", "Puzzle\n3102200002100320\n", "line 2: field 'Solution'"),
+        (TASKS[0], "a.csv", "Puzzle,Solution\n310220000210032,3142243142131324\n", "line 2: Puzzle="),
+        (TASKS[0], "a.csv", "Puzzle,Solution\n3102200002100320,1142243142131324\n", "line 2: Solution"),
+        (TASKS[0], "a.csv", "Puzzle\n3102200002100320\n", "line 2: Solution"),
         (TASKS[0], "a.csv", "Puzzle,Solution\n", "no example"),
-        (TASKS[2], "a.jsonl", '{"input": "1,2,3,6"}\n{"input": "1,2"}\n', "line 2: field 'input'"),
+        (TASKS[2], "a.jsonl", '{"input": "1,2,3,6"}\n{"input": "1,2"}\n', "line 2: input="),
         (TASKS[2], "a.jsonl", '{"input": "1,2,3,6"}\n\n{"input": ', "line 3: not JSON"),
-        (TASKS[4], "a.jsonl", '{"input": "12*34=408"}\n', "line 1: field 'input'"),
-        (TASKS[4], "a.jsonl", '{"output": "12*34=408"}\n', "line 1: field 'input'"),
-        (TASKS[4], "a.jsonl", "[1]\n", "line 1: field 'the row'"),
+        (TASKS[4], "a.jsonl", '{"input": "12*34=408"}\n', "line 1: input"),
+        (TASKS[4], "a.jsonl", '{"output": "12*34=408"}\n', "line 1: input"),
+        (TASKS[4], "a.jsonl", "[1]\n", "line 1: should be a valid dictionary"),
     ],
 )
 def test_a_broken_file_is_named_with_line_and_field(tmp_path, task, name, text, said):

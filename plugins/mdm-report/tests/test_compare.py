@@ -13,7 +13,7 @@ from mdm.errors import MdmError
 from mdm.runs import config as configs
 from mdm.runs.config import RunConfig
 from mdm.runs.results import ExampleResult
-from mdm.runs.variants import jobs
+from mdm.runs.variants import variants
 from mdm_report.compare import compare
 
 pytest.importorskip("scipy")
@@ -38,7 +38,7 @@ def make(folder, grades, *, digest="d", prefix="e", **config):
     settled = RunConfig(**{"task": "copy", "sampler": ["one"], **config})
     folder.mkdir()
     (folder / "config.yaml").write_text(configs.to_yaml(settled))
-    rows = jobs(settled, folder)
+    rows = variants(settled, folder)
     for number, (job, repeats) in enumerate(zip(rows, grades, strict=True)):
         with job.results.writing() as log:
             for repeat, grade in ((r, g) for r, row in enumerate(repeats) for g in enumerate(row)):
@@ -164,3 +164,13 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(MdmError, match="comparing needs scipy: pip install scipy"):
         compare([tmp_path / "a"])
     assert not (tmp_path / "p.png").exists()
+
+
+def test_an_autoregressive_model_keeps_its_name_where_its_checkpoint_has_moved(tmp_path, monkeypatch):
+    def locate(*args, **kw):
+        raise AssertionError("comparing asks neither for a checkpoint nor the hub")
+
+    monkeypatch.setattr("mdm.models.checkpoints.locate", locate)
+    models = {"model": ["/moved/ar", "org/model"], "autoregressive": ["/moved/ar"]}
+    make(tmp_path / "run", [[[1, 0]], [[1, 1]]], **models)
+    assert [record["label"] for record in compare([tmp_path / "run"])] == ["/moved/ar autoregressive", "org/model one"]

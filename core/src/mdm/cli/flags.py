@@ -1,15 +1,20 @@
-"""The flags that every decoding command has, and how they become a configuration."""
+"""Command-line flags made from the fields of a configuration, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
-from mdm.models.placement import DEVICE_MAPS, DTYPES, QUANTIZATIONS
-from mdm.protocols.settings import SCHEDULES
+from mdm.protocols.settings import Size, help_text, metavar
+from mdm.runs.config import RECORDED, DecodeConfig, RunConfig
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
+Flag = Callable[[F], F]
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg]
@@ -28,56 +33,58 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
 SIZE = _Size()
 """A number of rows, or as many as fit."""
 
+
+def flags_of(schema: type[BaseModel], leave_out: Iterable[str] = ()) -> list[Flag[Any]]:
+    """A flag for each field of ``schema``, in their order."""
+    hidden = {*leave_out, *RECORDED}
+    return [_flag(name, field) for name, field in schema.model_fields.items() if name not in hidden]
+
+
+def _flag(name: str, field: FieldInfo) -> Flag[Any]:
+    spelled, help = f"--{name.replace('_', '-')}", help_text(field)
+    kind, constraints = _plain(field.annotation, field.metadata)
+    if kind is bool:
+        switch = f"{spelled}/--no-{spelled[2:]}" if field.default else spelled
+        return click.option(switch, name, is_flag=True, default=None, help=help)
+    several = get_origin(kind) is list
+    if several:
+        kind, constraints = _plain(get_args(kind)[0])
+        help += " May be repeated."
+    return click.option(
+        spelled, name, type=_type(kind, constraints), multiple=several, metavar=metavar(field), help=help
+    )
+
+
+def _plain(annotation: Any, constraints: Sequence[Any] = ()) -> tuple[Any, Sequence[Any]]:
+    """A type without None and ``Annotated``, and pydantic's constraints on it; of several types the first."""
+    if annotation == Size:
+        return Size, ()
+    if get_origin(annotation) in (Union, UnionType):
+        return _plain(next(kind for kind in get_args(annotation) if kind is not type(None)), constraints)
+    if get_origin(annotation) is Annotated:
+        kind, *notes = get_args(annotation)
+        return _plain(kind, [item for note in notes for item in getattr(note, "metadata", [note])])
+    return annotation, constraints
+
+
+def _type(kind: Any, constraints: Sequence[Any]) -> Any:
+    """click's type for a value of type ``kind``."""
+    if kind == Size:
+        return SIZE
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
+    if kind is Path:
+        return click.Path(path_type=Path, exists=True, dir_okay=False)
+    least = next((constraint.ge for constraint in constraints if hasattr(constraint, "ge")), None)
+    if kind is int:
+        return int if least is None else click.IntRange(least)
+    if kind is float:
+        return float if least is None else click.FloatRange(least)
+    return str
+
+
 DECODE = (
-    click.option("--model", multiple=True, metavar="NAME", help="Model: `tiny`, a local folder or a hub id."),
-    click.option("--sampler", multiple=True, metavar="NAME", help="Sampler (default: info-gain)."),
-    click.option("--cache", metavar="NAME", help="Cache (default: the model's own: block for SDAR, else none)."),
-    click.option("--seed", type=int, help="Seed of examples and draws (default: 0)."),
-    click.option("--gen-length", type=click.IntRange(0), help="Tokens to generate (default: the task's, or 64)."),
-    click.option("--steps", type=click.IntRange(1), help="Steps of a whole generation (default: one a token)."),
-    click.option(
-        "--tokens-per-step", type=click.IntRange(1), multiple=True, help="Set the pace by tokens, instead of --steps."
-    ),
-    click.option("--schedule", type=click.Choice(SCHEDULES), help="How tokens spread over steps (default: even)."),
-    click.option("--block-length", type=click.IntRange(1), help="Block length (default: the model's, or 32)."),
-    click.option("--temperature", type=click.FloatRange(0), help="Of the tokens drawn (default: 0, the best one)."),
-    click.option("--guidance", type=float, help="Scale of classifier-free guidance (default: 0, off)."),
-    click.option("--eos-penalty", type=float, help="Taken off the end token's logit (default: 0)."),
-    click.option("--pad-penalty", type=float, help="Taken off the padding token's logit (default: 0)."),
-    click.option("--stop-at-eos", is_flag=True, default=None, help="Fill what follows an end token at once."),
-    click.option(
-        "--allowed-tokens",
-        multiple=True,
-        metavar="A:B",
-        help="Draw only ids from A up to, not including, B (repeatable).",
-    ),
-    click.option("--suppressed-tokens", type=int, multiple=True, metavar="ID", help="Never draw this id (repeatable)."),
-    click.option(
-        "--trace",
-        type=click.Choice(["plain", "full"]),
-        help="full: each step also tells its confidences and the candidates it weighed (default: plain).",
-    ),
-    click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps (default: auto)."),
-    click.option("--dtype", type=click.Choice(["auto", *DTYPES]), help="Of the weights (default: auto)."),
-    click.option(
-        "--device-map",
-        type=click.Choice(DEVICE_MAPS),
-        help="Spread the weights over several devices, as accelerate does.",
-    ),
-    click.option(
-        "--quantization", type=click.Choice(QUANTIZATIONS), help="Of the weights, by bitsandbytes or torchao."
-    ),
-    click.option(
-        "--attn-implementation", metavar="NAME", help="transformers' attention: sdpa (its default), eager, ..."
-    ),
-    click.option("--offline", is_flag=True, default=None, help="Never ask the hub for the model."),
-    click.option(
-        "--compile", is_flag=True, default=None, help="Compile forwards and scoring: slow to begin, then faster."
-    ),
-    click.option("--adapter", metavar="FAMILY", help="The model's family, where its config.json does not tell."),
-    click.option(
-        "--max-rows", type=SIZE, help="Canvases in one forward, candidates included (default: auto, what fits)."
-    ),
+    *flags_of(DecodeConfig),
     click.option(
         "-o",
         "assignments",
@@ -88,15 +95,26 @@ DECODE = (
     click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else there."),
 )
 
+RUN = tuple(flags_of(RunConfig, DecodeConfig.model_fields))
+
 
 def decode_flags(command: F) -> F:
-    """All of ``DECODE``, in their order."""
-    for flag in reversed(DECODE):
+    """The flags of every command that decodes."""
+    return _with_flags(command, DECODE)
+
+
+def run_flags(command: F) -> F:
+    """The flags that a run has beside these."""
+    return _with_flags(command, RUN)
+
+
+def _with_flags(command: F, flags: Iterable[Flag[Any]]) -> F:
+    for flag in reversed(tuple(flags)):
         command = flag(command)
     return command
 
 
-def given(flags: dict[str, Any]) -> dict[str, Any]:
+def used(flags: dict[str, Any]) -> dict[str, Any]:
     """The flags that were used, as the configuration's keys and values."""
     return {
         name: list(value) if isinstance(value, tuple) else value

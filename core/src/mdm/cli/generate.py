@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from mdm.cli.flags import decode_flags, given
+from mdm.cli.flags import decode_flags, used
 from mdm.errors import MdmError
+from mdm.protocols.settings import DEFAULT_GEN_LENGTH
 from mdm.protocols.task import MASK, Message, Prompt
+
+if TYPE_CHECKING:
+    from mdm.api import Result
+    from mdm.models.model import Model
+    from mdm.runs.config import DecodeConfig
 
 
 @click.command()
@@ -32,7 +38,6 @@ def generate(
 ) -> None:
     """Decode one prompt. TEXT `-` reads it from stdin."""
     from mdm.runs import config as configs
-    from mdm.runs.decode_args import decode_settings, encode, load_model
 
     if text == "-":
         text = sys.stdin.read()
@@ -40,61 +45,75 @@ def generate(
         raise MdmError("--infill takes TEXT as it is: it cannot be a --chat message")
     if not mask:
         raise MdmError("--mask is empty")
-    config = configs.build(configs.DecodeConfig, None, given(flags), assignments)
+    config = configs.build(configs.DecodeConfig, None, used(flags), assignments)
     if max(len(config.model), len(config.sampler), len(config.tokens_per_step or [])) > 1:
         raise MdmError("generate takes one --model and one --sampler at one pace; `mdm run` compares several")
-    masked = text.replace(mask, MASK)
-    gen_length = config.gen_length if config.gen_length is not None else 0 if infill else 64
-    if gen_length == 0 and MASK not in masked:
+    text = text.replace(mask, MASK)
+    gen_length = config.gen_length
+    if gen_length is None:
+        gen_length = 0 if infill else DEFAULT_GEN_LENGTH
+    if gen_length == 0 and MASK not in text:
         raise MdmError(f"nothing to decode: --gen-length is 0 and the text holds no {mask}")
 
-    from mdm import api
-    from mdm.protocols.hooks import plain
-    from mdm.runs.variants import AUTOREGRESSIVE, without_policy
+    from mdm.runs.decode_args import encode, end_tokens, load_model
 
     model = load_model(config, config.model[0])
+    ids, context = encode(model, _prompt(model, text, gen_length, infill, chat))
+    start = time.perf_counter()
+    result = _decode(config, model, ids, gen_length, watched)
+    seconds = time.perf_counter() - start
+    completion = model.decode(result.sequence[context:], end_tokens(config, model))
+    if as_json:
+        click.echo(json.dumps(_record(result, completion, seconds, full=config.trace == "full"), ensure_ascii=False))
+        return
+    click.echo(completion)
+    click.echo(
+        f"{result.forwards} forwards, {result.rows} rows, cumulative entropy {result.cumulative_entropy:.3f} nats, "
+        f"{seconds:.1f} s",
+        err=True,
+    )
+
+
+def _prompt(model: Model, text: str, gen_length: int, infill: bool, chat: bool | None) -> Prompt:
+    if infill:
+        return Prompt("", text, gen_length)
+    if chat or (chat is None and model.spec.prompt_style == "chat"):
+        return Prompt((Message("user", text),), "", gen_length)
+    return Prompt(text, "", gen_length)
+
+
+def _decode(config: DecodeConfig, model: Model, ids: list[int], gen_length: int, watched: bool) -> Result:
+    from mdm import api
+    from mdm.runs.decode_args import decode_settings
+    from mdm.runs.variants import AUTOREGRESSIVE, without_policy
+
     if model.spec.attention == "causal":
         config = without_policy(config)
-    if infill:
-        prompt = Prompt("", masked, gen_length)
-    elif chat or (chat is None and model.spec.prompt_style == "chat"):
-        prompt = Prompt((Message("user", masked),), "", gen_length)
-    else:
-        prompt = Prompt(masked, "", gen_length)
-    ids, context = encode(model, prompt)
     sampler = next(iter(config.sampler), AUTOREGRESSIVE)
     settings = decode_settings(config, model, sampler)
-    start = time.perf_counter()
-    if watched:
-        from mdm.cli.live import live_view
-
-        canvas = [
-            None if i == model.spec.mask_id else text for i, text in zip(ids, model.token_texts(ids), strict=True)
-        ]
-        with live_view() as seen:
-            seen.on_begin(sampler, {0: [*canvas, *[None] * gen_length]}, model.token_texts)
-            (result,) = api.decode(
-                model, [ids], gen_length=gen_length, on_step=seen.on_step, **settings | {"trace": "full"}
-            )
-    else:
+    if not watched:
         (result,) = api.decode(model, [ids], gen_length=gen_length, **settings)
-    seconds = time.perf_counter() - start
-    completion = model.decode(result.sequence[context:])
-    cost = {
+        return result
+    from mdm.cli.live import live_view
+
+    canvas = [None if i == model.spec.mask_id else text for i, text in zip(ids, model.token_texts(ids), strict=True)]
+    with live_view() as view:
+        view.on_begin(sampler, {0: [*canvas, *[None] * gen_length]}, model.token_texts)
+        (result,) = api.decode(model, [ids], gen_length=gen_length, on_step=view.on_step, **settings | {"trace": "full"})
+    return result
+
+
+def _record(result: Result, completion: str, seconds: float, *, full: bool) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    from mdm.protocols.hooks import plain
+
+    return {
+        "text": completion,
+        "tokens": list(result.tokens),
+        "sequence": list(result.sequence),
         "cumulative_entropy": float(result.cumulative_entropy),
         "forwards": result.forwards,
         "rows": result.rows,
         "seconds": seconds,
+        "trace": list(result.trace) if full else [plain(line) for line in result.trace],
     }
-    if as_json:
-        sequence, tokens = list(result.sequence), list(result.tokens)
-        trace = list(result.trace) if config.trace == "full" else [plain(line) for line in result.trace]
-        answer = {"text": completion, "tokens": tokens, "sequence": sequence, **cost, "trace": trace}
-        click.echo(json.dumps(answer, ensure_ascii=False))
-        return
-    click.echo(completion)
-    click.echo(
-        f"{result.forwards} forwards, {result.rows} rows, cumulative entropy {cost['cumulative_entropy']:.3f} nats, "
-        f"{seconds:.1f} s",
-        err=True,
-    )

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
-from mdm.cli.flags import SIZE, decode_flags, given
+from mdm.cli.flags import decode_flags, run_flags, used
 from mdm.errors import MdmError
 
 if TYPE_CHECKING:
@@ -24,19 +24,7 @@ Row = dict[str, Any]
 
 
 @click.command()
-@click.option("--task", metavar="NAME", help="Task (default: sudoku).")
-@click.option("--preset", metavar="NAME", help="Published settings of the task; `mdm plugins TASK` lists them.")
-@click.option("--data", type=FILE, metavar="FILE", help="The task's examples, instead of its own.")
-@click.option("--limit", type=click.IntRange(1), help="How many examples (default: all of --data, or a few).")
-@click.option(
-    "--repeats",
-    type=click.IntRange(1),
-    help="Decode each example so often, with other draws (default: 1).",
-)
-@click.option("--batch-size", type=SIZE, help="Prompts decoded at once, or auto: what fits and pays (default: 16).")
-@click.option(
-    "--allow-code-execution", is_flag=True, default=None, help="Let the task run what the model wrote, in a sandbox."
-)
+@run_flags
 @click.option("--num-processes", type=click.IntRange(1), default=1, help="Number of processes that share the examples.")
 @click.option("--live", is_flag=True, help="Show a canvas as it is decoded, on stderr.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first example that fails, instead of recording it.")
@@ -61,7 +49,7 @@ def run(
     from mdm.runs import config as configs
     from mdm.runs import processes
 
-    config = configs.build(configs.RunConfig, file, given(flags), assignments)
+    config = configs.build(configs.RunConfig, file, used(flags), assignments)
     if processes.is_distributed() and (num_processes > 1 or out is None):
         raise MdmError("a run that a launcher started in several processes needs --out, and takes no --num-processes")
     if live and (num_processes > 1 or processes.is_distributed()):

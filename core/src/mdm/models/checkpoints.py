@@ -22,10 +22,21 @@ def is_autoregressive(name: str | Path, *, adapter: str | None = None, offline: 
     return find_family(read_config(folder), adapter, folder).autoregressive
 
 
-def locate(name: str, offline: bool, *, weights: bool = True) -> Path:
+def locate(name: str, offline: bool, *, weights: bool = True, revision: str | None = None) -> Path:
+    """The folder of a checkpoint: a registered one, a local one, or one of the hub, downloaded where it has to be.
+
+    Args:
+        offline: never ask the hub; what it gave before is still there.
+        weights: whether the weights are wanted too.
+        revision: the commit of a hub model; None: its newest.
+
+    Raises:
+        MdmError: there is no such checkpoint.
+    """
     # A folder that happens to be called like a named checkpoint is meant by ./name.
     if name in registry.names("checkpoint"):
-        return locate(str(registry.resolve("checkpoint", name)()), offline)
+        source = str(registry.resolve("checkpoint", name)())
+        return locate(source, offline, weights=weights, revision=revision)
     if Path(name).is_dir():
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -35,10 +46,15 @@ def locate(name: str, offline: bool, *, weights: bool = True) -> Path:
 
     files = ["*.json", "*.txt", "*.jinja", "*.model", *(["*.safetensors"] if weights else [])]
     try:
-        return Path(snapshot_download(name, allow_patterns=files, local_files_only=offline))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=offline))
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MdmError(f"model {name!r}: not a local folder, and the hub did not give it: {reason}") from None
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit of a hub model that lies in the hub's cache; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" and "models--" in folder.parent.parent.name else None
 
 
 def read_config(folder: Path) -> dict[str, Any]:

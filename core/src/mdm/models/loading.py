@@ -28,6 +28,7 @@ def load_model(
     device_map: str | Mapping[str, int | str] | None = None,
     quantization: str | None = None,
     attn_implementation: str | None = None,
+    revision: str | None = None,
     **options: Any,
 ) -> Model:
     """Load a checkpoint.
@@ -42,12 +43,13 @@ def load_model(
             sequential, or a mapping from modules to devices.
         quantization: bnb-4bit, bnb-8bit (bitsandbytes), torchao-int8 or torchao-int4.
         attn_implementation: the attention of transformers to use: sdpa (its default), eager, ...
+        revision: the commit of a hub model; None: its newest.
         options: passed to transformers' ``from_pretrained``.
 
     Raises:
         MdmError: the checkpoint is missing, broken, or of a kind that no installed family can take.
     """
-    folder = locate(str(name), offline)
+    folder = locate(str(name), offline, revision=revision)
     config = read_config(folder)
     family = find_family(config, adapter, folder)
     check_weights(folder)

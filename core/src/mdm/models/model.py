@@ -175,10 +175,15 @@ class Model:
         text = tokenizer.apply_chat_template(turns, chat_template=template, add_generation_prompt=True, tokenize=False)
         return list(tokenizer.encode(text, add_special_tokens=False))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids up to the first end-of-sequence token, special tokens left out."""
+    def decode(self, ids: Sequence[int], eos_ids: Sequence[int] | None = None) -> str:
+        """Text of ids up to the first end token, special tokens left out.
+
+        Args:
+            eos_ids: the end tokens; None: the model's own.
+        """
         tokenizer = self._tokenizer()
-        end = next((i for i, t in enumerate(ids) if t in self.spec.eos_ids), len(ids))
+        ends = self.spec.eos_ids if eos_ids is None else eos_ids
+        end = next((i for i, t in enumerate(ids) if t in ends), len(ids))
         text: str = tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
         return text
 

@@ -1,12 +1,13 @@
-"""From a configuration to what ``mdm.decode`` is given."""
+"""From a configuration to what ``mdm.decode`` and ``mdm.load_model`` are given."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
+from mdm.protocols.settings import DIFFUSION_ONLY, Settings
 from mdm.protocols.task import MASK, BaseTask, Example, Prompt
-from mdm.runs.config import DecodeConfig, RunConfig
+from mdm.runs.config import DecodeConfig, LoadingConfig, RunConfig
 from mdm.runs.grading import EncodedExample
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def encode(model: Model, prompt: Prompt) -> tuple[list[int], int]:
-    """The canvas a prompt starts from, and how many of its ids are the context."""
+    """The ids that a prompt starts from, and how many of them are the context."""
     if isinstance(prompt.context, str):
         context = [*model.spec.prefix, *(model.encode(prompt.context) if prompt.context else [])]
     else:
@@ -26,40 +27,40 @@ def encode(model: Model, prompt: Prompt) -> tuple[list[int], int]:
 def decode_settings(
     config: DecodeConfig, model: Model, sampler: str, tokens_per_step: int | None = None
 ) -> dict[str, Any]:
-    """The arguments of ``mdm.decode`` that a configuration fixes for all prompts, at the pace named or its only one."""
-    shared = {"suffix": model.spec.suffix} | config.model_dump(
-        include={
-            "temperature", "eos_penalty", "pad_penalty", "allowed_tokens", "suppressed_tokens", "batch_size",
-            "max_rows", "seed",
-        }
-    )  # fmt: skip
+    """The arguments of ``mdm.decode`` that a configuration fixes for all prompts.
+
+    Args:
+        tokens_per_step: one of the configuration's; None: its only one.
+    """
+    settings = {name: getattr(config, name) for name in Settings.model_fields if name != "gen_length"}
+    settings["tokens_per_step"] = tokens_per_step or next(iter(config.tokens_per_step or []), None)
+    arguments: dict[str, Any] = {"suffix": model.spec.suffix, "trace": "full" if config.trace == "full" else True}
     if model.spec.attention == "causal":
-        return shared
-    return (
-        shared
-        | {
-            "sampler": sampler,
-            "tokens_per_step": tokens_per_step or next(iter(config.tokens_per_step or []), None),
-            "sampler_options": config.options.get(sampler, {}),
-            "cache": cache_name(config, model),
-            "cache_options": config.options.get(config.cache, {}),
-            "block_length": config.block_length or model.spec.block_length or 32,
-            "trace": "full" if config.trace == "full" else True,
-        }
-        | config.model_dump(include={"steps", "schedule", "guidance", "stop_at_eos", "compile"})
-    )
+        return arguments | {name: value for name, value in settings.items() if name not in DIFFUSION_ONLY}
+    return arguments | settings | {
+        "sampler": sampler,
+        "sampler_options": config.options_of("sampler", sampler),
+        "cache": cache_name(config, model),
+        "cache_options": config.options_of("cache", config.cache),
+    }  # fmt: skip
 
 
 def cache_name(config: DecodeConfig, model: Model) -> str:
+    """The cache that a model decodes with."""
     return model.spec.default_cache if config.cache == "auto" else config.cache
+
+
+def end_tokens(config: DecodeConfig, model: Model) -> tuple[int, ...]:
+    """The tokens that end an answer."""
+    return model.spec.eos_ids if config.eos_token_id is None else (config.eos_token_id,)
 
 
 def load_model(config: DecodeConfig, name: str) -> Model:
     """A model as a configuration asks for it."""
     from mdm import api
 
-    wanted = {"device", "dtype", "adapter", "offline", "device_map", "quantization", "attn_implementation"}
-    return api.load_model(name, **config.model_dump(include=wanted))
+    arguments = {field: getattr(config, field) for field in LoadingConfig.model_fields}
+    return api.load_model(name, revision=config.revisions.get(name), **arguments)
 
 
 def encode_example(config: RunConfig, model: Model, task: BaseTask, index: int, example: Example) -> EncodedExample:

@@ -13,7 +13,7 @@ from mdm.errors import MdmError
 from mdm.protocols.hooks import plain
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs.config import RunConfig
-from mdm.runs.decode_args import cache_name, decode_settings
+from mdm.runs.decode_args import cache_name, decode_settings, end_tokens
 from mdm.runs.grading import EncodedExample, Grader
 from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import Rank
@@ -150,7 +150,8 @@ class ExampleDecoder:
     def _finish(self, examples: Sequence[EncodedExample], index: int, result: Result) -> None:
         """Grade a decoded example. The engine calls this, and what fails in here is not the example's failure."""
         example = examples[index]
-        completion = self._model.decode(result.sequence[example.context :])
+        end = end_tokens(self._run.config, self._model)
+        completion = self._model.decode(result.sequence[example.context :], end)
         self._decoded.add(example.row)
         try:
             self._grader.add(example, result, completion, self._elapsed())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from importlib import metadata
@@ -23,7 +23,7 @@ from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import PeerLost, join_processes
 from mdm.runs.results import run_folder
 from mdm.runs.summary import summarise
-from mdm.runs.variants import Variant, autoregressive, jobs, without_policy
+from mdm.runs.variants import Variant, autoregressive, pin_models, variants, without_policy
 from mdm.runs.watch import GuardedObserver, Interrupted, RunObserver
 
 
@@ -50,9 +50,8 @@ def run(
         MdmError: a wrong request, an observer or a hook that failed, or a failing example with ``fail_fast``.
         Interrupted: Ctrl-C, or the death of another process; the run can be resumed.
     """
-    config = with_default_limit(config)
-    autoregressive_models = autoregressive(config)
-    if len(autoregressive_models) == len(config.model):
+    config = pin_models(with_default_limit(config), out)
+    if set(autoregressive(config)) == set(config.model):
         config = without_policy(config)
     guarded = GuardedObserver(observer or RunObserver())
     with ExitStack() as stack:
@@ -65,7 +64,7 @@ def run(
         guarded.on_note(f"reading {config.data or config.task}")
         examples = _read_examples(config, task)
         context = RunContext(config, task, examples, guarded, RunHooks(), process, fail_fast)
-        return _run_variants(context, _open_variants(context, out, autoregressive_models), out)
+        return _run_variants(context, _open_variants(context, out), out)
 
 
 def environment(config: RunConfig) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def _make_task(config: RunConfig) -> BaseTask:
     plugin = registry.resolve("task", config.task)
     if plugin.executes_code and not config.allow_code_execution:
         raise MdmError(f"{config.task} runs the code that the model writes: allow it with --allow-code-execution")
-    task: BaseTask = plugin(check_options(config.task, plugin.Options, config.options.get(config.task, {})))
+    task: BaseTask = plugin(check_options(config.task, plugin.Options, config.options_of("task", config.task)))
     return task
 
 
@@ -95,16 +94,16 @@ def _read_examples(config: RunConfig, task: BaseTask) -> Sequence[Example]:
     return examples
 
 
-def _open_variants(run: RunContext, out: Path, autoregressive_models: Collection[str]) -> list[Variant]:
+def _open_variants(run: RunContext, out: Path) -> list[Variant]:
     """The run's variants with the results that are written already."""
     if run.process.is_main:
-        for variant in jobs(run.config, out, autoregressive_models):
+        for variant in variants(run.config, out):
             variant.results.gather()
             variant.results.check([example.id for example in run.examples], run.config.repeats)
         run.process.barrier()
-    variants = jobs(run.config, out, autoregressive_models)
+    opened = variants(run.config, out)
     run.process.barrier()  # all must have read the same results, by which the examples are shared, before any writes
-    return variants
+    return opened
 
 
 def _run_variants(run: RunContext, variants: Sequence[Variant], out: Path) -> dict[str, Any]:

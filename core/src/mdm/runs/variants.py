@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mdm.errors import MdmError
 from mdm.models import checkpoints
-from mdm.protocols.settings import refuse_policy
+from mdm.protocols.settings import DIFFUSION_ONLY, refuse_policy
+from mdm.runs import config as configs
 from mdm.runs.config import C, DecodeConfig, RunConfig
 from mdm.runs.results import ResultsFolder, folder_names
 
 AUTOREGRESSIVE = "autoregressive"
 """What stands in a table for the sampler of a model that takes none."""
-
-POLICY = (
-    "sampler", "cache", "steps", "tokens_per_step", "schedule", "block_length", "guidance", "stop_at_eos",
-)  # fmt: skip
-"""Settings that only a diffusion model heeds."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +31,17 @@ class Variant:
     results: ResultsFolder
 
 
-def jobs(config: RunConfig, out: Path, causal: Container[str] | None = None) -> list[Variant]:
-    """What a run in ``out`` consists of. A run of one job keeps it in ``out`` itself.
+def variants(config: RunConfig, out: Path) -> list[Variant]:
+    """What a run in ``out`` consists of, by its configuration alone: neither checkpoints nor the hub are asked.
 
-    Autoregressive models are one row each, whatever the samplers and paces.
-
-    Args:
-        causal: the names of these, where they are known already.
+    A run of one variant keeps its results in ``out`` itself. An autoregressive model is one variant, whatever the
+    samplers and paces.
     """
-    causal = autoregressive(config) if causal is None else causal
+    names = _short_names(config.model)
     paces: Sequence[int | None] = config.tokens_per_step or [None]
     rows: list[tuple[str, str, int | None]] = []
     for model in config.model:
-        if model in causal:
+        if model in autoregressive(config):
             rows.append((model, AUTOREGRESSIVE, None))
         else:
             rows += [(model, sampler, pace) for sampler in config.sampler for pace in paces]
@@ -58,26 +53,58 @@ def jobs(config: RunConfig, out: Path, causal: Container[str] | None = None) -> 
     labels = [
         " ".join(
             text
-            for text, shown in zip((row[0], row[1], row[2] and f"K{row[2]}"), several, strict=True)
+            for text, shown in zip((names[model], sampler, pace and f"K{pace}"), several, strict=True)
             if shown and text
         )
-        for row in rows
+        for model, sampler, pace in rows
     ]
-    folders = folder_names(labels)
     return [
         Variant(*row, label, ResultsFolder(out / folder))
-        for row, label, folder in zip(rows, labels, folders, strict=True)
+        for row, label, folder in zip(rows, labels, folder_names(labels), strict=True)
     ]
 
 
-def autoregressive(config: DecodeConfig) -> set[str]:
-    """Which of a configuration's models decode by themselves. What is wrong with a model is said when it is loaded."""
-    found = set()
+def _short_names(models: Sequence[str]) -> dict[str, str]:
+    """Each model's name in a label: of a folder its last part, where no other model is called so."""
+    short = {model: Path(model).name if Path(model).is_absolute() else model for model in models}
+    counts = Counter(short.values())
+    return {model: name if counts[name] == 1 else model for model, name in short.items()}
+
+
+def autoregressive(config: RunConfig) -> list[str]:
+    """The models that are autoregressive, as ``pin_models`` recorded them."""
+    if config.autoregressive is None:
+        return [] if config.sampler else list(config.model)
+    return config.autoregressive
+
+
+def pin_models(config: RunConfig, out: Path) -> RunConfig:
+    """The configuration with what the checkpoints say: which are autoregressive, and the commits of hub models.
+
+    What ``config`` or the run in ``out`` has recorded is not looked up again, so that a run is continued with the
+    weights it began with. Of a model that is not found nothing is recorded: ``load_model`` reports it.
+
+    Raises:
+        MdmError: the configuration in ``out`` cannot be read.
+    """
+    if (out / "config.yaml").is_file():
+        earlier = configs.parse(RunConfig, out / "config.yaml")
+        if earlier.model == config.model:
+            revisions = earlier.revisions | config.revisions
+            names = earlier.autoregressive if config.autoregressive is None else config.autoregressive
+            config = config.model_copy(update={"revisions": revisions, "autoregressive": names})
+    if config.autoregressive is not None:
+        return config
+    names, revisions = [], dict(config.revisions)
     for name in config.model:
         with suppress(MdmError):
-            if checkpoints.is_autoregressive(name, adapter=config.adapter, offline=config.offline):
-                found.add(name)
-    return found
+            folder = checkpoints.locate(name, config.offline, weights=False, revision=revisions.get(name))
+            if checkpoints.is_autoregressive(folder, adapter=config.adapter):
+                names.append(name)
+            commit = checkpoints.commit_of(folder)
+            if commit is not None:
+                revisions.setdefault(name, commit)
+    return config.model_copy(update={"autoregressive": names, "revisions": revisions})
 
 
 def without_policy(config: C) -> C:
@@ -86,14 +113,20 @@ def without_policy(config: C) -> C:
     Raises:
         MdmError: one was asked for.
     """
-    default = type(config)()
-    for key in POLICY:
-        value = getattr(config, key)
-        # The default sampler was asked for where it was named; an empty list is what this function leaves.
-        if (key == "sampler" and value and key in config.model_fields_set) or (
-            key != "sampler" and value != getattr(default, key)
-        ):
-            refuse_policy(", ".join(config.model), {key: value})
-    policies = {*config.sampler, config.cache}
-    options = {name: values for name, values in config.options.items() if name not in policies}
+    defaults = type(config)()
+    asked = {name: getattr(config, name) for name in ("cache", *DIFFUSION_ONLY)}
+    asked = {name: value for name, value in asked.items() if value != getattr(defaults, name)}
+    # The default sampler was asked for where it was named; an empty list is what this function leaves.
+    if config.sampler and "sampler" in config.model_fields_set:
+        asked = {"sampler": config.sampler} | asked
+    refuse_policy(", ".join(config.model), asked)
+    kept = _policy_keys(config)
+    options = {key: values for key, values in config.options.items() if key not in kept}
     return config.model_copy(update={"sampler": [], "options": options})
+
+
+def _policy_keys(config: DecodeConfig) -> set[str]:
+    """Under which the configuration may hold options of samplers and of the cache."""
+    policy = [("sampler", name) for name in config.sampler] + [("cache", config.cache)]
+    shared = {name for kind, name in config.plugins() if (kind, name) not in policy}
+    return {f"{kind}.{name}" for kind, name in policy} | {name for _, name in policy if name not in shared}

@@ -128,7 +128,7 @@ class MdmLM(LM):
 
     def _bounds(self, answers: Sequence[Answer], disable_tqdm: bool) -> list[float]:
         batch_size = self.config.batch_size
-        if batch_size == "auto":
+        if not isinstance(batch_size, int):
             longest = max((len(answer.prefix) + len(answer.target) for answer in answers), default=1)
             batch_size = api.plan_batch(
                 self.model, longest, len(answers) * self.draws, kv=False, cfg_branches=1, batch_size="auto", max_rows=None

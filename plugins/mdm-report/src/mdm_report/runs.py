@@ -12,7 +12,7 @@ from mdm.errors import MdmError
 from mdm.runs import config
 from mdm.runs.config import RunConfig
 from mdm.runs.results import ExampleResult, ResultsFolder
-from mdm.runs.variants import Variant, jobs
+from mdm.runs.variants import Variant, variants
 
 Key = tuple[str, str]
 """An example: its id, and the digest of its inputs and reference."""
@@ -65,4 +65,4 @@ def read_run(folder: Path) -> list[RunVariant]:
     if not (folder / "config.yaml").is_file():
         raise MdmError(f"{folder} is not a run's folder: it has no config.yaml")
     settings = config.parse(RunConfig, folder / "config.yaml")
-    return [RunVariant(folder, settings, variant) for variant in jobs(settings, folder)]
+    return [RunVariant(folder, settings, variant) for variant in variants(settings, folder)]
