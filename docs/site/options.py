@@ -21,7 +21,9 @@ NOT_AUTOREGRESSIVE = " Not for autoregressive models."
 def table() -> str:
     lines = []
     for name, field in Settings.model_fields.items():
-        default = default_text(field) or ("on" if field.default is True else "off" if field.default is False else "none")
+        default = default_text(field) or (
+            "on" if field.default is True else "off" if field.default is False else "none"
+        )
         text = (field.description or "") + (NOT_AUTOREGRESSIVE if name in DIFFUSION_ONLY else "")
         lines.append(f"| `{name}` | {default} | {'yes' if scope(name) == 'row' else 'no'} | {text} |\n")
     return HEAD + "".join(lines)

@@ -11,7 +11,7 @@ from mdm.runs.variants import without_policy
 
 PLUGINS = """
     import torch
-    from mdm.protocols import BaseSampler, Commit, Example, NoOptions, Prompt, top_k
+    from mdm.protocols import BaseSampler, BaseTask, Commit, Example, NoOptions, Prompt, top_k
     from pydantic import Field
 
     class SamplerOptions(NoOptions):
@@ -29,11 +29,9 @@ PLUGINS = """
             Sampler.seen.append(self.options.gamma)
             return Commit(top_k(scores.log_odds, scores.valid, state.budget), scores.token)
 
-    class Task:
+    class Task(BaseTask):
         Options = TaskOptions
         metric, default_limit, presets = "right", 1, {"hard": {"level": 9, "steps": 2}}
-        def __init__(self, options):
-            self.options = options
         def examples(self, **kw):
             yield Example("a", {}, "1")
         def prompt(self, example, style):

@@ -68,7 +68,7 @@ def test_a_run_records_which_models_are_autoregressive(tmp_path, monkeypatch):
     shutil.move(tmp_path / "ar", tmp_path / "elsewhere")
     again = configs.parse(RunConfig, tmp_path / "run" / "config.yaml")
     assert rows(again, tmp_path / "run") == before
-    assert all(variant.results.outcomes for variant in variants(again, tmp_path / "run"))
+    assert all(variant.results.by_row for variant in variants(again, tmp_path / "run"))
     # The run is complete: taking it up again needs no checkpoint either.
     summary = runs.run(configs.build(RunConfig, tmp_path / "run" / "config.yaml"), tmp_path / "run")
     assert [row["sampler"] for row in summary["runs"]] == ["confidence", "autoregressive"]

@@ -99,7 +99,9 @@ def _decode(config: DecodeConfig, model: Model, ids: list[int], gen_length: int,
     canvas = [None if i == model.spec.mask_id else text for i, text in zip(ids, model.token_texts(ids), strict=True)]
     with live_view() as view:
         view.on_begin(sampler, {0: [*canvas, *[None] * gen_length]}, model.token_texts)
-        (result,) = api.decode(model, [ids], gen_length=gen_length, on_step=view.on_step, **settings | {"trace": "full"})
+        (result,) = api.decode(
+            model, [ids], gen_length=gen_length, on_step=view.on_step, **settings | {"trace": "full"}
+        )
     return result
 
 
