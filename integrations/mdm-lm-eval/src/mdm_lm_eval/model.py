@@ -131,7 +131,13 @@ class MdmLM(LM):
         if batch_size == "auto":
             longest = max((len(answer.prefix) + len(answer.target) for answer in answers), default=1)
             batch_size = api.plan_batch(
-                self.model, longest, len(answers) * self.draws, kv=False, cfg_branches=1, batch_size="auto", max_rows=None
+                self.model,
+                longest,
+                len(answers) * self.draws,
+                kv=False,
+                cfg_branches=1,
+                batch_size="auto",
+                max_rows=None,
             ).batch_size
         with tqdm(total=len(answers), desc="log-likelihoods", disable=disable_tqdm) as bar:
             return log_likelihoods(
