@@ -1,4 +1,4 @@
-"""A network that dllm has loaded, as the engine sees it."""
+"""Wraps a network that dllm has loaded as a model of the engine."""
 
 from __future__ import annotations
 

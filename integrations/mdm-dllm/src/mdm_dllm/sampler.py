@@ -1,4 +1,4 @@
-"""``MdmSampler``: what dllm calls a sampler, which is a model with a policy, over our engine."""
+"""``MdmSampler``: a dllm sampler (a model together with a policy) that decodes with mdm's engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Config: Any = getattr(base, "BaseSamplerConfig", None) or base.SamplerConfig
 Output: Any = getattr(base, "BaseSamplerOutput", None) or base.SamplerOutput
 
 REFUSED = ("cfg_keep_tokens", "begin_suppress_tokens", "stochastic_transfer")
-"""Options of dllm's MDLM sampler that have no counterpart here: refused where they ask for something."""
+"""Options of dllm's MDLM sampler that have no counterpart in mdm; they are refused when set."""
 
 
 @dataclass
@@ -63,59 +63,59 @@ class MdmSampler(base.BaseSampler):
         Raises:
             MdmError: a setting that does not fit.
         """
-        given = _settings(config, overrides)
+        settings = _settings(config, overrides)
         prompts = [_ids(prompt) for prompt in inputs]
         longest = max(len(prompt) for prompt in prompts)
-        length = given["max_new_tokens"] or (given["max_length"] or 0) - longest
+        length = settings["max_new_tokens"] or (settings["max_length"] or 0) - longest
         if length < 1:
             raise MdmError("nothing to generate: give max_new_tokens, or a max_length above the longest prompt")
-        return self._decode(prompts, length, given)
+        return self._decode(prompts, length, settings)
 
     def infill(self, inputs: Sequence[Tensor | list[int]], config: Any = None, **overrides: Any) -> Any:
         """Fill the masks in the inputs, all of them as one block. Returns what ``sample`` returns."""
         return self._decode([_ids(prompt) for prompt in inputs], 0, _settings(config, overrides))
 
-    def _decode(self, prompts: list[list[int]], length: int, given: dict[str, Any]) -> Any:
+    def _decode(self, prompts: list[list[int]], length: int, settings: dict[str, Any]) -> Any:
         model = self.model
         if not isinstance(model, Model):
-            model = Network(model, self.tokenizer, given["right_shift_logits"])
+            model = Network(model, self.tokenizer, settings["right_shift_logits"])
         if model.spec.shift:
             begin = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else model.spec.eos_ids[0]
             prompts = [prompt or [begin] for prompt in prompts]
         results = api.decode(
             model,
             prompts,
-            sampler=given["sampler"],
-            sampler_options=given["sampler_options"],
-            cache=given["cache"],
+            sampler=settings["sampler"],
+            sampler_options=settings["sampler_options"],
+            cache=settings["cache"],
             gen_length=length,
-            steps=given["steps"],
-            block_length=given["block_size"] or max(map(len, prompts)) + length,
-            temperature=given["temperature"],
-            guidance=given["cfg_scale"],
-            suppressed_tokens=given["suppress_tokens"] or (),
-            stop_at_eos=given["stop_at_eos"],
-            batch_size=given["batch_size"],
-            seed=given["seed"],
-            trace=given["return_dict"],
+            steps=settings["steps"],
+            block_length=settings["block_size"] or max(map(len, prompts)) + length,
+            temperature=settings["temperature"],
+            guidance=settings["cfg_scale"],
+            suppressed_tokens=settings["suppress_tokens"] or (),
+            stop_at_eos=settings["stop_at_eos"],
+            batch_size=settings["batch_size"],
+            seed=settings["seed"],
+            trace=settings["return_dict"],
         )
         fill = model.spec.eos_ids[0] if model.spec.eos_ids else 0
         sequences = _padded([result.sequence for result in results], fill, model.device)
-        if not given["return_dict"]:
+        if not settings["return_dict"]:
             return sequences
         return Output(sequences=sequences, histories=_histories(results, sequences, model.spec.mask_id))
 
 
 def _settings(config: Any, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Our fields, from the defaults, the config and the call, the later the stronger."""
-    given = {name: getattr(config, name, value) for name, value in vars(MdmSamplerConfig()).items()}
+    """The settings: defaults, overridden by the config, overridden by the call."""
+    settings = {name: getattr(config, name, value) for name, value in vars(MdmSamplerConfig()).items()}
     for name in REFUSED:
         if overrides.get(name, getattr(config, name, None)):
             raise MdmError(f"dllm's option {name!r} has no counterpart in mdm: leave it out")
-    unknown = next((name for name in overrides if name not in (*given, *REFUSED, "remasking")), None)
+    unknown = next((name for name in overrides if name not in (*settings, *REFUSED, "remasking")), None)
     if unknown:
-        raise MdmError(f"unknown setting {unknown!r}; there are: {', '.join(given)}")
-    return given | {name: value for name, value in overrides.items() if name in given}
+        raise MdmError(f"unknown setting {unknown!r}; there are: {', '.join(settings)}")
+    return settings | {name: value for name, value in overrides.items() if name in settings}
 
 
 def _ids(prompt: Tensor | list[int]) -> list[int]:

@@ -27,7 +27,7 @@ class Ar(BaseFamily):
 
         from mdm_ar.model import ArModel
 
-        ours = stock_config(source)
+        stock = stock_config(source)
         tokenizer = load_tokenizer(source, auto=True)
         try:
             stops = GenerationConfig.from_pretrained(source, local_files_only=True).eos_token_id
@@ -36,17 +36,17 @@ class Ar(BaseFamily):
         prefix, _ = affixes(tokenizer)
         spec = ModelSpec(
             family=self.name,
-            vocab_size=ours.vocab_size,
+            vocab_size=stock.vocab_size,
             mask_id=-1,
-            eos_ids=token_ids(stops if stops is not None else ours.eos_token_id),
-            pad_id=ours.pad_token_id,
+            eos_ids=token_ids(stops if stops is not None else stock.eos_token_id),
+            pad_id=stock.pad_token_id,
             shift=True,
             attention="causal",
             prefix=prefix,
             prompt_style="chat" if getattr(tokenizer, "chat_template", None) else "compact",
         )
         network = load_network(
-            AutoModelForCausalLM, source, ours, device=device, dtype=dtype, bidirectional=False, **options
+            AutoModelForCausalLM, source, stock, device=device, dtype=dtype, bidirectional=False, **options
         )
         return ArModel(spec, network, tokenizer, name=source)
 

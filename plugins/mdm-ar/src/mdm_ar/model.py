@@ -1,4 +1,4 @@
-"""transformers' ``generate`` under a choice of tokens that is made elsewhere."""
+"""Autoregressive models: transformers' ``generate``, with the tokens chosen by the caller."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class ArModel(Model):
         """See ``mdm.protocols.model.Autoregressive``. Rows of a batch are padded on the left; no prompt is empty."""
         longest, pad = max(map(len, prompts)), self.spec.pad_id or 0
         tokens = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=self.device)
-        real = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.device)
-        made: list[list[int]] = self.network.generate(
+        attention = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.device)
+        generated: list[list[int]] = self.network.generate(
             tokens,
-            attention_mask=real,
+            attention_mask=attention,
             generation_config=GenerationConfig(
                 max_new_tokens=gen_length, do_sample=False, num_beams=1, pad_token_id=pad,
                 eos_token_id=list(self.spec.eos_ids) or None,
             ),
             logits_processor=LogitsProcessorList([choose]),
         )[:, longest:].tolist()  # fmt: skip
-        ends = (next((i + 1 for i, t in enumerate(row) if t in self.spec.eos_ids), len(row)) for row in made)
-        return [row[:end] for row, end in zip(made, ends, strict=True)]
+        ends = (next((i + 1 for i, t in enumerate(row) if t in self.spec.eos_ids), len(row)) for row in generated)
+        return [row[:end] for row, end in zip(generated, ends, strict=True)]

@@ -1,6 +1,6 @@
 """Beam search over decoding trajectories, with Info-Gain's candidates (arXiv:2602.18176, which announces it).
 
-Of every prompt ``beam_size`` canvases are kept. Each step expands them by their candidate actions and keeps the best by
+``beam_size`` canvases are kept for each prompt. Each step expands them by their candidate actions and keeps the best by
 
     (entropy paid so far, the action's included) + uncertainty(z')
 
@@ -37,7 +37,7 @@ class BeamOptions(LookaheadOptions):
 
 @dataclass(frozen=True)
 class Paid(Rowwise):
-    """What each row's trajectory has paid."""
+    """The entropy of what each row has committed so far."""
 
     entropy: Tensor
     """float32 ``[B]`` (nats)"""
@@ -108,9 +108,9 @@ def _best(state: State, scores: Scores, actions: Actions, value: Tensor, size: i
     request, valid = request[order], valid[order]
     canvas = _canvases(state, scores, actions).flatten()[order]
     earlier = torch.ones(len(order), len(order), dtype=torch.bool, device=order.device).tril(-1)
-    met = (canvas[:, None] == canvas) & (request[:, None] == request) & valid & earlier
-    kept = valid & ~met.any(-1)
-    order, request = order[kept], request[kept]
+    repeats = (canvas[:, None] == canvas) & (request[:, None] == request) & valid & earlier
+    chosen = valid & ~repeats.any(-1)
+    order, request = order[chosen], request[chosen]
     return order[_rank(request) < size]
 
 

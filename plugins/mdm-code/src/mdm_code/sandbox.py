@@ -1,4 +1,4 @@
-"""Programs nobody has read, each judged in processes of its own that can do next to nothing.
+"""Runs untrusted programs, each in processes of its own that can do next to nothing.
 
 ``jail/`` is what runs there: its ``__main__`` keeps the tests apart from the program, its ``confine`` says what the two
 give up. Here are the limits that are kept from outside: the wall clock, the bytes on disk, and that nothing is left.
@@ -119,14 +119,14 @@ def _answer(verdict: int, folder: str, limits: Limits) -> Verdict:
     else:
         return Verdict(False, "time")
     try:
-        found = json.loads(data)
-        return Verdict(found["passed"] is True, str(found["reason"]))
+        record = json.loads(data)
+        return Verdict(record["passed"] is True, str(record["reason"]))
     except (ValueError, KeyError, TypeError):
         return Verdict(False, "the tests came to no end")
 
 
 def _gone(group: int) -> None:
-    """Wait until the system has buried what was killed."""
+    """Wait until the killed processes are gone."""
     for _ in range(20):
         try:
             os.killpg(group, 0)
@@ -137,14 +137,14 @@ def _gone(group: int) -> None:
 
 def _written(folder: str, enough: int) -> int:
     """Bytes under a folder, an entry counting as 4 KiB at least; stops counting at ``enough``."""
-    total, left = 0, [folder]
-    while left and total <= enough:
-        with suppress(OSError), os.scandir(left.pop()) as entries:
+    total, pending = 0, [folder]
+    while pending and total <= enough:
+        with suppress(OSError), os.scandir(pending.pop()) as entries:
             for entry in entries:
                 with suppress(OSError):
                     total += max(4096, entry.stat(follow_symlinks=False).st_size)
                     if entry.is_dir(follow_symlinks=False):
-                        left.append(entry.path)
+                        pending.append(entry.path)
                 if total > enough:
                     break
     return total

@@ -1,4 +1,4 @@
-"""What HumanEval and MBPP share: a sandbox for the graders, the code in a completion, pass@k."""
+"""Shared by HumanEval and MBPP: grading in a sandbox, finding the code in a completion, pass@k."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ MENTIONED = (r"\(([A-D])\)", r"^\W*([A-D])\W*$")
 
 
 class GpqaOptions(NoOptions):
-    """Which questions."""
+    """Which questions are asked."""
 
     subset: Literal["diamond", "main", "extended"] = Field("diamond", description="questions, where they are the hub's")
     revision: str = Field("633f5ee89ab8ad4522a9f850766b73f62147ffdd", description="commit of Idavidrein/gpqa")

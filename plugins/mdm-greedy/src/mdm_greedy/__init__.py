@@ -1,6 +1,6 @@
 """Samplers that commit the k best-scored masks of the block, k from the schedule.
 
-They differ in the score alone: confidence (LLaDA's low-confidence remasking, arXiv:2502.09992), negative entropy and
+They differ only in the score: confidence (LLaDA's low-confidence remasking, arXiv:2502.09992), negative entropy and
 margin (Dream, arXiv:2508.15487), noise (LLaDA's random remasking), or the position itself.
 """
 
@@ -23,35 +23,35 @@ class _Greedy(BaseSampler):
 
 
 class Confidence(_Greedy):
-    """The k most confident: largest p(x̂)."""
+    """Commits the k most confident masks: those with the largest p(x̂)."""
 
     def key(self, scores: Scores, draws: Draws) -> Tensor:
         return scores.log_odds
 
 
 class Entropy(_Greedy):
-    """The k least uncertain: smallest entropy."""
+    """Commits the k least uncertain masks: those with the smallest entropy."""
 
     def key(self, scores: Scores, draws: Draws) -> Tensor:
         return -scores.entropy
 
 
 class Margin(_Greedy):
-    """The k with the largest margin between the two most probable tokens."""
+    """Commits the k masks with the largest margin between their two most probable tokens."""
 
     def key(self, scores: Scores, draws: Draws) -> Tensor:
         return scores.margin_rank
 
 
 class Random(_Greedy):
-    """k at random, keyed by seed, row, step and position."""
+    """Commits k masks at random, keyed by seed, row, step and position."""
 
     def key(self, scores: Scores, draws: Draws) -> Tensor:
         return draws.uniform("position", scores.positions)
 
 
 class LeftToRight(_Greedy):
-    """The first k."""
+    """Commits the first k masks."""
 
     def key(self, scores: Scores, draws: Draws) -> Tensor:
         return -scores.positions.float()

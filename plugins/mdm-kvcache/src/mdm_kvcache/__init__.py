@@ -38,7 +38,7 @@ class _BlockCache(BaseCache):
         if refresh == "never":
             # The tokens of the block just left were never run as tokens: what is kept of them are masks.
             begins, due = (state.entered_block & (state.step == 0))[:, None], state.entered_block[:, None]
-            anew = torch.where(begins, state.in_canvas, window | _left(state)) & due
+            anew = torch.where(begins, state.in_canvas, window | _previous_block(state)) & due
         else:
             due = state.entered_block if refresh == "block" else state.entered_block | (state.block_step % refresh == 0)
             due = due[:, None]
@@ -46,11 +46,11 @@ class _BlockCache(BaseCache):
         return Plan(query=window | anew, write=anew, window=window)
 
 
-def _left(state: State) -> Tensor:
+def _previous_block(state: State) -> Tensor:
     """bool ``[B, L]``: the block that holds the last position decoded before the row's current block."""
     before = state.targets & (state.blocks < state.block[:, None])
-    left = torch.where(before, state.blocks, -1).amax(1, keepdim=True)
-    return (state.blocks == left) & (left >= 0)
+    previous = torch.where(before, state.blocks, -1).amax(1, keepdim=True)
+    return (state.blocks == previous) & (previous >= 0)
 
 
 class Prefix(_BlockCache):

@@ -10,9 +10,9 @@ NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 
 
 def equivalent(answer: str, completion: str) -> bool:
-    """Whether math-verify finds ``answer`` (LaTeX) in the completion. Nothing it meets raises.
+    """Whether math-verify finds ``answer`` (LaTeX) in the completion. It never raises.
 
-    Its timeouts are signals, which only the main thread may set; elsewhere it runs without.
+    Its timeouts are signals, which only the main thread may set; in other threads it runs without one.
     """
     from math_verify import parse, verify  # sympy takes a second
 
@@ -20,18 +20,18 @@ def equivalent(answer: str, completion: str) -> bool:
     seconds = 5 if threading.current_thread() is threading.main_thread() else None
     try:
         gold = parse(f"\\boxed{{{answer}}}", parsing_timeout=seconds)
-        found = parse(completion.replace("####", "The final answer is"), parsing_timeout=seconds)
-        return bool(verify(gold, found, timeout_seconds=seconds))
+        answers = parse(completion.replace("####", "The final answer is"), parsing_timeout=seconds)
+        return bool(verify(gold, answers, timeout_seconds=seconds))
     except Exception:
         return False
 
 
 def last_number(text: str) -> str | None:
     """The number after ``####`` or the last one, without commas and currency: the published rule of GSM8K."""
-    found = NUMBER.findall(text.rsplit("####", 1)[-1]) if "####" in text else NUMBER.findall(text)
-    if not found:
+    numbers = NUMBER.findall(text.rsplit("####", 1)[-1]) if "####" in text else NUMBER.findall(text)
+    if not numbers:
         return None
-    number = (found[0] if "####" in text else found[-1]).replace(",", "").replace("$", "")
+    number = (numbers[0] if "####" in text else numbers[-1]).replace(",", "").replace("$", "")
     return number.rstrip("0").rstrip(".") if "." in number else number
 
 

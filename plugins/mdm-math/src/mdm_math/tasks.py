@@ -115,8 +115,8 @@ class Math500(MathTask):
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
         """``accuracy``: equal in meaning (math-verify); ``published``: the last box, compared as normalised text."""
         answer: str = example.inputs["answer"]
-        found = boxed(completion)
+        box = boxed(completion)
         return {
             "accuracy": float(equivalent(answer, completion)),
-            "published": float(found is not None and normal(found) == normal(answer)),
+            "published": float(box is not None and normal(box) == normal(answer)),
         }

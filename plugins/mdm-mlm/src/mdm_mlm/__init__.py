@@ -30,23 +30,23 @@ class Mlm(BaseFamily):
 
         from mdm_mlm.model import MlmModel
 
-        ours = stock_config(source)
-        if getattr(ours, "is_decoder", False):
+        stock = stock_config(source)
+        if getattr(stock, "is_decoder", False):
             raise MdmError(f"{source}: config key 'is_decoder' is True: a masked language model looks both ways")
         tokenizer = load_tokenizer(source, auto=True)
         mask = config.get("mask_token_id")
         mask = getattr(tokenizer, "mask_token_id", None) if mask is None else mask
         if mask is None:
             raise MdmError(f"{source}: neither config.json's 'mask_token_id' nor a tokenizer names the mask token")
-        check_mask(mask, ours.vocab_size, tokenizer, source)
+        check_mask(mask, stock.vocab_size, tokenizer, source)
         named = (config.get(f"{kind}_token_id") for kind in ("bos", "cls", "eos", "pad", "sep"))
         special = {i for i in (*named, *(tokenizer.all_special_ids if tokenizer is not None else ())) if i is not None}
         prefix, suffix = affixes(tokenizer)
         spec = ModelSpec(
             family=self.name,
-            vocab_size=ours.vocab_size,
+            vocab_size=stock.vocab_size,
             mask_id=mask,
-            pad_id=ours.pad_token_id,
+            pad_id=stock.pad_token_id,
             has_kv=False,
             suppressed=tuple(sorted(special - {mask})),
             prefix=prefix,
@@ -54,7 +54,7 @@ class Mlm(BaseFamily):
             prompt_style="compact",
         )
         network = load_network(
-            AutoModelForMaskedLM, source, ours, device=device, dtype=dtype, surplus=OTHER_HEADS, **options
+            AutoModelForMaskedLM, source, stock, device=device, dtype=dtype, surplus=OTHER_HEADS, **options
         )
         return MlmModel(spec, network, tokenizer, name=source)
 

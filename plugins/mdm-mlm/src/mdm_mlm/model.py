@@ -1,4 +1,4 @@
-"""A masked language model cut in two: its encoder, and whatever its own forward does behind it."""
+"""A masked language model in two parts: its encoder, and the rest of its forward as the head."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 
 class MlmModel(Model):
-    """An encoder: no keys and values are kept, and positions are its own affair."""
+    """An encoder: it keeps no keys and values, and numbers positions itself."""
 
     def __init__(self, spec: ModelSpec, network: Any, tokenizer: Any = None, *, name: str = "") -> None:
         super().__init__(spec, network.base_model, _Head(network), tokenizer, name=name)
@@ -30,23 +30,23 @@ class MlmModel(Model):
 
 
 class _Head(nn.Module):
-    """What the network does with its encoder's hidden states: its own forward, the encoder replaced."""
+    """The network's own forward with its encoder replaced, from hidden states to logits."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
-        self.given = _Given()
+        self.stand_in = _StandIn()
         self.rest = copy.copy(network)
-        self.rest._modules = {**network._modules, network.base_model_prefix: self.given}
+        self.rest._modules = {**network._modules, network.base_model_prefix: self.stand_in}
 
     def forward(self, hidden: Tensor) -> Tensor:
-        self.given.hidden = hidden.reshape(1, -1, hidden.shape[-1])
-        ids = torch.zeros(self.given.hidden.shape[:2], dtype=torch.long, device=hidden.device)
+        self.stand_in.hidden = hidden.reshape(1, -1, hidden.shape[-1])
+        ids = torch.zeros(self.stand_in.hidden.shape[:2], dtype=torch.long, device=hidden.device)
         logits: Tensor = self.rest(input_ids=ids).logits
         return logits.reshape(*hidden.shape[:-1], -1)
 
 
-class _Given(nn.Module):
-    """In an encoder's place, the hidden states it gave before."""
+class _StandIn(nn.Module):
+    """Stands in for the encoder, and returns the hidden states that it is told."""
 
     hidden: Tensor
 

@@ -50,14 +50,16 @@ def _surprise(baseline: Path | None, vocabulary: int, device: torch.device) -> T
     """-ln f of every token, ``[V]`` (nats); an unseen token counts as seen once."""
     if baseline is None:
         return torch.full((vocabulary,), float(vocabulary), device=device).log()
-    found = Frequencies.read(baseline)
-    frequency = torch.full((vocabulary,), 1 / found.num_token)
-    frequency[list(found.counts)] = torch.tensor(list(found.counts.values())) / found.num_token
+    baseline_counts = Frequencies.read(baseline)
+    frequency = torch.full((vocabulary,), 1 / baseline_counts.num_token)
+    frequency[list(baseline_counts.counts)] = (
+        torch.tensor(list(baseline_counts.counts.values())) / baseline_counts.num_token
+    )
     return -(frequency + 1e-9).log().to(device)
 
 
 class PC(BaseSampler):
-    """The k masks of the block with the largest exp(-lambd r) min(-conf ln f, alpha)."""
+    """Commits the k masks of the block with the largest exp(-lambd r) min(-conf ln f, alpha)."""
 
     Options: ClassVar[type[_Options]] = PCOptions
 
@@ -77,7 +79,7 @@ class PC(BaseSampler):
 
 
 class LinearPosition(PC):
-    """The k masks of the block with the largest (1 - lambd) minmax(min(-conf ln f, alpha)) + lambd (n - r) / n.
+    """Commits the k masks of the block with the largest (1 - lambd) minmax(min(-conf ln f, alpha)) + lambd (n - r) / n.
 
     Minimum and maximum are over all n positions of the block, with f of the token that was committed where one was.
     """

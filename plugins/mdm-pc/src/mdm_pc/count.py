@@ -76,7 +76,7 @@ def pc_count(tokenizer: str, source: Path, keys: str, output: Path) -> None:
         bar.update(rows - bar.pos)
     if not counts:
         raise MdmError(f"{source} holds no token in {', '.join(names)}")
-    found = Frequencies(num_token=counts.total(), p_baseline_dict=dict(sorted(counts.items())))
-    write_json(output, json.loads(found.model_dump_json(by_alias=True)))
+    frequencies = Frequencies(num_token=counts.total(), p_baseline_dict=dict(sorted(counts.items())))
+    write_json(output, json.loads(frequencies.model_dump_json(by_alias=True)))
     part.unlink(missing_ok=True)
-    click.echo(f"{found.num_token} tokens of {len(found.counts)} kinds in {rows} rows: {output}")
+    click.echo(f"{frequencies.num_token} tokens of {len(frequencies.counts)} kinds in {rows} rows: {output}")

@@ -56,20 +56,20 @@ def compute(a: int, operator: str, b: int) -> int | None:
 def reaches(problem: str, answer: str) -> bool:
     """Whether the equations use each number once, are true, and end at the target."""
     *numbers, target = (int(n) for n in problem.split(","))
-    left, last = list(numbers), None
+    remaining, last = list(numbers), None
     for step in answer.split(","):
         match = re.fullmatch(r"(\d{1,9})([-+*/])(\d{1,9})=(\d{1,9})", step)
         if match is None:
             return False
         a, b, last = int(match[1]), int(match[3]), int(match[4])
         for used in (a, b):
-            if used not in left:
+            if used not in remaining:
                 return False
-            left.remove(used)
+            remaining.remove(used)
         if compute(a, match[2], b) != last:
             return False
-        left.append(last)
-    return left == [target] and last == target
+        remaining.append(last)
+    return remaining == [target] and last == target
 
 
 class Countdown(Puzzles):
@@ -85,17 +85,17 @@ class Countdown(Puzzles):
     def make(self, draw: random.Random) -> tuple[str, str]:
         while True:
             numbers = [draw.randint(1, 99) for _ in range(self.options.numbers)]
-            left, steps = list(numbers), []
-            while len(left) > 1:
-                draw.shuffle(left)
-                a, b = max(left[:2]), min(left[:2])
+            remaining, steps = list(numbers), []
+            while len(remaining) > 1:
+                draw.shuffle(remaining)
+                a, b = max(remaining[:2]), min(remaining[:2])
                 result = compute(a, operator := draw.choice("+--*/"), b)
                 if result is None or result > LARGEST:
                     break
                 steps.append(f"{a}{operator}{b}={result}")
-                left = [*left[2:], result]
-            if len(left) == 1 and 10 <= left[0] <= 99:
-                return ",".join(str(n) for n in (*numbers, left[0])), ",".join(steps)
+                remaining = [*remaining[2:], result]
+            if len(remaining) == 1 and 10 <= remaining[0] <= 99:
+                return ",".join(str(n) for n in (*numbers, remaining[0])), ",".join(steps)
 
     def prompt(self, example: Example, style: PromptStyle) -> Prompt:
         problem: str = example.inputs["puzzle"]

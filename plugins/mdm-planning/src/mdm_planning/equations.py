@@ -81,7 +81,9 @@ class Equations(Puzzles):
 
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
         """``accuracy``: a true equation that keeps the given digits."""
-        given: str = example.inputs["puzzle"]
-        made = re.sub(r"\s", "", completion)
-        kept = len(made) == len(given) and all(g in ("_", m) for g, m in zip(given, made, strict=True))
-        return {"accuracy": float(kept and true(made))}
+        puzzle: str = example.inputs["puzzle"]
+        written = re.sub(r"\s", "", completion)
+        keeps_digits = len(written) == len(puzzle) and all(
+            given in ("_", digit) for given, digit in zip(puzzle, written, strict=True)
+        )
+        return {"accuracy": float(keeps_digits and true(written))}

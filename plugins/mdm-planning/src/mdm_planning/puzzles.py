@@ -1,4 +1,4 @@
-"""What the tasks share: puzzles from a file, or without end from a seed."""
+"""Shared by the tasks: puzzles from a file, or an endless sequence of them from a seed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Puzzles(BaseTask):
     """The fields of a line that hold the puzzle and its answer."""
 
     def variety(self) -> str:
-        """The options that decide which puzzles are made, as the seed names them."""
+        """The options that decide which puzzles are generated; they are part of the random seed."""
         return ""
 
     @abstractmethod

@@ -69,13 +69,13 @@ def solved(grid: str) -> bool:
 def grids() -> tuple[str, ...]:
     """All 288 solved grids, in order."""
     rows = ["".join(p) for p in permutations("1234")]
-    found = []
+    solutions = []
     for a in rows:
         for b in rows:
             if set(a[:2]) & set(b[:2]):
                 continue
-            found += [a + b + c + d for c in rows for d in rows if solved(a + b + c + d)]
-    return tuple(found)
+            solutions += [a + b + c + d for c in rows for d in rows if solved(a + b + c + d)]
+    return tuple(solutions)
 
 
 def _lines(grid: str) -> str:
@@ -120,10 +120,10 @@ class Sudoku(Puzzles):
         """``accuracy``: a valid grid with the clues kept; ``cells``: share of the reference's blanks that agree."""
         puzzle: str = example.inputs["puzzle"]
         grid = _grid(completion)
-        kept = len(grid) == 16 and all(p in ("0", g) for p, g in zip(puzzle, grid, strict=True))
+        keeps_clues = len(grid) == 16 and all(p in ("0", g) for p, g in zip(puzzle, grid, strict=True))
         blanks: Sequence[int] = [i for i, p in enumerate(puzzle) if p == "0"]
         agree = sum(grid[i : i + 1] == example.reference[i : i + 1] for i in blanks) / len(blanks)
-        return {"accuracy": float(kept and solved(grid)), "cells": agree}
+        return {"accuracy": float(keeps_clues and solved(grid)), "cells": agree}
 
 
 def _grid(completion: str) -> str:

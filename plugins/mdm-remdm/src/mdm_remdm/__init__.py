@@ -56,10 +56,10 @@ class ReMDM(BaseSampler):
         looping = ~filling & (turn < 2 * options.loop_steps)
         back = (looping & (turn % 2 == 0))[:, None]
         count = torch.full_like(size, options.unmask_k)
-        taken = top_k(-scores.held, scores.valid & ~masked, count)
+        removed = top_k(-scores.held, scores.valid & ~masked, count)
         filled_now = top_k(scores.log_odds, masked, torch.where(filling, count.minimum(missing), count))
         return Commit(
-            where=torch.where(back, taken, filled_now),
+            where=torch.where(back, removed, filled_now),
             tokens=scores.token.masked_fill(back, state.mask_id),
             memory=Rounds(turn + looping),
         )

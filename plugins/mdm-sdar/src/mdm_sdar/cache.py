@@ -20,6 +20,6 @@ class Block(BaseCache):
     def plan(self, state: State, spec: ModelSpec) -> Plan:
         before = state.blocks < state.block[:, None]
         # Blocks without a mask are skipped: the last one that was entered is the last with a mask, or the prompt.
-        left = torch.where(state.targets & before, state.blocks, -1).amax(1, keepdim=True)
-        new = before & (state.blocks >= left) & state.entered_block[:, None]
+        previous = torch.where(state.targets & before, state.blocks, -1).amax(1, keepdim=True)
+        new = before & (state.blocks >= previous) & state.entered_block[:, None]
         return Plan(query=new | state.in_block, write=new, window=state.in_block)

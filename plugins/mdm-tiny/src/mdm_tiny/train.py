@@ -1,4 +1,4 @@
-"""How the embedded model came to be: ``python -m mdm_tiny.train``. Seeded, resumable, on CPU or GPU.
+"""Trains the embedded model: ``python -m mdm_tiny.train``. Seeded, resumable, on CPU or GPU.
 
 The data are made by the installed tasks, found by name: examples in the compact style, with seeds that no evaluation
 uses. The objective is LLaDA's (arXiv:2502.09992): a rate t is drawn for each row, every response token is masked with
@@ -129,8 +129,8 @@ def export(weights: dict[str, Tensor], folder: Path) -> None:
     """A checkpoint in LLaDA's format: config.json, model.safetensors and the character tokenizer."""
     renamed = {}
     for name, tensor in weights.items():
-        for ours, theirs in NAMES.items():
-            name = name.replace(ours + ".", theirs + ".")
+        for llama, llada in NAMES.items():
+            name = name.replace(llama + ".", llada + ".")
         renamed[name.replace("model.layers.", "model.transformer.blocks.")] = tensor.float()
     save_tensors(folder / "model.safetensors", renamed)
     config = {
@@ -157,11 +157,11 @@ def tokenizer() -> str:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
     special = (EOS, MASK_TOKEN, UNKNOWN)
-    made = Tokenizer(models.WordLevel({c: i for i, c in enumerate((*CHARACTERS, *special))}, unk_token=UNKNOWN))
-    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    made.decoder = decoders.Fuse()
-    made.add_special_tokens([AddedToken(token, special=True) for token in special])
-    text: str = made.to_str(pretty=True)
+    characters = Tokenizer(models.WordLevel({c: i for i, c in enumerate((*CHARACTERS, *special))}, unk_token=UNKNOWN))
+    characters.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    characters.decoder = decoders.Fuse()
+    characters.add_special_tokens([AddedToken(token, special=True) for token in special])
+    text: str = characters.to_str(pretty=True)
     return text
 
 
@@ -264,8 +264,8 @@ class Trainer:
         if not path.is_file():
             return False
         facts = json.loads(path.read_text())
-        mine = {"steps": self.steps, "seed": self.seed, "scale": self.scale, "rate": self.rate}
-        if {k: facts[k] for k in mine} != mine:
+        setup = {"steps": self.steps, "seed": self.seed, "scale": self.scale, "rate": self.rate}
+        if {k: facts[k] for k in setup} != setup:
             raise click.ClickException(f"{path} is of another run ({facts}): choose another --out or the same options")
         tensors = load_file(folder / "training" / "state.safetensors", device=self.device)
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})

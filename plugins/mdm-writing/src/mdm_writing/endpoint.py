@@ -1,4 +1,4 @@
-"""The judge behind its endpoint. The key comes from the environment and goes nowhere else."""
+"""The judge's endpoint. The API key is taken from the environment and written nowhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEY = "OPENAI_API_KEY"
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, and the tokens it cost (0 where the endpoint does not say)."""
+    """An answer, and the tokens it cost (0 where the endpoint does not say)."""
 
     text: str
     prompt_tokens: int
@@ -50,7 +50,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """What tells this judge from another."""
+        """Identifies this judge among others."""
         return f"{self.model}\0{self.base_url or ''}"
 
     def ask(self, text: str, temperature: float | None) -> Answer:

@@ -1,4 +1,4 @@
-"""Who is judged: the completions in the folders of finished or unfinished runs."""
+"""The completions that are judged, from the folders of finished or unfinished runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Key = tuple[str, int]
 
 
 class Writing(BaseModel):
-    """What a line of ``results.jsonl`` must have for us."""
+    """The fields of a line of ``results.jsonl`` that are read here."""
 
     id: str
     prompt: str
@@ -47,7 +47,7 @@ def read_runs(folders: Sequence[Path]) -> list[Entrant]:
     arms: list[tuple[str, Path]] = []
     for folder in folders:
         own = [folder] if (folder / "results.jsonl").is_file() else []
-        parts = own or sorted(found.parent for found in folder.glob("*/results.jsonl"))
+        parts = own or sorted(path.parent for path in folder.glob("*/results.jsonl"))
         if not parts:
             raise MdmError(f"{folder} holds no results.jsonl: it is not the folder of a run")
         arms += [(part.name if part == folder else f"{folder.name}/{part.name}", part) for part in parts]
@@ -77,10 +77,10 @@ def common(first: Entrant, second: Entrant, intersect: bool) -> list[Key]:
 
 
 def _read(path: Path) -> dict[Key, Writing]:
-    found = {}
+    writings = {}
     for number, record in enumerate(files.json_lines(path), 1):
         writing = validate(record, Writing, f"{path}, line {number}")
-        found[writing.id, writing.repeat] = writing
-    if not found:
+        writings[writing.id, writing.repeat] = writing
+    if not writings:
         raise MdmError(f"{path} holds no result yet")
-    return found
+    return writings

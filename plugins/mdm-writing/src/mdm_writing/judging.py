@@ -1,4 +1,4 @@
-"""Asking what has not been answered yet, and adding up what has."""
+"""Asks the questions that have no answer yet, and adds up the answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Judgement = dict[str, Any]
 
 
 class Book:
-    """The judgements on disk: an append-only log, filed by what was asked of whom."""
+    """The judgements on disk: an append-only log, one entry for each question to each judge."""
 
     def __init__(self, path: Path, retry_malformed: bool) -> None:
         files.write_lines(path, files.json_lines(path))  # without a line that a kill tore
@@ -45,7 +45,7 @@ class Book:
 
 @contextmanager
 def opened(folder: Path, retry_malformed: bool) -> Iterator[Book]:
-    """The book in ``folder``, which no other process may use meanwhile."""
+    """The log in ``folder``, locked against other processes."""
     with files.os_errors_as_mdm_errors(folder, "create"):
         folder.mkdir(parents=True, exist_ok=True)
     with files.exclusive_lock(folder):

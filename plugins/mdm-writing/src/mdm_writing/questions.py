@@ -1,4 +1,4 @@
-"""What the judge is asked, and how its answer is read."""
+"""The questions to the judge, and how its answers are parsed."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ class Question:
     second: str | None
     text: str
     same: bool = False
-    """Both texts are the same: a tie, which nobody need be asked about."""
+    """Both texts are the same: a tie without asking."""
 
     def key(self, judge: str) -> str:
-        """What a judgement is filed under: the judge and every character it was sent."""
+        """The key of a judgement in the log: a hash of the judge and of all that it was sent."""
         return hashlib.sha256(f"{judge}\0{self.text}".encode()).hexdigest()
 
     def verdict(self, answer: str) -> float | None:
         """A rating, or what the first text got: 1 a win, 0.5 a tie, 0 a loss. None where the answer is malformed."""
-        for found in reversed(re.findall(r"\{[^{}]*\}", answer)):
+        for braces in reversed(re.findall(r"\{[^{}]*\}", answer)):
             try:
-                record = json.loads(found)
+                record = json.loads(braces)
             except ValueError:
                 continue
             if self.second is None:

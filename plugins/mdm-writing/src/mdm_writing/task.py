@@ -1,4 +1,4 @@
-"""Creative writing: a prompt in, a story out. Nothing but a reader can tell how good it is (``mdm judge``)."""
+"""Creative writing: a prompt in, a story out. How good it is, only a reader can say (``mdm judge``)."""
 
 from __future__ import annotations
 

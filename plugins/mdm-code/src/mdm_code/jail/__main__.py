@@ -22,7 +22,7 @@ JOB = ("cpu", "memory", "file", "folder")
 
 
 class Failure(Exception):
-    """What the program did instead of giving a value."""
+    """What the program did instead of returning a value."""
 
 
 class Remote:

@@ -1,4 +1,4 @@
-"""What a process gives up before it runs code that nobody has read. Linux on x86-64 or arm64, without privileges.
+"""The rights that a process gives up before it runs untrusted code. Linux on x86-64 or arm64, without privileges.
 
 - seccomp: no new processes or programs, no signals to others, no sockets, no change of owner, mode or session, no reach
   into other processes. This layer is required.

@@ -1,4 +1,4 @@
-"""Values between the two processes: JSON, so that nothing that arrives can do anything.
+"""Passes values between the two processes as JSON, so that nothing that arrives can run.
 
 Plain values cross as what they are, subclasses as their base, and whatever else stays where it is and crosses as a
 reference. So a result that claims to equal everything equals nothing on the other side.
@@ -19,7 +19,7 @@ SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozense
 
 
 class Closed(Exception):
-    """The other side is gone, or sent what is no message."""
+    """The other process is gone, or sent something that is not a message."""
 
 
 class Wire:
