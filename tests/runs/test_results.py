@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from mdm.errors import MdmError
 from mdm.runs import files, results
 from mdm.runs.config import RunConfig
 from mdm.runs.results import ResultsFolder
+from mdm.runs.summary import summarise
 from outcomes import outcome
 
 
@@ -27,6 +29,22 @@ def test_results_are_written_and_read_back(tmp_path):
         assert len(lines(tmp_path / "results.jsonl")) == 1  # there before the next one starts
     assert [line["row"] for line in lines(tmp_path / "trace.jsonl")] == [3, 3]
     assert ResultsFolder(tmp_path).by_row == {3: outcome(3)}
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_files_and_nan_again_when_read(tmp_path):
+    strange = outcome(0, cumulative_entropy=math.nan, metrics={"ok": 1.0, "ratio": math.inf})
+    with ResultsFolder(tmp_path).writing() as log:
+        log.add(strange, [{"step": 0, "entropy": [math.nan, 0.5], "weighed": [{"J": -math.inf}]}])
+    assert "NaN" not in (tmp_path / "results.jsonl").read_text() + (tmp_path / "trace.jsonl").read_text()
+    [record] = lines(tmp_path / "results.jsonl")
+    assert record["cumulative_entropy"] is None and record["metrics"] == {"ok": 1.0, "ratio": None}
+    assert lines(tmp_path / "trace.jsonl") == [{"step": 0, "entropy": [None, 0.5], "weighed": [{"J": None}], "row": 0}]
+    result = ResultsFolder(tmp_path).by_row[0]
+    assert math.isnan(result.cumulative_entropy) and math.isnan(result.metrics["ratio"]) and result.metrics["ok"] == 1.0
+    summary = summarise([result, outcome(1)], "ok", expected=2)
+    files.write_json(tmp_path / "summary.json", summary)
+    written = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert written["cumulative_entropy"] is None and written["accuracy"] == 1.0
 
 
 @pytest.mark.parametrize("cut", [1, 20])

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 from mdm.errors import MdmError
-from mdm.protocols import BaseSampler, Commit, Evaluate, Example, NoCache, NoOptions, Plan, Prompt, top_k
+from mdm.models import BaseFamily
+from mdm.protocols import BaseSampler, BaseTask, Commit, Evaluate, Example, NoCache, NoOptions, Plan, Prompt, top_k
 from mdm_testing import toy_model
 
 
@@ -184,15 +185,10 @@ class WholeSpan(NoCache):
         return Plan(query=whole | state.in_block, write=whole, window=state.in_block)
 
 
-class Echo:
+class Echo(BaseTask):
     """A sound task: repeat a word."""
 
-    Options = NoOptions
-    metric = "accuracy"
     default_limit = 8
-
-    def __init__(self, options):
-        self.options = options
 
     def examples(self, *, seed, data: Path | None = None):
         if data is not None:
@@ -230,7 +226,7 @@ class Unseeded(Echo):
         yield from super().examples(seed=random.randrange(10**9), data=data)
 
 
-class IgnoresMask:
+class IgnoresMask(BaseFamily):
     """A family whose network looks at what the attention mask hides, or sees to the left only."""
 
     def __init__(self, name, spoil):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable
 from datetime import datetime
@@ -117,7 +116,9 @@ def _new_folder(task: str) -> Path:
 
 def _report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        from mdm.runs.files import to_json
+
+        click.echo(to_json(summary, indent=2))
         return
     from mdm.cli.tables import show
 

@@ -6,8 +6,9 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,25 @@ def write_text_atomic(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def to_json(value: Any, **options: Any) -> str:
+    """JSON text, with null for the numbers that are not finite: JSON has none, and browsers refuse NaN."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write an indented JSON document, with ``write_text_atomic``."""
-    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text_atomic(path, to_json(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -171,4 +188,4 @@ def sha256(path: Path) -> str:
 
 
 def _line(record: Any) -> bytes:
-    return (json.dumps(record, ensure_ascii=False) + "\n").encode()
+    return (to_json(record) + "\n").encode()

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +184,8 @@ class ResultsFolder:
         path = self._path("results", suffix)
         for record in files.json_lines(path):
             try:
-                yield ExampleResult(**record)
-            except TypeError as error:
+                yield ExampleResult(**_with_nan(record | {"metrics": _with_nan(record["metrics"])}))
+            except (TypeError, KeyError) as error:
                 raise MdmError(f"{path}: not the results of a run ({error}); choose another --out") from error
 
 
@@ -204,6 +205,11 @@ class ResultsWriter:
         except MdmError as error:
             raise MdmError(f"{error}; what is written is kept, and the same command goes on from there") from error
         self.folder.by_row[result.row] = result
+
+
+def _with_nan(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as it was before it became JSON, which holds null in place of NaN."""
+    return {name: nan if value is None else value for name, value in record.items()}
 
 
 def folder_names(labels: Iterable[str]) -> list[str]:

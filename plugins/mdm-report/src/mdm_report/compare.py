@@ -9,6 +9,7 @@ from typing import Any
 
 from mdm import registry
 from mdm.errors import MdmError, suggest
+from mdm.runs.results import ExampleResult
 from mdm.runs.summary import summarise
 
 from mdm_report.paired import paired
@@ -49,7 +50,9 @@ def compare(
     return records
 
 
-def _record(variant: RunVariant, label: str, results: Sequence[Any], metric: str, examples: int) -> dict[str, Any]:
+def _record(
+    variant: RunVariant, label: str, results: Sequence[ExampleResult], metric: str, examples: int
+) -> dict[str, Any]:
     """What is reported of one variant; costs are also given per decoding."""
     return {
         "label": label, "run": str(variant.folder), "model": variant.model, "sampler": variant.sampler,

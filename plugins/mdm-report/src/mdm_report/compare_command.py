@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ def compare(
     if table:
         files.write_text_atomic(table, _csv(records))
     if as_json:
-        click.echo(json.dumps(records, indent=2, ensure_ascii=False))
+        click.echo(files.to_json(records, indent=2))
         return
     columns = [name for name, (is_shown, _) in COLUMNS.items() if is_shown(records)]
     cells = [[COLUMNS[name][1](record) for name in columns] for record in records]

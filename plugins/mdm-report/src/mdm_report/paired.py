@@ -60,7 +60,7 @@ def _grade(results: Sequence[ExampleResult], metric: str) -> float:
 def _entropy(results: Sequence[ExampleResult]) -> float | None:
     """Mean over the repeats that were decoded; None where there is none, or an entropy that is no number."""
     decoded = [result.cumulative_entropy for result in results if result.decoded]
-    return fmean(decoded) if decoded and all(value is not None and isfinite(value) for value in decoded) else None
+    return fmean(decoded) if decoded and all(map(isfinite, decoded)) else None
 
 
 def _bootstrap(differences: Sequence[float]) -> list[float]:

@@ -34,7 +34,7 @@ class Subject:
     @property
     def expected(self) -> Mapping[str, str]:
         """Check -> why the plugin knowingly fails it."""
-        return dict(getattr(self.plugin, "expected_failures", None) or {})
+        return dict(self.plugin.expected_failures)
 
 
 @dataclass(frozen=True)

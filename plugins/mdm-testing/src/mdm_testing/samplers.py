@@ -81,7 +81,7 @@ def stays_in_its_span(of: Subject) -> None:
 @check("sampler")
 def keeps_to_the_budget(of: Subject) -> None:
     """No step commits more than the schedule's k, unless the sampler sets its own pace (pace = "own")."""
-    if getattr(of.plugin, "pace", "schedule") == "own":
+    if of.plugin.pace == "own":
         return
     for settings in PACES:
         for seen in _decided(of, **settings):
@@ -98,7 +98,11 @@ def always_ends(of: Subject) -> None:
     """Every prompt ends, with no mask left, at any pace and schedule, with and without a stop at EOS."""
     more = ({"schedule": "cosine", "steps": 4}, {"stop_at_eos": True, "eos_token_id": EOS}, {"temperature": 1.0})
     for settings in (*PACES, *more):
-        for result in decode(toy_model(), prompts(), Watched(of.make(), limit=50 * GEN), **settings):
+        try:
+            results = decode(toy_model(), prompts(), of.make(), **settings)
+        except MdmError as error:  # the engine refuses a sampler that gets nowhere
+            raise AssertionError(f"with {settings}: {error}") from error
+        for result in results:
             assert MASK not in result.sequence, f"masks are left with {settings}: {result.sequence}"
 
 
@@ -330,7 +334,7 @@ def _rows(seen: Decided, values: Tensor) -> Tensor:
 
 
 def _reads(of: Subject) -> str:
-    return str(getattr(of.plugin, "reads", "masked"))
+    return str(of.plugin.reads)
 
 
 def _step(seen: Decided) -> int:

@@ -150,7 +150,7 @@ def _grade(of: Subject, example: Example, completion: str) -> float:
 
 
 def _grades(task: Any, example: Example, completion: str) -> dict[str, float]:
-    if getattr(task, "executes_code", False):
+    if task.executes_code:
         raise NotApplicable("it runs generated code: `mdm run --allow-code-execution` grades it")
     try:
         grades = task.grade(example, completion)
