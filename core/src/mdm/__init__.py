@@ -10,12 +10,7 @@ if TYPE_CHECKING:
     from mdm.api import Result, decode, load_model
     from mdm.errors import MdmError
 
-_HOME = {
-    "load_model": "mdm.api",
-    "decode": "mdm.api",
-    "Result": "mdm.api",
-    "MdmError": "mdm.errors",
-}
+_HOME = {"load_model": "mdm.api", "decode": "mdm.api", "Result": "mdm.api", "MdmError": "mdm.errors"}
 
 __all__ = ["MdmError", "Result", "decode", "load_model"]
 

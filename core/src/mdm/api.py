@@ -303,13 +303,7 @@ def _with_sizes(settings: Settings, model: Model, requests: Sequence[Request], *
 
 
 def _result(
-    row: RowRecord,
-    request: Request,
-    prompt: EncodedPrompt,
-    model: Model,
-    eos_ids: Sequence[int],
-    *,
-    with_trace: bool,
+    row: RowRecord, request: Request, prompt: EncodedPrompt, model: Model, eos_ids: Sequence[int], *, with_trace: bool
 ) -> Result:
     sequence, lines = row.tokens, row.trace
     end = row.length - len(request.suffix)

@@ -57,10 +57,7 @@ def built() -> Callable[..., None] | None:
                 break
             first_error = first_error or next(iter(done.stderr.splitlines()), f"exit code {done.returncode}")
         else:
-            warnings.warn(
-                f"{compiler()} cannot build the pass over the vocabulary ({first_error})",
-                stacklevel=2,
-            )
+            warnings.warn(f"{compiler()} cannot build the pass over the vocabulary ({first_error})", stacklevel=2)
             return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     function.argtypes = [pointer, number, number, number, ctypes.c_int, ctypes.c_int, *[pointer] * 4]
