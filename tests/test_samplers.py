@@ -8,8 +8,7 @@ import mdm
 import pytest
 import torch
 from goldens import ROOT
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from mdm import registry
 from tiny_families import MASK, save
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import mdm
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from mdm import registry
 from mdm_testing import toy_model
 from mdm_testing.probe import essence

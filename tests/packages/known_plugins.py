@@ -31,7 +31,8 @@ def table(root: Path) -> dict[str, dict[str, str]]:
 def write(root: Path) -> None:
     """Write the table into the core in ``root``."""
     path = root / "core" / "src" / "mdm" / "known_plugins.json"
-    path.write_text(json.dumps(table(root), indent=2) + "\n", encoding="utf-8")
+    lines = (f"{json.dumps(kind)}: {json.dumps(names)}" for kind, names in table(root).items())
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 from mdm.errors import MdmError
-from mdm.runs import config
-from mdm.runs import run as runs
+from mdm.runs import config, run as runs
 from mdm.runs.config import RunConfig
 from mdm.runs.variants import without_policy
 

@@ -242,10 +242,7 @@ def test_both_logs_are_closed_where_one_cannot_be_opened(tmp_path, monkeypatch):
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
-    with (
-        results.run_folder(tmp_path, RunConfig(), {}),
-        pytest.raises(MdmError, match="another run is writing"),
-    ):
+    with results.run_folder(tmp_path, RunConfig(), {}), pytest.raises(MdmError, match="another run is writing"):
         enter(tmp_path, RunConfig())
     enter(tmp_path, RunConfig())
 

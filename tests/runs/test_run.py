@@ -13,8 +13,7 @@ from mdm.cli import main
 from mdm.errors import MdmError
 from mdm.protocols import MASK, ModelSpec
 from mdm.protocols.hooks import StepEvent
-from mdm.runs import config as configs
-from mdm.runs import run as runs
+from mdm.runs import config as configs, run as runs
 from mdm.runs.config import RunConfig
 from mdm.runs.watch import Interrupted, RunObserver
 

@@ -8,8 +8,7 @@ import shutil
 import pytest
 from mdm.errors import MdmError
 from mdm.models import checkpoints
-from mdm.runs import config as configs
-from mdm.runs import run as runs
+from mdm.runs import config as configs, run as runs
 from mdm.runs.config import RunConfig
 from mdm.runs.decode_args import load_model
 from mdm.runs.variants import autoregressive, pin_models, variants, without_policy

@@ -7,8 +7,7 @@ from itertools import pairwise
 import mdm
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from mdm.models import Model
 from mdm.protocols import Draws
 from mdm.protocols.settings import Settings

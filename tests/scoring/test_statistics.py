@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from mdm.protocols import Draws, top_k
 from mdm.protocols.draws import MAX_STEPS_CACHED, NoiseCache, host_keys
 from mdm.scoring.statistics import StatsAccumulator, accumulate, statistics

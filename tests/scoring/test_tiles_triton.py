@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from mdm.protocols import Draws
 from mdm.scoring.tile_pass import tile_stats
 from mdm.scoring.tiles import TokenDraw, merge_tiles

@@ -15,8 +15,7 @@ from pathlib import Path
 import mdm
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from mdm_lm_eval.likelihood import Answer, log_likelihoods, masks, opened
 from tiny_families import save, save_causal, save_masked
 

@@ -16,8 +16,7 @@ from mdm.cli import cli, main
 from mdm.models import compiled
 from mdm.models.model import run
 from mdm.scoring.tiles import TILE
-from mdm_bench import overhead as overheads
-from mdm_bench import sweep as sweeping
+from mdm_bench import overhead as overheads, sweep as sweeping
 from mdm_bench.case import Case
 from mdm_bench.overhead import Forward, Head
 from mdm_bench.shapes import Shape, random_model

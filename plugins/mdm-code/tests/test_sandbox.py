@@ -9,8 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from mdm_code import sandbox
 from mdm_code.jail import wire
 from mdm_code.sandbox import JAIL, Job, Limits, run

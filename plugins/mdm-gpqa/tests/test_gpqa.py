@@ -6,8 +6,7 @@ import csv
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from mdm.errors import MdmError
 from mdm_gpqa import Gpqa, GpqaOptions, chosen
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from mdm.engine.canvas import block_numbers
 from mdm.protocols import ModelSpec, State
 from mdm_bench.shapes import Shape, random_model

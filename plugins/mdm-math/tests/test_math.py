@@ -7,8 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from mdm.errors import MdmError
 from mdm.protocols import Example
 from mdm_math.grading import boxed, equivalent, last_number, normal

@@ -12,8 +12,7 @@ PROMPT = [3, 1, 4, 1, 5, 9]
 
 
 @pytest.mark.parametrize(
-    "config",
-    [{"model_type": "mmada"}, {"model_type": "llada", "architectures": ["MMadaModelLM"]}],
+    "config", [{"model_type": "mmada"}, {"model_type": "llada", "architectures": ["MMadaModelLM"]}]
 )
 def test_it_claims_its_own(config):
     assert FAMILY.claims(config)

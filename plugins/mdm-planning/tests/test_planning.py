@@ -6,12 +6,10 @@ import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from mdm.errors import MdmError
 from mdm.protocols import MASK
-from mdm_planning.countdown import SHOTS as COUNTDOWNS
-from mdm_planning.countdown import Countdown, CountdownOptions, compute, reaches
+from mdm_planning.countdown import SHOTS as COUNTDOWNS, Countdown, CountdownOptions, compute, reaches
 from mdm_planning.equations import Equations, EquationsOptions, true
 from mdm_planning.sudoku import SHOTS, UNITS, Sudoku, SudokuOptions, grids, solved
 

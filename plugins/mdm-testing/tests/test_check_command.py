@@ -33,8 +33,7 @@ def test_a_broken_promise_is_exit_code_1():
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
-    [(["sudokus"], "Did you mean 'sudoku'"), (["sudoku", "-o", "blanks"], "expected option=value")],
+    ("args", "said"), [(["sudokus"], "Did you mean 'sudoku'"), (["sudoku", "-o", "blanks"], "expected option=value")]
 )
 def test_a_mistake_is_one_line(args, said):
     with pytest.raises(MdmError, match=said):

@@ -28,11 +28,7 @@ def test_a_candidate_that_leaks_into_the_cache_is_caught(monkeypatch):
     """The core keeps a lookahead from writing; a store that writes anyway is noticed."""
     run_check, of = outcomes("cache", WholeSpan, "is_read_only_while_a_sampler_looks_ahead")
     run_check(of)
-    monkeypatch.setattr(
-        mdm.engine.evaluate,
-        "Query",
-        lambda run, counts: Query(run, counts, run, counts),
-    )
+    monkeypatch.setattr(mdm.engine.evaluate, "Query", lambda run, counts: Query(run, counts, run, counts))
     with pytest.raises(AssertionError, match="leaked"):
         run_check(of)
 

@@ -45,8 +45,7 @@ def run(
     Several --sampler, --model or --tokens-per-step make one comparison. Without arguments: the embedded model,
     Info-Gain, sudoku, a few examples.
     """
-    from mdm.runs import config as configs
-    from mdm.runs import processes
+    from mdm.runs import config as configs, processes
 
     config = configs.build(configs.RunConfig, file, used(flags), assignments)
     if processes.is_distributed() and (num_processes > 1 or out is None):
@@ -69,8 +68,7 @@ def _run(config: RunConfig, folder: Path, live: bool, fail_fast: bool, as_json: 
     """Run in this process, which may be one of several."""
     from mdm.cli.live import live_view
     from mdm.cli.progress import progress
-    from mdm.runs import processes
-    from mdm.runs import run as runs
+    from mdm.runs import processes, run as runs
     from mdm.runs.watch import Interrupted
 
     try:
@@ -88,8 +86,7 @@ def _run(config: RunConfig, folder: Path, live: bool, fail_fast: bool, as_json: 
 
 def _launch(config: RunConfig, folder: Path, count: int, flags: list[str]) -> int:
     """Run in ``count`` processes, which read the configuration from a file."""
-    from mdm.runs import config as configs
-    from mdm.runs import processes
+    from mdm.runs import config as configs, processes
 
     with TemporaryDirectory() as temporary:
         file = Path(temporary) / "config.yaml"

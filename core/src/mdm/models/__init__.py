@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mdm.models.checkpoints import is_stock as is_stock
     from mdm.models.family import BaseFamily as BaseFamily
-    from mdm.models.loading import affixes as affixes
-    from mdm.models.loading import check_mask as check_mask
-    from mdm.models.loading import load_network as load_network
-    from mdm.models.loading import load_tokenizer as load_tokenizer
-    from mdm.models.loading import refuse as refuse
-    from mdm.models.loading import stock_config as stock_config
-    from mdm.models.loading import token_ids as token_ids
+    from mdm.models.loading import (
+        affixes as affixes,
+        check_mask as check_mask,
+        load_network as load_network,
+        load_tokenizer as load_tokenizer,
+        refuse as refuse,
+        stock_config as stock_config,
+        token_ids as token_ids,
+    )
     from mdm.models.model import Model as Model
 
 _HOME = {

@@ -8,38 +8,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdm.protocols.cache import BaseCache as BaseCache
-    from mdm.protocols.cache import NoCache as NoCache
-    from mdm.protocols.cache import Plan as Plan
-    from mdm.protocols.draws import Draws as Draws
-    from mdm.protocols.draws import mixed as mixed
-    from mdm.protocols.hooks import Line as Line
-    from mdm.protocols.hooks import StepEvent as StepEvent
-    from mdm.protocols.hooks import hookimpl as hookimpl
-    from mdm.protocols.lookahead import Actions as Actions
-    from mdm.protocols.lookahead import Lookahead as Lookahead
-    from mdm.protocols.lookahead import LookaheadOptions as LookaheadOptions
-    from mdm.protocols.model import Attention as Attention
-    from mdm.protocols.model import Autoregressive as Autoregressive
-    from mdm.protocols.model import ModelSpec as ModelSpec
-    from mdm.protocols.model import Network as Network
-    from mdm.protocols.model import PromptStyle as PromptStyle
+    from mdm.protocols.cache import BaseCache as BaseCache, NoCache as NoCache, Plan as Plan
+    from mdm.protocols.draws import Draws as Draws, mixed as mixed
+    from mdm.protocols.hooks import Line as Line, StepEvent as StepEvent, hookimpl as hookimpl
+    from mdm.protocols.lookahead import Actions as Actions, Lookahead as Lookahead, LookaheadOptions as LookaheadOptions
+    from mdm.protocols.model import (
+        Attention as Attention,
+        Autoregressive as Autoregressive,
+        ModelSpec as ModelSpec,
+        Network as Network,
+        PromptStyle as PromptStyle,
+    )
     from mdm.protocols.options import NoOptions as NoOptions
     from mdm.protocols.rowwise import Rowwise as Rowwise
-    from mdm.protocols.sampler import BaseSampler as BaseSampler
-    from mdm.protocols.sampler import CandidateScores as CandidateScores
-    from mdm.protocols.sampler import Commit as Commit
-    from mdm.protocols.sampler import Decision as Decision
-    from mdm.protocols.sampler import Evaluate as Evaluate
-    from mdm.protocols.scores import Scores as Scores
-    from mdm.protocols.scores import ranks as ranks
-    from mdm.protocols.scores import top_k as top_k
+    from mdm.protocols.sampler import (
+        BaseSampler as BaseSampler,
+        CandidateScores as CandidateScores,
+        Commit as Commit,
+        Decision as Decision,
+        Evaluate as Evaluate,
+    )
+    from mdm.protocols.scores import Scores as Scores, ranks as ranks, top_k as top_k
     from mdm.protocols.state import State as State
-    from mdm.protocols.task import MASK as MASK
-    from mdm.protocols.task import BaseTask as BaseTask
-    from mdm.protocols.task import Example as Example
-    from mdm.protocols.task import Message as Message
-    from mdm.protocols.task import Prompt as Prompt
+    from mdm.protocols.task import (
+        MASK as MASK,
+        BaseTask as BaseTask,
+        Example as Example,
+        Message as Message,
+        Prompt as Prompt,
+    )
 
 _NAMES = {
     "cache": ("BaseCache", "NoCache", "Plan"),

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from mdm.models.torch_compile import compiled
 from mdm.protocols.draws import token_gumbel
-from mdm.scoring import tiles_native
 from mdm.scoring.tiles import CHUNK, TILE, Scratch, Tiles, TokenDraw, tile_sums
 from torch import Tensor
 
@@ -27,7 +26,7 @@ def tile_stats(
     """Tiles of ``logits`` ``[T, V']``, whose tokens are those from ``first`` on.
 
     ``need_second_token``: whether the token of the second largest is wanted, which takes long to find on a CPU.
-    ``compile``: whether ``tiles_native`` makes sums on a CPU and torch.compile draws, where no GPU kernel makes both.
+    ``compile``: whether torch.compile makes the draws, where no GPU kernel does.
     """
     if logits.device.type == "cuda" and (kernel := _kernel()):
         return [kernel(logits, first, draw)]
@@ -55,10 +54,7 @@ def _tile_stats(
     """``logits`` ``[T, S * width]`` in S tiles, which lie below one another as the pass sees them."""
     count, tiles = logits.shape[0], logits.shape[1] // width
     x = logits.reshape(-1, width).float()
-    if compile and x.device.type == "cpu" and tiles_native.built() is not None:
-        top, best, tail_sum, tail_energy = tiles_native.sums(x, need_second_token)
-    else:
-        top, best, tail_sum, tail_energy = tile_sums(x, need_second_token, scratch)
+    top, best, tail_sum, tail_energy = tile_sums(x, need_second_token, scratch)
     shape = (count, tiles)
     start: int | Tensor = first
     if tiles > 1:

@@ -135,8 +135,4 @@ def _weights(model: Model) -> dict[str, int]:
     """Bytes of weights: those that a forward reads (of the embeddings only a few rows), the head's, and all."""
     body, head = ({p.data_ptr(): p.nbytes for p in part.parameters()} for part in (model.body, model.lm_head))
     embeddings = sum(p.nbytes for p in model.body.get_input_embeddings().parameters())  # type: ignore[operator]
-    return {
-        "body": sum(body.values()) - embeddings,
-        "head": sum(head.values()),
-        "all": sum((body | head).values()),
-    }
+    return {"body": sum(body.values()) - embeddings, "head": sum(head.values()), "all": sum((body | head).values())}

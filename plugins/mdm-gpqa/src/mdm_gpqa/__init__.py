@@ -18,10 +18,7 @@ INSTRUCTION = (
     "Answer the multiple-choice question. Think step by step and end with 'The answer is (X)', "
     "where X is A, B, C or D.\n\nQuestion: {question}\nChoices:\n{choices}"
 )
-STATED = (
-    r"(?i:answer\s*(?:is|:))[\s*:]*(?:\\boxed\{)?\(?([A-D])\b",
-    r"\\boxed\{\(?([A-D])\)?\}",
-)
+STATED = (r"(?i:answer\s*(?:is|:))[\s*:]*(?:\\boxed\{)?\(?([A-D])\b", r"\\boxed\{\(?([A-D])\)?\}")
 """How a completion says what its answer is."""
 MENTIONED = (r"\(([A-D])\)", r"^\W*([A-D])\W*$")
 """How it names a choice."""
@@ -49,7 +46,7 @@ class Gpqa(BaseTask):
 
     Options: ClassVar[type[BaseModel]] = GpqaOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "info-gain": {"gen_length": 256, "steps": 256, "block_length": 32},
+        "info-gain": {"gen_length": 256, "steps": 256, "block_length": 32}
     }
 
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:

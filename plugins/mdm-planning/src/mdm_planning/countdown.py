@@ -17,10 +17,7 @@ INSTRUCTION = (
     "Use each of the numbers {numbers} exactly once with +, -, * or / to reach {target}. Write one equation for each "
     "step, separated by commas; a step may use earlier results. Answer with the equations only.\nEquations:"
 )
-SHOTS = (
-    ("17,40,81,58", "40-17=23,81-23=58"),
-    ("9,30,6,45", "30/6=5,9*5=45"),
-)
+SHOTS = (("17,40,81,58", "40-17=23,81-23=58"), ("9,30,6,45", "30/6=5,9*5=45"))
 LARGEST = 9999
 
 

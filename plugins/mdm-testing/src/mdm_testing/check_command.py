@@ -26,12 +26,7 @@ WORDS = {"expected": "fails, as expected", "unexpected": "passes, unexpectedly"}
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Of a model family: a folder to load.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else there.")
 def check(
-    name: str,
-    kind: str | None,
-    assignments: tuple[str, ...],
-    data: Path | None,
-    checkpoint: Path | None,
-    as_json: bool,
+    name: str, kind: str | None, assignments: tuple[str, ...], data: Path | None, checkpoint: Path | None, as_json: bool
 ) -> int:
     """Run the conformance kit against an installed plugin; exit code 1 if a check fails.
 
