@@ -1,7 +1,7 @@
 """A vocabulary taken tile by tile: what a tile leaves of rows of logits, and how tiles add up.
 
-Functions of this file, or their twin for a GPU (``tiles_triton``), are all that ever goes over a vocabulary. A tile is a
-fixed run of tokens, so that a row's numbers do not depend on what was computed beside it.
+Functions of this file, or their twin for a GPU (``tiles_triton``), are all that ever goes over a vocabulary. A tile is
+a fixed run of tokens, so that a row's numbers do not depend on what was computed beside it.
 """
 
 from __future__ import annotations
