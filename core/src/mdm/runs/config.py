@@ -24,7 +24,7 @@ from mdm.protocols.settings import (
     option_with,
 )
 from mdm.runs import plugin_options
-from mdm.runs.plugin_options import Options, Plugin, options_of
+from mdm.runs.plugin_options import Options, Plugin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
 
 C = TypeVar("C", bound="DecodeConfig")
@@ -107,7 +107,7 @@ class DecodeConfig(LoadingConfig, Settings, PolicyConfig):
 
     def options_of(self, kind: str, name: str) -> dict[str, Any]:
         """The options of one plugin."""
-        return options_of(self.options, kind, name)
+        return self.options.get(f"{kind}.{name}", self.options.get(name, {}))
 
 
 class RunConfig(DecodeConfig):
