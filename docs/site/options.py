@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mdm.protocols.settings import DIFFUSION_ONLY, Settings, default_text, scope
+from mdm.protocols.settings import DIFFUSION_ONLY, Settings, default_text, noted
 
 PAGE = Path(__file__).parents[1] / "reference.md"
 BEGIN, END = "<!-- options: begin (python docs/site/options.py) -->\n", "<!-- options: end -->"
@@ -25,7 +25,7 @@ def table() -> str:
             "on" if field.default is True else "off" if field.default is False else "none"
         )
         text = (field.description or "") + (NOT_AUTOREGRESSIVE if name in DIFFUSION_ONLY else "")
-        lines.append(f"| `{name}` | {default} | {'yes' if scope(name) == 'row' else 'no'} | {text} |\n")
+        lines.append(f"| `{name}` | {default} | {'yes' if noted(field)['scope'] == 'row' else 'no'} | {text} |\n")
     return HEAD + "".join(lines)
 
 

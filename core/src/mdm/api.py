@@ -29,9 +29,9 @@ from mdm.protocols.settings import (
     DEFAULT_BLOCK_LENGTH,
     DEFAULT_GEN_LENGTH,
     DEFAULT_SAMPLER,
-    DIFFUSION_ONLY,
     Settings,
     check_settings,
+    diffusion_only,
     help_text,
     refuse_policy,
 )
@@ -109,7 +109,17 @@ def decode(
         raise MdmError(f'trace is {trace!r}: it is True, False or "full"')
     settings = check_settings(options, _NAMES)
     spec = model.spec
-    policy = _make_policy(model, settings, sampler, sampler_options, cache, cache_options)
+    if spec.attention == "causal":
+        asked = {"sampler": sampler, "sampler_options": sampler_options, "cache": cache, "cache_options": cache_options}
+        refuse_policy(spec.family, {name: value for name, value in asked.items() if value} | diffusion_only(settings))
+        policy = None
+    else:
+        if settings.compile:
+            compiled.require(model)
+        policy = (
+            make_sampler(spec, sampler or DEFAULT_SAMPLER, sampler_options),
+            make_cache(spec, spec.default_cache if cache is None else cache, cache_options),
+        )
     eos_ids, rules = _end_tokens(spec, settings), _logit_rules(spec, settings, logits_processors)
     encoded = encode_prompts(model, prompts)
     lengths = _lengths(gen_length, len(encoded))
@@ -197,47 +207,14 @@ def _plugin(kind: str, plugin: str | BaseSampler | BaseCache, options: Mapping[s
     return plugin
 
 
-def _make_policy(
-    model: Model,
-    settings: Settings,
-    sampler: str | BaseSampler | None,
-    sampler_options: Mapping[str, Any] | None,
-    cache: str | BaseCache | None,
-    cache_options: Mapping[str, Any] | None,
-) -> tuple[Any, Any] | None:
-    """The sampler and the cache to decode with; None for an autoregressive model.
-
-    Raises:
-        MdmError: one is unknown or not for this model, or the model is autoregressive and takes none.
-    """
-    spec = model.spec
-    if spec.attention == "causal":
-        policy = {
-            "sampler": sampler, "sampler_options": sampler_options, "cache": cache, "cache_options": cache_options
-        }  # fmt: skip
-        options = {name: getattr(settings, name) for name in DIFFUSION_ONLY}
-        defaults = Settings()
-        refuse_policy(
-            spec.family,
-            {name: value for name, value in policy.items() if value}
-            | {name: value for name, value in options.items() if value != getattr(defaults, name)},
-        )
-        return None
-    if settings.compile:
-        compiled.require(model)
-    return (
-        make_sampler(spec, sampler or DEFAULT_SAMPLER, sampler_options),
-        make_cache(spec, spec.default_cache if cache is None else cache, cache_options),
-    )
-
-
 def _end_tokens(spec: ModelSpec, settings: Settings) -> tuple[int, ...]:
     """The end tokens in use.
 
     Raises:
         MdmError: the model has none, and something asks for one.
     """
-    _check_ids(spec, eos_token_id=settings.eos_token_id, pad_token_id=settings.pad_token_id)
+    _check_ids(spec, "eos_token_id", settings.eos_token_id)
+    _check_ids(spec, "pad_token_id", settings.pad_token_id)
     eos_ids = spec.eos_ids if settings.eos_token_id is None else (settings.eos_token_id,)
     for name in ("stop_at_eos", "eos_penalty"):
         if getattr(settings, name) and not eos_ids:
@@ -258,8 +235,7 @@ def _logit_rules(spec: ModelSpec, settings: Settings, processors: Sequence[Proce
             raise MdmError(f"pad_penalty: this {spec.family} model has no padding token; name one with pad_token_id")
         penalties[pad_id] = penalties.get(pad_id, 0.0) + settings.pad_penalty
     size = spec.vocab_size
-    for token in settings.suppressed_tokens:
-        _check_ids(spec, suppressed_tokens=token)
+    _check_ids(spec, "suppressed_tokens", *settings.suppressed_tokens)
     for start, stop in settings.allowed_tokens or ():
         if not start < stop <= size:
             raise MdmError(f"allowed_tokens {start}:{stop}: not a range of ids in the vocabulary of {size}")
@@ -276,8 +252,8 @@ def _logit_rules(spec: ModelSpec, settings: Settings, processors: Sequence[Proce
     )
 
 
-def _check_ids(spec: ModelSpec, **ids: int | None) -> None:
-    for name, token in ids.items():
+def _check_ids(spec: ModelSpec, name: str, *ids: int | None) -> None:
+    for token in ids:
         if token is not None and token >= spec.vocab_size:
             raise MdmError(f"{name}: token id {token} is outside the vocabulary of {spec.vocab_size}")
 

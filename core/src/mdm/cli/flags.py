@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
-from mdm.protocols.settings import Size, help_text, metavar
+from mdm.protocols.settings import Size, help_text, noted
 from mdm.runs.config import RECORDED, DecodeConfig, RunConfig
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -51,7 +52,12 @@ def _flag(name: str, field: FieldInfo) -> Flag[Any]:
         kind, constraints = _plain(get_args(kind)[0])
         help += " May be repeated."
     return click.option(
-        spelled, name, type=_type(kind, constraints), multiple=several, metavar=metavar(field), help=help
+        spelled,
+        name,
+        type=_type(kind, constraints),
+        multiple=several,
+        metavar=noted(field).get("metavar") or None,
+        help=help,
     )
 
 
@@ -100,18 +106,12 @@ RUN = tuple(flags_of(RunConfig, DecodeConfig.model_fields))
 
 def decode_flags(command: F) -> F:
     """The flags of every command that decodes."""
-    return _with_flags(command, DECODE)
+    return reduce(lambda decorated, flag: flag(decorated), reversed(DECODE), command)
 
 
 def run_flags(command: F) -> F:
     """The flags that a run has beside these."""
-    return _with_flags(command, RUN)
-
-
-def _with_flags(command: F, flags: Iterable[Flag[Any]]) -> F:
-    for flag in reversed(tuple(flags)):
-        command = flag(command)
-    return command
+    return reduce(lambda decorated, flag: flag(decorated), reversed(RUN), command)
 
 
 def used(flags: dict[str, Any]) -> dict[str, Any]:

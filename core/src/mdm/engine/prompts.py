@@ -48,11 +48,10 @@ def _encode(model: Model, number: int, prompt: Any) -> EncodedPrompt:
     items = list(prompt)
     if items and all(isinstance(item, (Mapping, Message)) for item in items):
         return EncodedPrompt(model.encode_chat([_message(number, item) for item in items]), "chat")
-    try:
-        return EncodedPrompt([index(item) for item in items], "ids")
-    except TypeError:
-        wrong = next(item for item in items if not hasattr(item, "__index__"))
-        raise MdmError(f"prompt {number} holds {wrong!r}: it should be {KINDS}") from None
+    wrong = [item for item in items if not hasattr(item, "__index__")]
+    if wrong:
+        raise MdmError(f"prompt {number} holds {wrong[0]!r}: it should be {KINDS}")
+    return EncodedPrompt([index(item) for item in items], "ids")
 
 
 def _message(number: int, item: Mapping[str, Any] | Message) -> Message:
@@ -64,28 +63,17 @@ def _message(number: int, item: Mapping[str, Any] | Message) -> Message:
 
 
 def open_requests(
-    spec: ModelSpec,
-    prompts: Sequence[EncodedPrompt],
-    gen_lengths: Sequence[int],
-    row_ids: Iterable[Any] | None,
-    suffix: Sequence[int] | None,
-    *,
-    guidance: bool,
-) -> list[Request]:
-    """The requests of encoded prompts.
-
-    Args:
-        gen_lengths: tokens to generate, one number a prompt.
-        row_ids: keys of the random draws, one a prompt; None: the prompt's index.
-        suffix: ids behind the masks; None: the model's own behind a text or a chat, nothing behind ids.
-        guidance: whether the prompts must have something to mask for the unconditional forward.
+    spec: ModelSpec, prompts: Sequence[EncodedPrompt], gen_lengths: Sequence[int], row_ids: Any,
+    suffix: Sequence[int] | None, *, guidance: bool,
+) -> list[Request]:  # fmt: skip
+    """The requests of encoded prompts; ``gen_lengths`` has one number a prompt, the others are as in ``mdm.decode``.
 
     Raises:
         MdmError: a prompt that cannot be decoded, or lists of different lengths.
     """
-    keys = range(len(prompts)) if row_ids is None else _row_ids(row_ids, len(prompts))
     if len(gen_lengths) != len(prompts):
         raise MdmError(f"gen_length has {len(gen_lengths)} numbers for {len(prompts)} prompts: give one, or one each")
+    keys = range(len(prompts)) if row_ids is None else _row_ids(row_ids, len(prompts))
     requests = []
     for number, (prompt, length, key) in enumerate(zip(prompts, gen_lengths, keys, strict=True)):
         _check_prompt(number, prompt.tokens, length, spec, guidance)
@@ -94,16 +82,15 @@ def open_requests(
     return requests
 
 
-def _row_ids(row_ids: Iterable[Any], count: int) -> list[int]:
+def _row_ids(row_ids: Any, count: int) -> list[int]:
     try:
         keys = [index(key) for key in row_ids]
     except TypeError:
         raise MdmError("row_ids should be integers, one a prompt") from None
     if len(keys) != count:
         raise MdmError(f"row_ids has {len(keys)} numbers for {count} prompts: give one each")
-    beyond = next((key for key in keys if key not in INT64), None)
-    if beyond is not None:
-        raise MdmError(f"row_ids: {beyond} does not fit into 64 bits")
+    if any(key not in INT64 for key in keys):
+        raise MdmError(f"row_ids: {next(key for key in keys if key not in INT64)} does not fit into 64 bits")
     return keys
 
 

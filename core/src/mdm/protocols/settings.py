@@ -19,6 +19,7 @@ DEFAULT_BLOCK_LENGTH = 32
 
 Schedule = Literal["even", "linear", "cosine", "dream"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
+Scope = Literal["row", "engine"]
 
 Count = Annotated[int, Field(ge=1)]
 Length = Annotated[int, Field(ge=0)]
@@ -43,21 +44,20 @@ TokenRange = Annotated[tuple[TokenId, TokenId], BeforeValidator(_token_range)]
 """Ids from the first up to the second, which is not among them; also written ``"A:B"``."""
 
 
-def documented(default: Any, help: str, *, unset: str = "", metavar: str = "", **constraints: Any) -> Any:
+def documented(default: Any, help: str, *, unset: str = "", metavar: str = "", **details: Any) -> Any:
     """A field that says what it is for.
 
     Args:
         help: what ``--help`` and the documentation say, without the default.
         unset: what the default None stands for.
         metavar: how ``--help`` writes the value, where its type does not tell.
-        constraints: pydantic's, such as ``ge=0``.
+        details: constraints, such as ``ge=0``.
     """
-    return Field(default, description=help, json_schema_extra={"unset": unset, "metavar": metavar}, **constraints)
+    notes = {"unset": unset, "metavar": metavar, **details.pop("notes", {})}
+    return Field(default, description=help, json_schema_extra=notes, **details)
 
 
-def option(
-    default: Any, help: str, *, scope: Literal["row", "engine"], diffusion_only: bool = False, **details: Any
-) -> Any:
+def option(default: Any, help: str, scope: Scope, *, diffusion_only: bool = False, **details: Any) -> Any:
     """A field of ``Settings``.
 
     Args:
@@ -65,20 +65,18 @@ def option(
         diffusion_only: whether it means nothing to an autoregressive model, which then refuses it.
         details: what ``documented`` takes.
     """
-    field = documented(default, help, **details)
-    field.json_schema_extra |= {"scope": scope, "diffusion_only": diffusion_only}
-    return field
+    return documented(default, help, notes={"scope": scope, "diffusion_only": diffusion_only}, **details)
 
 
 def option_with(name: str, default: Any, *, help: str = "", unset: str = "", **constraints: Any) -> Any:
     """The option ``name`` for a subclass of ``Settings``, with another default or type, or more to say."""
     field = Settings.model_fields[name]
-    notes = _notes(field) | ({"unset": unset} if unset else {})
-    return option(default, help or field.description or "", **notes, **constraints)
+    notes = noted(field) | ({"unset": unset} if unset else {})
+    return documented(default, help or field.description or "", notes=notes, **constraints)
 
 
-def _notes(field: FieldInfo) -> dict[str, Any]:
-    """What ``documented`` and ``option`` noted of a field."""
+def noted(field: FieldInfo) -> dict[str, Any]:
+    """What ``documented`` and ``option`` noted of a field: unset, metavar, scope, diffusion_only."""
     return dict(field.json_schema_extra) if isinstance(field.json_schema_extra, dict) else {}
 
 
@@ -87,66 +85,50 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # help needs the fields only
 
-    seed: int = option(0, "Seed of the random draws.", scope="row")
+    seed: int = option(0, "Seed of the random draws.", "row")
     gen_length: Length | None = option(
-        None, "Tokens to generate after the prompt; 0 fills the prompt's own masks.", scope="row",
-        unset=f"{DEFAULT_GEN_LENGTH}",
-    )  # fmt: skip
+        None,
+        "Tokens to generate after the prompt; 0 fills the prompt's own masks.",
+        "row",
+        unset=str(DEFAULT_GEN_LENGTH),
+    )
     steps: Count | None = option(
-        None, "Steps of a whole generation, split over its blocks.", scope="row", diffusion_only=True,
-        unset="one per token",
-    )  # fmt: skip
+        None, "Steps of a whole generation, split over its blocks.", "row", diffusion_only=True, unset="one per token"
+    )
     tokens_per_step: Count | None = option(
-        None, "Tokens committed per step, instead of a number of steps.", scope="row", diffusion_only=True
+        None, "Tokens committed per step, instead of a number of steps.", "row", diffusion_only=True
     )
-    schedule: Schedule = option(
-        "even", "How a block's tokens are spread over its steps.", scope="row", diffusion_only=True
-    )
+    schedule: Schedule = option("even", "How a block's tokens are spread over its steps.", "row", diffusion_only=True)
     block_length: Count | None = option(
-        None, "Tokens decoded together, block after block from the left.", scope="engine", diffusion_only=True,
-        unset=f"the model's, or {DEFAULT_BLOCK_LENGTH}",
-    )  # fmt: skip
+        None, "Tokens decoded together, block after block.", "engine", diffusion_only=True, unset="the model's, or 32"
+    )
     temperature: float = option(
-        0.0, "Sampling temperature of the tokens; 0 takes the most probable one.", scope="row", ge=0,
-        allow_inf_nan=False,
-    )  # fmt: skip
+        0.0, "Sampling temperature; 0 takes the most probable token.", "row", ge=0, allow_inf_nan=False
+    )
     guidance: float = option(
-        0.0, "Scale w of classifier-free guidance: logits u + (w + 1)(c - u). 0 is off.", scope="row",
-        diffusion_only=True, allow_inf_nan=False,
-    )  # fmt: skip
-    eos_penalty: float = option(
-        0.0, "Subtracted from the end token's logit wherever it is scored.", scope="row", allow_inf_nan=False
+        0.0, "Scale w of classifier-free guidance, u + (w + 1)(c - u).", "row", diffusion_only=True, allow_inf_nan=False
     )
+    eos_penalty: float = option(0.0, "Subtracted from the end token's logit.", "row", allow_inf_nan=False)
     pad_penalty: float = option(
-        0.0, "Subtracted from the padding token's logit; if that is also the end token, both are subtracted.",
-        scope="row", allow_inf_nan=False,
-    )  # fmt: skip
-    stop_at_eos: bool = option(
-        False, "Fill the masks behind the first end token with it.", scope="row", diffusion_only=True
+        0.0, "Subtracted from the padding token's logit, which may be the end token's.", "row", allow_inf_nan=False
     )
-    eos_token_id: TokenId | None = option(None, "The end token's id.", unset="the model's", metavar="ID", scope="row")
-    pad_token_id: TokenId | None = option(
-        None, "The padding token's id.", unset="the model's", metavar="ID", scope="row"
-    )
+    stop_at_eos: bool = option(False, "Fill the masks behind the first end token with it.", "row", diffusion_only=True)
+    eos_token_id: TokenId | None = option(None, "The end token's id.", "row", unset="the model's", metavar="ID")
+    pad_token_id: TokenId | None = option(None, "The padding token's id.", "row", unset="the model's", metavar="ID")
     allowed_tokens: list[TokenRange] | None = option(
-        None, "Generate only ids from A up to, not including, B.", metavar="A:B", scope="row", min_length=1
+        None, "Generate only ids from A up to, not including, B.", "row", metavar="A:B", min_length=1
     )
-    suppressed_tokens: list[TokenId] = option([], "Ids that are never generated.", metavar="ID", scope="row")
+    suppressed_tokens: list[TokenId] = option([], "Ids that are never generated.", "row", metavar="ID")
     batch_size: Size = option(
-        None, "Prompts decoded together, or auto: as many as fit in memory and make decoding faster.", scope="engine",
-        unset="all",
-    )  # fmt: skip
-    max_rows: Size = option(
-        "auto", "Sequences in one forward pass, candidates included, or auto: as many as fit in memory.",
-        scope="engine", unset="no limit",
-    )  # fmt: skip
-    compile: bool = option(
-        False, "Compile forward passes and scoring: a slow start, then faster. Changes no token.", scope="engine"
+        None, "Prompts decoded together, or auto: as many as fit and make decoding faster.", "engine", unset="all"
     )
+    max_rows: Size = option(
+        "auto", "Sequences in one forward pass, candidates included, or auto: as many as fit.", "engine"
+    )
+    compile: bool = option(False, "Compile forward passes and scoring: slow to start, then faster.", "engine")
     reuse_scores: bool = option(
-        True, "Use a lookahead's scores in place of the next step's forward pass. Changes no token.", scope="engine",
-        diffusion_only=True,
-    )  # fmt: skip
+        True, "Let a lookahead's scores stand for the next step's forward pass.", "engine", diffusion_only=True
+    )
 
     @model_validator(mode="after")
     def _one_pace(self) -> Settings:
@@ -156,16 +138,23 @@ class Settings(BaseModel):
 
 
 DIFFUSION_ONLY: tuple[str, ...] = tuple(
-    name for name, field in Settings.model_fields.items() if _notes(field)["diffusion_only"]
+    name for name, field in Settings.model_fields.items() if noted(field)["diffusion_only"]
 )
 """Options that mean nothing to an autoregressive model."""
+
+
+def diffusion_only(settings: Settings) -> dict[str, Any]:
+    """Those of ``DIFFUSION_ONLY`` that are not at their default, with their values."""
+    fields = type(settings).model_fields
+    values = {name: getattr(settings, name) for name in DIFFUSION_ONLY}
+    return {name: value for name, value in values.items() if value != fields[name].default}
 
 
 def default_text(field: FieldInfo) -> str:
     """How help and documentation show a field's default; empty where there is nothing to say."""
     default = field.default
     if default is None:
-        return str(_notes(field).get("unset", ""))
+        return str(noted(field).get("unset", ""))
     if isinstance(default, list):
         return ", ".join(map(str, default))
     if isinstance(default, float):
@@ -177,16 +166,6 @@ def help_text(field: FieldInfo) -> str:
     """A field's description and its default."""
     text, default = field.description or "", default_text(field)
     return f"{text.removesuffix('.')} (default: {default})." if default else text
-
-
-def metavar(field: FieldInfo) -> str | None:
-    """How a field's value is written on the command line; None: as its type says."""
-    return _notes(field).get("metavar") or None
-
-
-def scope(name: str) -> str:
-    """``"row"`` or ``"engine"``: see ``option``."""
-    return str(_notes(Settings.model_fields[name])["scope"])
 
 
 def check_settings(options: Mapping[str, Any], others: tuple[str, ...] = ()) -> Settings:

@@ -15,7 +15,6 @@ from mdm import registry
 from mdm.errors import MdmError, explain, suggest
 from mdm.models.placement import DeviceMap, Dtype, Quantization
 from mdm.protocols.settings import (
-    DEFAULT_GEN_LENGTH,
     DEFAULT_SAMPLER,
     Count,
     Length,
@@ -25,7 +24,7 @@ from mdm.protocols.settings import (
     option_with,
 )
 from mdm.runs import plugin_options
-from mdm.runs.plugin_options import Options, Plugin, options_of
+from mdm.runs.plugin_options import Options, Plugin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
 
 C = TypeVar("C", bound="DecodeConfig")
@@ -46,9 +45,8 @@ class PolicyConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: Names = documented(
-        ["tiny"], "Model: a registered checkpoint, a local folder or a hub id.", metavar="NAME",
-        min_length=1,
-    )  # fmt: skip
+        ["tiny"], "Model: a registered checkpoint, a local folder or a hub id.", metavar="NAME", min_length=1
+    )
     sampler: Names = documented([DEFAULT_SAMPLER], "Sampler.", metavar="NAME")
     """Empty in the configuration of a run whose models are all autoregressive."""
     cache: str = documented("auto", "Cache; auto is the model's own.", metavar="NAME")
@@ -84,7 +82,7 @@ class DecodeConfig(LoadingConfig, Settings, PolicyConfig):
     """Everything that decides what is decoded from a prompt."""
 
     seed: int = option_with("seed", 0, help="Seed of the examples and of the random draws.")
-    gen_length: Length | None = option_with("gen_length", None, unset=f"the task's, or {DEFAULT_GEN_LENGTH}")
+    gen_length: Length | None = option_with("gen_length", None, unset="the task's, or 64")
     tokens_per_step: Counts | None = option_with(  # type: ignore[assignment]  # several make one comparison
         "tokens_per_step", None, min_length=1
     )
@@ -109,7 +107,7 @@ class DecodeConfig(LoadingConfig, Settings, PolicyConfig):
 
     def options_of(self, kind: str, name: str) -> dict[str, Any]:
         """The options of one plugin."""
-        return options_of(self.options, kind, name)
+        return self.options.get(f"{kind}.{name}", self.options.get(name, {}))
 
 
 class RunConfig(DecodeConfig):

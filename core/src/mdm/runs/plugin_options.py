@@ -6,7 +6,7 @@ kinds share a name, the kind stands in front of it: ``sampler.puzzle``, ``task.p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,6 @@ Plugin = tuple[str, str]
 """A kind and a name."""
 Options = dict[str, dict[str, Any]]
 """A plugin's key in the configuration -> its options."""
-
-
-def options_of(options: Mapping[str, dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
-    """The options of one plugin in a complete configuration."""
-    return options.get(f"{kind}.{name}", options.get(name, {}))
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ def set_from_file(collected: Sequence[PluginOptions], options: Options, replaced
     for key, values in options.items():
         owners = [plugin for plugin in collected if plugin.is_called(key)]
         if len(owners) > 1:
-            raise MdmError(f"{file}: options of {key!r}: which one, {_either(plugin.key for plugin in owners)}?")
+            raise MdmError(f"{file}: options of {key!r}: which one, {' or '.join(plugin.key for plugin in owners)}?")
         if owners:
             owners[0].values.update(values)
         elif key not in dropped:
@@ -95,7 +90,8 @@ def set_from_flag(collected: Sequence[PluginOptions], assignment: str) -> None:
     value = _scalar(assignment, text)
     owners = _called(collected, plugin, assignment) if plugin else _with_option(collected, option, assignment)
     if len({owner.kind for owner in owners}) > 1:
-        raise MdmError(f"-o {assignment}: which one, {_either(f'{owner.key}.{option}' for owner in owners)}?")
+        either = " or ".join(f"{owner.key}.{option}" for owner in owners)
+        raise MdmError(f"-o {assignment}: which one, {either}?")
     for owner in owners:  # whether the plugin has such an option is for its schema to say
         owner.values[option] = value
 
@@ -130,10 +126,6 @@ def _with_option(collected: Sequence[PluginOptions], option: str, assignment: st
         known = ", ".join(f"{plugin.key}.{name}" for plugin in collected for name in plugin.schema.model_fields)
         raise MdmError(f"-o {assignment}: no option {option!r}.{suggest(option, names)} There are: {known or 'none'}")
     return owners
-
-
-def _either(keys: Iterable[str]) -> str:
-    return " or ".join(keys)
 
 
 def _scalar(assignment: str, text: str) -> Any:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from mdm.errors import MdmError
 from mdm.models import checkpoints
-from mdm.protocols.settings import DIFFUSION_ONLY, refuse_policy
+from mdm.protocols.settings import diffusion_only, refuse_policy
 from mdm.runs import config as configs
-from mdm.runs.config import C, DecodeConfig, RunConfig
+from mdm.runs.config import C, RunConfig
 from mdm.runs.results import ResultsFolder, folder_names
 
 AUTOREGRESSIVE = "autoregressive"
@@ -113,20 +113,11 @@ def without_policy(config: C) -> C:
     Raises:
         MdmError: one was asked for.
     """
-    defaults = type(config)()
-    asked = {name: getattr(config, name) for name in ("cache", *DIFFUSION_ONLY)}
-    asked = {name: value for name, value in asked.items() if value != getattr(defaults, name)}
+    asked = ({"cache": config.cache} if config.cache != "auto" else {}) | diffusion_only(config)
     # The default sampler was asked for where it was named; an empty list is what this function leaves.
     if config.sampler and "sampler" in config.model_fields_set:
         asked = {"sampler": config.sampler} | asked
     refuse_policy(", ".join(config.model), asked)
-    kept = _policy_keys(config)
-    options = {key: values for key, values in config.options.items() if key not in kept}
+    task_keys = [key for kind, name in config.plugins() if kind == "task" for key in (name, f"{kind}.{name}")]
+    options = {key: values for key, values in config.options.items() if key in task_keys}
     return config.model_copy(update={"sampler": [], "options": options})
-
-
-def _policy_keys(config: DecodeConfig) -> set[str]:
-    """Under which the configuration may hold options of samplers and of the cache."""
-    policy = [("sampler", name) for name in config.sampler] + [("cache", config.cache)]
-    shared = {name for kind, name in config.plugins() if (kind, name) not in policy}
-    return {f"{kind}.{name}" for kind, name in policy} | {name for _, name in policy if name not in shared}
