@@ -1,7 +1,7 @@
 """Runs a model's forward through torch.compile, as one graph; a GPU replays it (``mdm.models.cuda_graphs``).
 
 Attention is one operation of it, which handles stored keys, candidates and masks outside of the graph
-(``mdm.models.attention.unseen``): so there is one graph for one canvas and one for more, whatever the cache and the
+(``mdm.models.attention.compiled_context``): so there is one graph for one canvas and one for more, whatever the cache and the
 lengths.
 """
 
