@@ -215,3 +215,17 @@ def test_the_command_line_lists_it_as_incompatible(site):
     assert CliRunner().invoke(plugins, ["--check", "later"], standalone_mode=False).return_value == 1
     with pytest.raises(MdmError, match="is for mdm-core<3,>=2"):
         CliRunner().invoke(plugins, ["later"], standalone_mode=False, catch_exceptions=False)
+
+
+def test_an_object_given_to_decode_is_refused_in_the_same_words(site):
+    import mdm
+    from mdm_testing import toy_model
+
+    module = site.package("fake-old-object", {}, SAMPLER)
+    old = __import__(module).Old()
+    with pytest.raises(
+        MdmError, match="the sampler Old is not a sampler, .*: derive it from mdm.protocols.BaseSampler$"
+    ):
+        mdm.decode(toy_model(), [[1, 2]], old, gen_length=2)
+    with pytest.raises(MdmError, match="the cache Old is not a cache, .*: derive it from mdm.protocols.BaseCache$"):
+        mdm.decode(toy_model(), [[1, 2]], cache=old, gen_length=2)

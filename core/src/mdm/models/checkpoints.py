@@ -110,6 +110,11 @@ def is_stock(config: Mapping[str, Any], *heads: str) -> bool:
     return config.get("model_type") in CONFIG_MAPPING_NAMES
 
 
+def _packages() -> list[str]:
+    """The packages that bring model families."""
+    return sorted(set(registry.known_plugins()["model"].values()))
+
+
 def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) -> BaseFamily:
     if adapter is not None:
         chosen: BaseFamily = registry.resolve("model", adapter)
@@ -125,7 +130,8 @@ def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) ->
     if not claims:
         raise MdmError(
             f"{folder} is a {kind!r} checkpoint, which no installed model family takes "
-            f"(installed: {', '.join(families) or 'none; try mdm-llada'}); --adapter chooses one by hand"
+            f"(installed: {', '.join(families) or 'none'}; there are {', '.join(_packages())}); "
+            "--adapter chooses one by hand"
         )
     if len(claims) > 1:
         raise MdmError(f"{folder} is claimed by {' and '.join(claims)}: choose one with --adapter")
