@@ -39,18 +39,18 @@ def make(folder, grades, *, digest="d", prefix="e", **config):
     folder.mkdir()
     (folder / "config.yaml").write_text(configs.to_yaml(settled))
     rows = variants(settled, folder)
-    for number, (job, repeats) in enumerate(zip(rows, grades, strict=True)):
-        with job.results.writing() as log:
+    for number, (variant, repeats) in enumerate(zip(rows, grades, strict=True)):
+        with variant.results.writing() as log:
             for repeat, grade in ((r, g) for r, row in enumerate(repeats) for g in enumerate(row)):
                 index, right = grade
                 lost = right is None
-                outcome = ExampleResult(
+                result = ExampleResult(
                     id=f"{prefix}{index}", index=index, repeat=repeat, row=index + 10**9 * repeat, digest=digest,
                     prompt="", completion="", metrics={} if lost else {"right": float(right), "half": 0.5}, tokens=4,
                     cumulative_entropy=0.0 if lost else 1.0 + number, forwards=0 if lost else 4,
                     rows=0 if lost else 8, seconds=0.5, error="RuntimeError: no" if lost else None,
                 )  # fmt: skip
-                log.add(outcome, [])
+                log.add(result, [])
     return folder
 
 

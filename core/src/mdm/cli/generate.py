@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -56,6 +55,7 @@ def generate(
         raise MdmError(f"nothing to decode: --gen-length is 0 and the text holds no {mask}")
 
     from mdm.runs.decode_args import encode, end_tokens, load_model
+    from mdm.runs.files import to_json
 
     model = load_model(config, config.model[0])
     ids, context = encode(model, _prompt(model, text, gen_length, infill, chat))
@@ -64,7 +64,7 @@ def generate(
     seconds = time.perf_counter() - start
     completion = model.decode(result.sequence[context:], end_tokens(config, model))
     if as_json:
-        click.echo(json.dumps(_record(result, completion, seconds, full=config.trace == "full"), ensure_ascii=False))
+        click.echo(to_json(_record(result, completion, seconds, full=config.trace == "full")))
         return
     click.echo(completion)
     click.echo(

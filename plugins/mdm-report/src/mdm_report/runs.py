@@ -1,6 +1,7 @@
 """Finished runs as their folders hold them: configuration, variants and results. Needs neither a model nor the network.
 
-Which models of a run are autoregressive is read from its ``config.yaml``; a run that does not record it has none.
+Which models of a run are autoregressive is read from its ``config.yaml``. Where that does not record it, none of them
+is, unless the run has no sampler.
 """
 
 from __future__ import annotations
