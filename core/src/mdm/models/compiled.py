@@ -1,8 +1,7 @@
 """Runs a model's forward through torch.compile, as one graph; a GPU replays it (``mdm.models.cuda_graphs``).
 
-Attention is one operation of it, which handles stored keys, candidates and masks outside of the graph
-(``mdm.models.attention.compiled_context``): so there is one graph for one canvas and one for more, whatever the cache and the
-lengths.
+Attention is one operation of it, which takes stored keys, candidates and masks from a context outside of the graph: so
+there is one graph for one canvas and one for more, whatever the cache and the lengths.
 """
 
 from __future__ import annotations
