@@ -104,3 +104,20 @@ def test_little_of_a_batch_is_padding():
 def test_strange_sizes_are_refused(name, value):
     with pytest.raises(MdmError, match=f"^{name}={value}: should be .* or should be 'auto'"):
         mdm.decode(toy_model(), prompts(), "confidence", gen_length=4, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("error", "ran_out"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB, max allowed: 9.1 GB)"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            True,
+        ),
+        (MemoryError(), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_what_says_that_memory_ran_out_on_each_kind_of_device(error, ran_out):
+    assert memory.out_of_memory(error) == ran_out

@@ -1,0 +1,42 @@
+"""How a model encodes texts in which masks stand."""
+
+from __future__ import annotations
+
+import pytest
+from mdm.errors import MdmError
+from mdm.models import Model
+from mdm.protocols import ModelSpec
+from mdm_testing.toy import toy_model
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "runs", "."]
+MASK = WORDS.index("[MASK]")
+
+
+@pytest.fixture(scope="module")
+def wordpiece():
+    """A model whose tokenizer has no token for a blank."""
+    words = Tokenizer(models.WordPiece({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", mask_token="[MASK]")
+    toy = toy_model()
+    return Model(ModelSpec("mlm", len(WORDS), MASK, has_kv=False), toy.body, toy.lm_head, tokenizer, name="words")
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("a [MASK] runs .", [5, MASK, 7, 8]),
+        ("a [MASK] [MASK] .", [5, MASK, MASK, 8]),
+        ("[MASK]\n", [MASK]),
+        (" [MASK]\t[MASK] ", [MASK, MASK]),
+    ],
+)
+def test_a_blank_beside_a_mask_is_no_unknown_character(wordpiece, text, ids):
+    assert wordpiece.encode(text) == ids
+
+
+def test_a_word_that_the_tokenizer_does_not_know_is_refused(wordpiece):
+    with pytest.raises(MdmError, match="words's tokenizer does not know some characters of ' zebra '"):
+        wordpiece.encode("[MASK] zebra [MASK]")
