@@ -14,15 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from mdm import registry
 from mdm.errors import MdmError, explain, suggest
 from mdm.models.placement import DeviceMap, Dtype, Quantization
-from mdm.protocols.settings import (
-    DEFAULT_SAMPLER,
-    Count,
-    Length,
-    Settings,
-    Size,
-    documented,
-    option_with,
-)
+from mdm.protocols.settings import DEFAULT_SAMPLER, Count, Length, Settings, Size, documented, option_with
 from mdm.runs import plugin_options
 from mdm.runs.plugin_options import Options, Plugin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
