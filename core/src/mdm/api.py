@@ -12,8 +12,7 @@ from mdm import registry
 from mdm.engine.autoregressive import generate
 from mdm.engine.engine import Engine
 from mdm.engine.memory import plan_batch as plan_batch
-from mdm.engine.prompts import EncodedPrompt, PromptForm, encode_prompts, open_requests
-from mdm.engine.requests import Request
+from mdm.engine.requests import EncodedPrompt, PromptForm, Request, encode_prompts, open_requests
 from mdm.engine.rows import RowRecord
 from mdm.engine.trace import cumulative_entropy
 from mdm.errors import MdmError
@@ -128,10 +127,9 @@ def decode(
 
     def finish(row: RowRecord) -> None:
         number = row.request
-        result = _result(row, requests[number], encoded[number], model, eos_ids, with_trace=bool(trace))
-        results[number] = result
+        results[number] = _result(row, requests[number], encoded[number], model, eos_ids, with_trace=bool(trace))
         if on_finish is not None:
-            on_finish(number, result)
+            on_finish(number, results[number])
 
     settings = _with_sizes(settings, model, requests, kv=policy is None or policy[1].uses_kv)
     if policy is None:
@@ -148,19 +146,17 @@ def decode(
 def _document(function: Callable[..., Any]) -> tuple[str, ...]:
     """Let the function's signature and docstring show the fields of ``Settings``; returns its own names."""
     signature = inspect.signature(function)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    names = tuple(p.name for p in own)
-    fields = {name: value for name, value in Settings.model_fields.items() if name not in names}
-    types = Settings.__annotations__
+    own = {p.name: p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD}
+    fields = {name: value for name, value in Settings.model_fields.items() if name not in own}
+    kind, types = inspect.Parameter.KEYWORD_ONLY, Settings.__annotations__
     options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value.default, annotation=types[name])
-        for name, value in fields.items()
+        inspect.Parameter(name, kind, default=value.default, annotation=types[name]) for name, value in fields.items()
     ]
-    function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    function.__signature__ = signature.replace(parameters=[*own.values(), *options])  # type: ignore[attr-defined]
     lines = [f"        {name}: {help_text(value)}" for name, value in fields.items()]
     head, options_line, tail = (function.__doc__ or "").partition("        options: ")
     function.__doc__ = "\n".join([head.rstrip("\n"), *lines, tail.partition("\n")[2]]) if options_line else head
-    return names
+    return tuple(own)
 
 
 _NAMES = _document(decode)
@@ -208,11 +204,7 @@ def _plugin(kind: str, plugin: str | BaseSampler | BaseCache, options: Mapping[s
 
 
 def _end_tokens(spec: ModelSpec, settings: Settings) -> tuple[int, ...]:
-    """The end tokens in use.
-
-    Raises:
-        MdmError: the model has none, and something asks for one.
-    """
+    """The end tokens in use; an error where the model has none and something asks for one."""
     _check_ids(spec, "eos_token_id", settings.eos_token_id)
     _check_ids(spec, "pad_token_id", settings.pad_token_id)
     eos_ids = spec.eos_ids if settings.eos_token_id is None else (settings.eos_token_id,)
@@ -241,15 +233,11 @@ def _logit_rules(spec: ModelSpec, settings: Settings, processors: Sequence[Proce
             raise MdmError(f"allowed_tokens {start}:{stop}: not a range of ids in the vocabulary of {size}")
     suppressed = (*spec.suppressed, *settings.suppressed_tokens)
     never = {*suppressed, spec.mask_id}
-    ranges = settings.allowed_tokens or [(0, size)]
-    if all(token in never for start, stop in ranges for token in range(start, stop)):
+    if all(token in never for bounds in settings.allowed_tokens or [(0, size)] for token in range(*bounds)):
         raise MdmError("the allowed tokens are all suppressed: nothing is left to generate")
-    return LogitRules(
-        {token: amount for token, amount in penalties.items() if amount},
-        suppressed,
-        None if settings.allowed_tokens is None else tuple(settings.allowed_tokens),
-        tuple(processors),
-    )
+    penalties = {token: amount for token, amount in penalties.items() if amount}
+    allowed = None if settings.allowed_tokens is None else tuple(settings.allowed_tokens)
+    return LogitRules(penalties, suppressed, allowed, tuple(processors))
 
 
 def _check_ids(spec: ModelSpec, name: str, *ids: int | None) -> None:
@@ -273,9 +261,8 @@ def _with_sizes(settings: Settings, model: Model, requests: Sequence[Request], *
         batch_size=settings.batch_size, max_rows=settings.max_rows,
     )  # fmt: skip
     block_length = settings.block_length or model.spec.block_length or DEFAULT_BLOCK_LENGTH
-    return settings.model_copy(
-        update={"batch_size": sizes.batch_size, "max_rows": sizes.max_rows, "block_length": block_length}
-    )
+    decided = {"batch_size": sizes.batch_size, "max_rows": sizes.max_rows, "block_length": block_length}
+    return settings.model_copy(update=decided)
 
 
 def _result(
@@ -285,12 +272,7 @@ def _result(
     end = row.length - len(request.suffix)
     tokens = sequence[row.prompt_length : end] if end > row.prompt_length else [sequence[i] for i in row.targets]
     return Result(
-        tokens=tokens,
-        text=model.decode(tokens, eos_ids) if model.tokenizer is not None else None,
-        sequence=sequence,
-        trace=lines if with_trace else [],
-        cumulative_entropy=cumulative_entropy(lines),
-        forwards=sum(line["forwards"] for line in lines),
-        rows=sum(line["rows"] for line in lines),
-        prompt_style=prompt.form,
-    )
+        tokens, text=model.decode(tokens, eos_ids) if model.tokenizer is not None else None, sequence=sequence,
+        trace=lines if with_trace else [], cumulative_entropy=cumulative_entropy(lines), prompt_style=prompt.form,
+        forwards=sum(line["forwards"] for line in lines), rows=sum(line["rows"] for line in lines),
+    )  # fmt: skip

@@ -41,23 +41,17 @@ def read(path: Path, model: type[Row]) -> Iterator[tuple[int, Row]]:
     Raises:
         MdmError: the file is missing, empty or broken; the message names file, line and field.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    packed = suffixes[-1:] == [".gz"]
-    if packed:
-        suffixes.pop()
+    name, number = path.name.lower(), 0
     try:
-        with gzip.open(path, "rb") if packed else path.open("rb") as raw:
+        with gzip.open(path, "rb") if name.endswith(".gz") else path.open("rb") as raw:
             file = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-            lines = _csv(file) if suffixes[-1:] == [".csv"] else _jsonl(file, path)
-            empty = True
-            for number, row in lines:
-                empty = False
+            for number, row in _csv(file) if name.removesuffix(".gz").endswith(".csv") else _jsonl(file, path):
                 yield number, validate(row, model, f"{path}, line {number}")
     except FileNotFoundError:
         raise MdmError(f"{path}: there is no such data file") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise MdmError(f"{path} cannot be read: {error}") from None
-    if empty:
+    if number == 0:
         raise MdmError(f"{path} holds no example")
 
 
@@ -73,7 +67,7 @@ def read_hub(source: HubData, model: type[Row]) -> Iterator[tuple[int, Row]]:
         yield number, validate(row, model, f"{source.name} ({source.split}), row {number}")
 
 
-def _load(source: HubData) -> Iterable[Any]:
+def _load(source: HubData) -> Any:
     try:
         import datasets
         from datasets.exceptions import DatasetNotFoundError
@@ -86,10 +80,7 @@ def _load(source: HubData) -> Iterable[Any]:
     disable_progress_bars()
     logging.set_verbosity_error()  # the client logs its retries; the error line below is enough
     try:
-        rows: Iterable[Any] = datasets.load_dataset(
-            source.name, source.config, split=source.split, revision=source.revision
-        )
-        return rows
+        return datasets.load_dataset(source.name, source.config, split=source.split, revision=source.revision)
     except DatasetNotFoundError as error:
         if "gated" in str(error):
             raise MdmError(

@@ -24,12 +24,16 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
     """The first mistake that pydantic found, in one line. A union's complaints about one value are joined.
 
-    Args:
-        where: what stands in front of the field's name, such as ``"config.yaml: "``.
-        schema: the model that was validated; its fields are listed where a name is unknown.
+    ``where``, such as ``"config.yaml: "``, stands in front of the field's name. ``schema`` is the model that was
+    validated; its fields are listed where a name is unknown.
     """
     details = error.errors(include_url=False)
     first = details[0]

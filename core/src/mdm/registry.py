@@ -12,17 +12,11 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import import_module
-from importlib.metadata import (
-    Distribution,
-    EntryPoint,
-    MetadataPathFinder,
-    PackageNotFoundError,
-    distributions,
-    version,
-)
+from importlib import import_module, metadata
+from importlib.metadata import EntryPoint, MetadataPathFinder, PackageNotFoundError, distributions, version
 from importlib.resources import files
 from inspect import get_annotations
 from typing import Any
@@ -54,10 +48,9 @@ DEPRECATED: dict[str, dict[str, str]] = {}
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """One plugin as its package announces it.
+    """One plugin as its package announces it; ``value`` is ``module:attribute``.
 
-    ``value`` is ``module:attribute``. ``unmet`` is the requirement on mdm-core that the running core does not meet,
-    such as ``<3,>=2``; empty where it does.
+    ``unmet`` is the requirement on mdm-core that the running core does not meet, such as ``<3,>=2``, or empty.
     """
 
     kind: str
@@ -129,12 +122,8 @@ def load(entry: Entry) -> Any:
 def require(kind: str, plugin: Any, what: str) -> None:
     """Refuse a plugin that lacks a member of its kind's base class, or leaves an abstract one undefined.
 
-    Args:
-        plugin: a class or an object.
-        what: how the message calls it.
-
     Raises:
-        MdmError: it names what is missing, and the base class to derive from.
+        MdmError: it calls the plugin, a class or an object, ``what``, and names what is missing and the base class.
     """
     if kind not in _BASES:
         return
@@ -164,14 +153,12 @@ def check() -> list[tuple[Entry, str | None]]:
 
 
 def _fault(entry: Entry) -> str | None:
+    same = [other for other in entries(entry.kind) if other.name == entry.name and not other.unmet]
+    # Hooks all run together: their names need not be unique.
+    if len(same) > 1 and entry.kind != "hook" and not entry.unmet:
+        return _ambiguous(same)
     try:
-        if entry.kind == "hook":  # hooks all run together: their names need not be unique
-            load(entry)
-        else:
-            same = [other for other in entries(entry.kind) if other.name == entry.name and not other.unmet]
-            if len(same) > 1 and not entry.unmet:
-                return _ambiguous(same)
-            load(entry)
+        load(entry)
     except MdmError as error:
         return str(error)
     return None
@@ -179,10 +166,7 @@ def _fault(entry: Entry) -> str | None:
 
 @cache
 def known_plugins() -> dict[str, dict[str, str]]:
-    """Kind -> plugin name -> the package that brings it, for the hint in an error.
-
-    ``known_plugins.json`` is written by tests/packages/known_plugins.py from the packages' own metadata.
-    """
+    """Kind -> plugin name -> its package, for the hint in an error; tests/packages/known_plugins.py writes the file."""
     table: dict[str, dict[str, str]] = json.loads(files("mdm").joinpath("known_plugins.json").read_text("utf-8"))
     return table
 
@@ -194,12 +178,10 @@ def _path() -> _Path:
     """The folders of ``sys.path``, with what changes in each when a package is installed: its time and its links."""
     folders = []
     for folder in sys.path:
-        try:
+        with suppress(OSError):
             status = os.stat(folder or ".")
-        except OSError:
-            continue
-        # The clock of many file systems is too coarse to tell two installations in a row apart; the second adds a link.
-        folders.append((folder, status.st_mtime_ns, status.st_nlink))
+            # The clock of many file systems is too coarse to tell two installations apart; the second adds a link.
+            folders.append((folder, status.st_mtime_ns, status.st_nlink))
     return tuple(folders)
 
 
@@ -207,19 +189,18 @@ def _path() -> _Path:
 def _installed(path: _Path) -> tuple[Entry, ...]:
     """All plugins, sorted; read again only when ``_path`` has changed."""
     MetadataPathFinder().invalidate_caches()  # importlib's own listing of a folder goes by its time alone
-    kinds = {group: (rank, name) for rank, (name, group) in enumerate(KINDS.items())}
-    core = _core()
+    kinds, core = {group: kind for kind, group in KINDS.items()}, _core()
     plugins = {
-        (kinds[point.group], Entry(kinds[point.group][1], point.name, point.value, dist.name, dist.version, unmet))
+        Entry(kinds[point.group], point.name, point.value, dist.name, dist.version, unmet)
         for dist, points in _announced()
         for unmet in [_unmet(dist, core)]
         for point in points
         if point.group in kinds
     }
-    return tuple(entry for _, entry in sorted(plugins))
+    return tuple(sorted(plugins, key=lambda entry: (list(KINDS).index(entry.kind), entry)))
 
 
-def _announced() -> Iterator[tuple[Distribution, list[EntryPoint]]]:
+def _announced() -> Iterator[tuple[metadata.Distribution, list[EntryPoint]]]:
     """The entry points of every distribution that has some of ours, the first of a name on the path winning.
 
     ``importlib.metadata.entry_points`` reads the metadata of all, and one unreadable file anywhere makes it raise.
@@ -245,7 +226,7 @@ def _core() -> str:
         return ""
 
 
-def _unmet(dist: Distribution, core: str) -> str:
+def _unmet(dist: metadata.Distribution, core: str) -> str:
     """The requirement of ``dist`` on mdm-core that version ``core`` does not meet, or an empty text.
 
     pip checks this when it installs. This finds packages that were installed before the core changed, or without pip.
@@ -253,13 +234,11 @@ def _unmet(dist: Distribution, core: str) -> str:
     from packaging.requirements import InvalidRequirement, Requirement  # versions as PEP 440 orders them
 
     for line in (dist.requires or ()) if core else ():
-        try:
+        with suppress(InvalidRequirement):
             wanted = Requirement(line)
-        except InvalidRequirement:
-            continue
-        ours = wanted.name.lower().replace("_", "-") == "mdm-core" and wanted.marker is None
-        if ours and not wanted.specifier.contains(core, prereleases=True):
-            return str(wanted.specifier)
+            ours = wanted.name.lower().replace("_", "-") == "mdm-core" and wanted.marker is None
+            if ours and not wanted.specifier.contains(core, prereleases=True):
+                return str(wanted.specifier)
     return ""
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mdm import registry
-from mdm.errors import MdmError
+from mdm.errors import MdmError, first_line
 from mdm.models.family import BaseFamily
 
 
@@ -25,18 +26,14 @@ def is_autoregressive(name: str | Path, *, adapter: str | None = None, offline: 
 def locate(name: str, offline: bool, *, weights: bool = True, revision: str | None = None) -> Path:
     """The folder of a checkpoint: a registered one, a local one, or one of the hub, downloaded where it has to be.
 
-    Args:
-        offline: never ask the hub; what it gave before is still there.
-        weights: whether the weights are wanted too.
-        revision: the commit of a hub model; None: its newest.
+    ``offline`` and ``revision`` are as in ``load_model``; ``weights`` is whether the weights are wanted too.
 
     Raises:
         MdmError: there is no such checkpoint.
     """
     # A folder that happens to be called like a named checkpoint is meant by ./name.
     if name in registry.names("checkpoint"):
-        source = str(registry.resolve("checkpoint", name)())
-        return locate(source, offline, weights=weights, revision=revision)
+        return locate(str(registry.resolve("checkpoint", name)()), offline, weights=weights, revision=revision)
     if Path(name).is_dir():
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -48,8 +45,9 @@ def locate(name: str, offline: bool, *, weights: bool = True, revision: str | No
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=offline))
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MdmError(f"model {name!r}: not a local folder, and the hub did not give it: {reason}") from None
+        raise MdmError(
+            f"model {name!r}: not a local folder, and the hub did not give it: {first_line(error)}"
+        ) from None
 
 
 def commit_of(folder: Path) -> str | None:
@@ -87,9 +85,8 @@ def check_weights(folder: Path) -> None:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise MdmError(f"{index} cannot be read: {error}") from None
     else:
-        pickled = next(iter([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]), None)
-        if pickled is not None:
-            raise MdmError(f"{folder} has its weights in {pickled.name}, a pickle: convert them to safetensors")
+        if pickled := [path for end in ("bin", "pt", "pth") for path in folder.glob(f"*.{end}")]:
+            raise MdmError(f"{folder} has its weights in {pickled[0].name}, a pickle: convert them to safetensors")
         raise MdmError(f"{folder} holds neither model.safetensors nor {index.name}: these are the weights")
     for name in shards:
         try:
@@ -121,10 +118,8 @@ def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) ->
         return chosen
     families: dict[str, BaseFamily] = {}
     for entry in registry.entries("model"):
-        try:
+        with suppress(MdmError):  # a broken family harms nobody who does not ask for it
             families[entry.name] = registry.load(entry)
-        except MdmError:
-            continue  # a broken family harms nobody who does not ask for it
     claims = [name for name, family in families.items() if family.claims(config)]
     kind = config.get("model_type") or (config.get("architectures") or ["unnamed"])[0]
     if not claims:

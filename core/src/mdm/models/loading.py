@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mdm.errors import MdmError
+from mdm.errors import MdmError, first_line
 from mdm.models.checkpoints import check_weights, find_family, locate, read_config
 from mdm.models.model import Model
 from mdm.models.placement import device_of, dtype_of, loading_options
 
-PROGRESS_FROM = 1 << 28
-"""Bytes of weights from which loading shows its progress."""
+PROGRESS_FROM = 1 << 28  # bytes of weights from which loading shows its progress
 
 
 def load_model(
@@ -39,8 +38,7 @@ def load_model(
         dtype: auto (float32 on CPU, else what the checkpoint names, else bfloat16), float32, bfloat16, float16.
         adapter: the model family, where config.json does not tell.
         offline: never ask the hub.
-        device_map: spread the weights over several devices, as accelerate does: auto, balanced, balanced_low_0,
-            sequential, or a mapping from modules to devices.
+        device_map: accelerate's auto, balanced, balanced_low_0 or sequential, or a mapping from modules to devices.
         quantization: bnb-4bit, bnb-8bit (bitsandbytes), torchao-int8 or torchao-int4.
         attn_implementation: the attention of transformers to use: sdpa (its default), eager, ...
         revision: the commit of a hub model; None: its newest.
@@ -86,11 +84,9 @@ def load_network(
     surplus: str | None = None,
     **options: Any,
 ) -> Any:
-    """A transformers module with every weight of ``source`` in its place.
+    """A transformers ``module``, such as ``LlamaForCausalLM``, with every weight of ``source`` in its place.
 
     Args:
-        module: a transformers class, for example ``LlamaForCausalLM``.
-        config: its configuration.
         key_mapping: regular expressions from the checkpoint's weight names to the module's.
         bidirectional: switch causal attention off.
         surplus: a regular expression of weights that the checkpoint may hold beside the module's (other heads).
@@ -100,38 +96,26 @@ def load_network(
     """
     if bidirectional:
         config.is_causal = False
-        attention = str(options.get("attn_implementation"))
-        if attention.startswith("flash"):
+        if (attention := str(options.get("attn_implementation"))).startswith("flash"):
             raise MdmError(f"attention {attention!r} takes no mask of a row's own, which this family needs: use sdpa")
     options.setdefault("device_map", {"": device})
     try:
         with _own_words(source):
             network, info = module.from_pretrained(
-                source,
-                config=config,
-                dtype=getattr(torch, dtype),
-                key_mapping=dict(key_mapping or {}),
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **options,
-            )
+                source, config=config, dtype=getattr(torch, dtype), key_mapping=dict(key_mapping or {}),
+                use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True,
+                ignore_mismatched_sizes=True, **options,
+            )  # fmt: skip
     except Exception as error:
-        raise MdmError(f"{source} cannot be loaded: {_first_line(error)}") from None
-    for kind in ("mismatched_keys", "missing_keys", "unexpected_keys"):
-        keys = sorted(str(k[0] if isinstance(k, tuple) else k) for k in info.get(kind) or ())
+        raise MdmError(f"{source} cannot be loaded: {first_line(error)}") from None
+    faults = {"mismatched_keys": "the wrong shape for", "missing_keys": "no", "unexpected_keys": "a surplus"}
+    for kind, fault in faults.items():
+        keys = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info.get(kind) or ())
         if kind == "unexpected_keys" and surplus is not None:
             keys = [key for key in keys if not re.search(surplus, key)]
         if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            word = {"mismatched_keys": "the wrong shape for", "missing_keys": "no", "unexpected_keys": "a surplus"}[
-                kind
-            ]
-            raise MdmError(
-                f"{source}: the checkpoint has {word} weight {keys[0]}{more}: it does not fit its config.json"
-            )
+            weight = f"weight {keys[0]}" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
+            raise MdmError(f"{source}: the checkpoint has {fault} {weight}: it does not fit its config.json")
     return network.eval().requires_grad_(False)
 
 
@@ -155,9 +139,8 @@ def _own_words(source: str) -> Iterator[None]:
 def load_tokenizer(source: str, bpe: str | None = None, *, auto: bool = False) -> Any:
     """The checkpoint's own tokenizer, without remote code; None where it has none.
 
-    Args:
-        bpe: the transformers class that reads the family's vocab.json and merges.txt where there is no tokenizer.json.
-        auto: the family's tokenizers are transformers' own: let it choose the class.
+    Where there is no tokenizer.json, the transformers class ``bpe`` reads the family's vocab.json and merges.txt. With
+    ``auto`` the family's tokenizers are transformers' own, which chooses the class.
     """
     folder = Path(source)
     there = {path.name for path in folder.iterdir()}
@@ -176,7 +159,7 @@ def load_tokenizer(source: str, bpe: str | None = None, *, auto: bool = False) -
             folder, local_files_only=True, trust_remote_code=False, clean_up_tokenization_spaces=False
         )
     except Exception as error:
-        raise MdmError(f"{folder}: the tokenizer cannot be read: {_first_line(error)}") from None
+        raise MdmError(f"{folder}: the tokenizer cannot be read: {first_line(error)}") from None
 
 
 def tokenizer_of(name: str, *, offline: bool = False) -> Any:
@@ -186,23 +169,13 @@ def tokenizer_of(name: str, *, offline: bool = False) -> Any:
         MdmError: there is no such checkpoint, or it has no tokenizer.
     """
     folder = locate(name, offline, weights=False)
-    tokenizer = load_tokenizer(str(folder), bpe="Qwen2Tokenizer")
-    if tokenizer is None:
+    if (tokenizer := load_tokenizer(str(folder), bpe="Qwen2Tokenizer")) is None:
         raise MdmError(f"{folder} has no tokenizer")
     return tokenizer
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def check_mask(mask_id: int, vocabulary: int, tokenizer: Any, source: str) -> None:
-    """Refuse a mask token that the network or the tokenizer does not have.
-
-    Args:
-        mask_id: as the family or config.json says.
-        vocabulary: tokens that the network knows.
-        tokenizer: the checkpoint's own, or None.
+    """Refuse a mask token that is not among the network's ``vocabulary`` tokens, or not among the tokenizer's.
 
     Raises:
         MdmError: the id is behind the vocabulary of the one or the other.
@@ -220,7 +193,7 @@ def affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What a tokenizer puts before and behind a text of its own accord (BOS; [CLS] and [SEP])."""
     if tokenizer is None:
         return (), ()
-    bare, whole = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a", add_special_tokens=True)
+    bare, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:
             return tuple(whole[:start]), tuple(whole[start + len(bare) :])
@@ -233,12 +206,8 @@ def token_ids(value: int | list[int] | None) -> tuple[int, ...]:
 
 
 def refuse(config: Mapping[str, Any], accepted: Mapping[str, tuple[Any, ...]], where: str) -> None:
-    """Refuse a config key whose value selects what the family does not do.
-
-    Args:
-        accepted: for each key, the values it may have. A missing key is fine.
-    """
+    """Refuse a config key whose value is not among those ``accepted`` for it. A missing key is fine."""
     for key, values in accepted.items():
         if key in config and config[key] not in values:
-            wanted = " or ".join(repr(v) for v in values)
+            wanted = " or ".join(map(repr, values))
             raise MdmError(f"{where}: config key {key!r} is {config[key]!r}, and this family runs only {wanted}")

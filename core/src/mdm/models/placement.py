@@ -32,9 +32,7 @@ def device_of(name: str) -> str:
     import torch
 
     if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         parsed = torch.device(name)
         known = parsed.type in ("cpu", "cuda", "mps")
@@ -68,13 +66,9 @@ def dtype_of(name: str, device: str, config: Mapping[str, Any]) -> str:
 def loading_options(
     device: str, device_map: Any = None, quantization: str | None = None, attn_implementation: str | None = None
 ) -> dict[str, Any]:
-    """What ``from_pretrained`` is to be told, beside the type.
+    """What ``from_pretrained`` is to be told, beside the type; the arguments are those of ``load_model``.
 
-    Args:
-        device: from ``device_of``; all weights go there where ``device_map`` says nothing else.
-        device_map: accelerate's: auto, balanced, balanced_low_0, sequential, or a mapping from modules to devices.
-        quantization: one of ``QUANTIZATIONS``.
-        attn_implementation: one of ``ATTENTIONS``.
+    All weights go to ``device``, from ``device_of``, where ``device_map`` says nothing else.
 
     Raises:
         MdmError: one of them is unknown, needs a library that is not installed, or a GPU.
@@ -99,11 +93,9 @@ def _quantized(name: str, device: str) -> Any:
 
     if library == "bitsandbytes":
         return transformers.BitsAndBytesConfig(load_in_4bit=name == "bnb-4bit", load_in_8bit=name == "bnb-8bit")
-    from torchao import quantization as kinds
+    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
 
-    return transformers.TorchAoConfig(
-        kinds.Int8WeightOnlyConfig() if name == "torchao-int8" else kinds.Int4WeightOnlyConfig()
-    )
+    return transformers.TorchAoConfig(Int8WeightOnlyConfig() if name == "torchao-int8" else Int4WeightOnlyConfig())
 
 
 def _attention(name: str, device: str) -> str:

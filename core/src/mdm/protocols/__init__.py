@@ -4,41 +4,31 @@ A plugin imports all that it needs from here. A name's module is imported on fir
 plugins, imports no torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mdm.lazy import lazy
 
 if TYPE_CHECKING:
-    from mdm.protocols.cache import BaseCache as BaseCache, NoCache as NoCache, Plan as Plan
-    from mdm.protocols.draws import Draws as Draws, mixed as mixed
-    from mdm.protocols.hooks import Line as Line, StepEvent as StepEvent, hookimpl as hookimpl
-    from mdm.protocols.lookahead import Actions as Actions, Lookahead as Lookahead, LookaheadOptions as LookaheadOptions
-    from mdm.protocols.model import (
-        Attention as Attention,
-        Autoregressive as Autoregressive,
-        ModelSpec as ModelSpec,
-        Network as Network,
-        PromptStyle as PromptStyle,
-    )
-    from mdm.protocols.options import NoOptions as NoOptions
-    from mdm.protocols.rowwise import Rowwise as Rowwise
-    from mdm.protocols.sampler import (
-        BaseSampler as BaseSampler,
-        CandidateScores as CandidateScores,
-        Commit as Commit,
-        Decision as Decision,
-        Evaluate as Evaluate,
-    )
-    from mdm.protocols.scores import Scores as Scores, ranks as ranks, top_k as top_k
-    from mdm.protocols.state import State as State
-    from mdm.protocols.task import (
-        MASK as MASK,
-        BaseTask as BaseTask,
-        Example as Example,
-        Message as Message,
-        Prompt as Prompt,
-    )
+    from mdm.protocols.cache import BaseCache, NoCache, Plan
+    from mdm.protocols.draws import Draws, mixed
+    from mdm.protocols.hooks import Line, StepEvent, hookimpl
+    from mdm.protocols.lookahead import Actions, Lookahead, LookaheadOptions
+    from mdm.protocols.model import Attention, Autoregressive, ModelSpec, Network, PromptStyle
+    from mdm.protocols.options import NoOptions
+    from mdm.protocols.rowwise import Rowwise
+    from mdm.protocols.sampler import BaseSampler, CandidateScores, Commit, Decision, Evaluate
+    from mdm.protocols.scores import Scores, ranks, top_k
+    from mdm.protocols.state import State
+    from mdm.protocols.task import MASK, BaseTask, Example, Message, Prompt
 
-_NAMES = {
+__all__ = [
+    "MASK", "Actions", "Attention", "Autoregressive", "BaseCache", "BaseSampler", "BaseTask", "CandidateScores",
+    "Commit", "Decision", "Draws", "Evaluate", "Example", "Line", "Lookahead", "LookaheadOptions", "Message",
+    "ModelSpec", "Network", "NoCache", "NoOptions", "Plan", "Prompt", "PromptStyle", "Rowwise", "Scores", "State",
+    "StepEvent", "hookimpl", "mixed", "ranks", "top_k",
+]  # fmt: skip
+
+__getattr__, __dir__ = lazy(__name__, {
     "cache": ("BaseCache", "NoCache", "Plan"),
     "draws": ("Draws", "mixed"),
     "hooks": ("Line", "StepEvent", "hookimpl"),
@@ -50,16 +40,4 @@ _NAMES = {
     "scores": ("Scores", "ranks", "top_k"),
     "state": ("State",),
     "task": ("MASK", "BaseTask", "Example", "Message", "Prompt"),
-}
-"""Module -> the names that it defines."""
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOME)
+})  # fmt: skip

@@ -19,10 +19,8 @@ MIX_1 = -4658895280553007687
 MIX_2 = -7723592293110705685
 ALL_BITS = (1 << 64) - 1
 
-MAX_STEPS_CACHED = 32
-"""Steps whose noise is made at once."""
-MAX_NUMBERS_CACHED = 1 << 17
-"""Numbers of noise that are made at once."""
+MAX_STEPS_CACHED = 32  # steps whose noise is made at once
+MAX_NUMBERS_CACHED = 1 << 17  # numbers of noise that are made at once
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
@@ -49,19 +47,13 @@ def _host_absorb(state: int, key: int) -> int:
     return x ^ (x >> 31)
 
 
-def _signed(key: int) -> int:
-    return key - (1 << 64) if key >> 63 else key
-
-
 def host_keys(seed: int, row_id: Sequence[int], step: Sequence[int]) -> tuple[int, ...]:
     """For each row what ``Draws`` makes of seed, row and step before it knows what the draws are for."""
-    return tuple(
-        _host_absorb(_host_absorb(_host_absorb(0, row & ALL_BITS), seed & ALL_BITS), at)
-        for row, at in zip(row_id, step, strict=True)
-    )
+    rows = zip(row_id, step, strict=True)
+    return tuple(_host_absorb(_host_absorb(_host_absorb(0, row & ALL_BITS), seed & ALL_BITS), at) for row, at in rows)
 
 
-def mixed(first: Tensor, second: Tensor) -> Tensor:
+def mixed(first: Tensor, second: Tensor | int) -> Tensor:
     """A hash of pairs, int64, shaped as the two broadcast."""
     return _absorb(_mix(first + GOLDEN), second)
 
@@ -75,9 +67,8 @@ def _unit(state: Tensor, sign: int = 1) -> Tensor:
 class Draws:
     """The random numbers of one step.
 
-    ``row_id`` and ``step`` are int64 ``[B]``. ``host``, if given, is their ``host_keys``: a few numbers are then hashed
-    on the host, and only what positions enter on the device. ``noise_cache`` may hold
-    this step's noise, at index ``step_offset``.
+    ``row_id`` and ``step`` are int64 ``[B]``. ``host``, if given, is their ``host_keys``: only what positions enter is
+    then hashed on the device. ``noise_cache`` may hold this step's noise, at index ``step_offset``.
     """
 
     seed: int
@@ -106,27 +97,20 @@ class Draws:
             numbers = candidate if isinstance(candidate, range) else (candidate,)
             purposes = [_host_absorb(key, name) for key in self.host]
             keys = [[_host_absorb(key, number) for number in numbers] for key in purposes]
-            state = torch.tensor([[_signed(key) for key in row] for row in keys]).to(at.device, non_blocking=True)
+            state = torch.tensor(keys, dtype=torch.uint64).view(torch.int64).to(at.device, non_blocking=True)
             # [B, N]: one candidate for all broadcasts over the axes of ``at`` between row and position.
             shape = (-1, *[1] * (at.dim() - 3), len(numbers), 1) if at.dim() > 2 else (-1, *[1] * (at.dim() - 1))
             return _absorb(state.view(shape), at)
         if isinstance(candidate, range):
             candidate = torch.arange(candidate.start, candidate.stop, device=at.device)[:, None]
-        state = _absorb(_mix(self.row_id + GOLDEN), self.seed)
-        state = _absorb(_absorb(state, self.step), name)
-        state = state.view(-1, *([1] * (at.dim() - 1)))
-        return _absorb(_absorb(state, candidate), at)
+        state = _absorb(_absorb(mixed(self.row_id, self.seed), self.step), name)
+        return _absorb(_absorb(state.view(-1, *[1] * (at.dim() - 1)), candidate), at)
 
     def uniform(self, purpose: str, at: Tensor, candidate: Tensor | int | range = 0) -> Tensor:
-        """Uniforms in (0, 1), one for each position.
+        """Uniforms in (0, 1), float32, one for each position ``at`` ``[B, ..., K]``.
 
-        Args:
-            purpose: what the numbers are for; different purposes are independent.
-            at: positions ``[B, ..., K]``.
-            candidate: broadcastable to ``at``; a range of N means ``[N, 1]``, for ``at`` ``[B, ..., 1 or N, K]``.
-
-        Returns:
-            float32, shaped as ``at`` and ``candidate`` broadcast.
+        Numbers for different purposes are independent. ``candidate`` broadcasts with ``at``; a range of N stands for
+        ``[N, 1]``, for ``at`` ``[B, ..., 1 or N, K]``.
         """
         return _unit(self._keys(purpose, at, candidate))
 
@@ -145,13 +129,10 @@ class Draws:
 
 
 class NoiseCache:
-    """Noise of coming steps, made for many of them at once: it depends on nothing that happens in a step.
+    """Noise of coming steps, which takes as many small operations to make for many of them as for one.
 
-    Making it takes as many small operations for many steps as for one. It serves as long as no row comes, goes or
-    enters a block.
-
-    Args:
-        start: int64 ``[B]``, where the block of each row begins; none is longer than ``width``.
+    It depends on nothing that happens in a step, and serves as long as no row comes, goes or enters a block. The block
+    of each row begins at ``start`` (int64 ``[B]``); none is longer than ``width``.
     """
 
     def __init__(self, start: Tensor, width: int) -> None:

@@ -27,12 +27,10 @@ A full trace adds ``confidence``, a list beside ``entropy``, and ``weighed``: of
 PAID = ("commit", "bypass")
 """Kinds of lines whose entropy counts as paid, in the cumulative entropy."""
 
-DETAIL = ("confidence", "weighed")
-
 
 def plain(line: Line) -> Line:
     """A line without what only a full trace has."""
-    return {key: value for key, value in line.items() if key not in DETAIL}
+    return {key: value for key, value in line.items() if key not in ("confidence", "weighed")}
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,6 @@ class StepEvent:
 
 
 hookspec = pluggy.HookspecMarker("mdm")
-
 hookimpl = pluggy.HookimplMarker("mdm")
 
 
@@ -56,11 +53,8 @@ class Hooks:
 
     @hookspec
     def on_finish(self, result: Any, example: Any) -> None:
-        """An example of a run is decoded, graded and written.
+        """An example of a run is decoded, graded and written. An implementation may leave out either argument.
 
-        Args:
-            result: its ``Result``; None where it could not be decoded.
-            example: its line of ``results.jsonl`` as an object: ``id``, ``metrics``, ``error`` and so on.
-
-        An implementation may leave out an argument that it does not use.
+        ``result`` is its ``Result``, or None where it could not be decoded. ``example`` is its line of
+        ``results.jsonl`` as an object: ``id``, ``metrics``, ``error`` and so on.
         """

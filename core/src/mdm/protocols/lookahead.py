@@ -99,22 +99,15 @@ class Lookahead(BaseSampler):
         return Actions(where, tokens, valid, bypass)
 
     def drawn(self, scores: Scores, confidence: Tensor, draws: Draws, look: Tensor) -> Tensor:
-        """Keys whose top k are a Gumbel draw of positions, for each candidate but the first.
+        """Keys, float32 ``[B, N - 1, K]``, whose top k are a Gumbel draw of positions for each candidate but the first.
 
-        Args:
-            confidence: float32 ``[B, N - 1, K]``, of each candidate's own tokens.
-            look: bool ``[B]``, rows that look ahead; the keys of other rows are not used.
-
-        Returns:
-            float32 ``[B, N - 1, K]``.
+        ``confidence``, of the same shape, is of each candidate's own tokens. Keys of rows that do not ``look`` ahead
+        (bool ``[B]``) are not used.
         """
         noise = draws.block_gumbel("candidate", scores.positions, range(1, confidence.shape[1] + 1))
-        key = confidence
-        if self.options.heuristic == "margin":
-            key = scores.margin[:, None]
-        elif self.options.heuristic == "neg_entropy":
-            key = -scores.entropy[:, None]
-        return noise.add_(key / self.options.position_temperature)
+        if self.options.heuristic != "confidence":  # that of the likeliest tokens is the same for all candidates
+            confidence = (scores.margin if self.options.heuristic == "margin" else -scores.entropy)[:, None]
+        return noise.add_(confidence / self.options.position_temperature)
 
     def _bypass(self, scores: Scores, k: Tensor) -> tuple[Tensor, Tensor]:
         """Rows that commit without lookahead, bool ``[B]``, and where they commit, bool ``[B, K]``."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 PromptStyle = Literal["chat", "compact"]
 """How a task asks: by a chat, or by a short plain text for models that know no chat."""
 

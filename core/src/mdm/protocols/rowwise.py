@@ -43,14 +43,12 @@ class Rowwise:
     def join(self, other: Self) -> Self:
         """The rows of both; along their other axes tensors are padded with zeros to one shape."""
         values: dict[str, Any] = {}
-        for f in fields(self):
-            mine, theirs = getattr(self, f.name), getattr(other, f.name)
-            if isinstance(mine, Tensor):
-                shape = [max(pair) for pair in zip(mine.shape[1:], theirs.shape[1:], strict=True)]
-                joined = mine.new_zeros(len(mine) + len(theirs), *shape)
-                for part, rows in ((mine, slice(0, len(mine))), (theirs, slice(len(mine), None))):
-                    joined[(rows, *(slice(0, n) for n in part.shape[1:]))] = part
-                values[f.name] = joined
+        for name, first in map_tensors(self, lambda v: v).items():
+            second = getattr(other, name)
+            shape = [max(pair) for pair in zip(first.shape[1:], second.shape[1:], strict=True)]
+            joined = values[name] = first.new_zeros(len(first) + len(second), *shape)
+            for part, rows in ((first, slice(0, len(first))), (second, slice(len(first), None))):
+                joined[rows, *map(slice, part.shape[1:])] = part
         return replace(self, **values)
 
 
@@ -64,12 +62,9 @@ def fast_replace(record: T, **values: Any) -> T:
     """
     kind: Any = type(record)
     twin: T = object.__new__(kind)
-    fresh, old = twin.__dict__, record.__dict__
-    fresh.update(old)
-    if len(old) > len(names := _names(kind)):
-        for name in old.keys() - set(names):
-            del fresh[name]
-    fresh.update(values)
+    old, names = record.__dict__, _names(kind)
+    twin.__dict__.update(old if len(old) == len(names) else {name: old[name] for name in names})
+    twin.__dict__.update(values)
     return twin
 
 

@@ -113,11 +113,7 @@ class BaseSampler:
         """
 
     def begin(self, state: State) -> Rowwise | None:
-        """The memory of new rows; called again whenever rows join.
-
-        Args:
-            state: the new rows, on the host.
-        """
+        """The memory of the new rows ``state``, which are on the host; called again whenever rows join."""
         return None
 
     @abstractmethod

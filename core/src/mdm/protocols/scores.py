@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from mdm.protocols.rowwise import fast_replace, map_tensors, select_candidate
 from torch import Tensor
 
-TINY = torch.finfo(torch.float32).tiny
-"""The smallest number that a logarithm is taken of."""
-
-_COLUMN = {"confidence": 0, "log_odds": 1, "entropy": 2, "tail_odds": 3, "runner_up_odds": 4}
+TINY = torch.finfo(torch.float32).tiny  # the smallest number that a logarithm is taken of
 
 
 def stack_certainty(
     *, confidence: Tensor, log_odds: Tensor, entropy: Tensor, tail_odds: Tensor, runner_up_odds: Tensor
 ) -> Tensor:
     """The five numbers ``[..., 5]`` that ``Stats.numbers`` holds, each given ``[...]``."""
-    columns = locals()
-    return torch.stack([columns[name] for name in _COLUMN], -1)
+    return torch.stack([confidence, log_odds, entropy, tail_odds, runner_up_odds], -1)
+
+
+class _Column:
+    """One of ``Stats.numbers``, as an attribute."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __get__(self, stats: Stats, kind: type[Stats]) -> Tensor:
+        return stats.numbers.select(-1, self.index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,30 +47,16 @@ class Stats:
     logits: Tensor | None = None
     """float32 ``[..., V]`` after guidance and logit rules; for samplers that keep them"""
 
-    @property
-    def confidence(self) -> Tensor:
-        """Probability of ``token``."""
-        return self.numbers.select(-1, _COLUMN["confidence"])
-
-    @property
-    def log_odds(self) -> Tensor:
-        """Log-odds of ``token``: orders as ``confidence`` does, and keeps its resolution near certainty."""
-        return self.numbers.select(-1, _COLUMN["log_odds"])
-
-    @property
-    def entropy(self) -> Tensor:
-        """Entropy of the whole distribution (nats)."""
-        return self.numbers.select(-1, _COLUMN["entropy"])
-
-    @property
-    def tail_odds(self) -> Tensor:
-        """Probability of all tokens but the likeliest, over that of the likeliest."""
-        return self.numbers.select(-1, _COLUMN["tail_odds"])
-
-    @property
-    def runner_up_odds(self) -> Tensor:
-        """Probability of the second likeliest token, over that of the likeliest."""
-        return self.numbers.select(-1, _COLUMN["runner_up_odds"])
+    confidence = _Column(0)
+    """probability of ``token``"""
+    log_odds = _Column(1)
+    """log-odds of ``token``: orders as ``confidence`` does, and keeps its resolution near certainty"""
+    entropy = _Column(2)
+    """entropy of the whole distribution (nats)"""
+    tail_odds = _Column(3)
+    """probability of all tokens but the likeliest, over that of the likeliest"""
+    runner_up_odds = _Column(4)
+    """probability of the second likeliest token, over that of the likeliest"""
 
     @property
     def margin(self) -> Tensor:
@@ -81,7 +73,7 @@ class Stats:
         """The rows of all parts, one after the other."""
         if len(parts) == 1:
             return parts[0]
-        names = [f.name for f in fields(cls) if isinstance(getattr(parts[0], f.name), Tensor)]
+        names = map_tensors(parts[0], lambda v: v)
         return fast_replace(parts[0], **{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
 
 
@@ -114,13 +106,8 @@ class Scores(Stats):
 
     def empty(self, count: int, width: int) -> Scores:
         """``count`` rows of ``width`` positions, none of them valid."""
-        values: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Tensor):
-                shape = () if f.name == "unscored" else (width, *value.shape[2:])
-                values[f.name] = value.new_zeros(count, *shape)
-        return fast_replace(self, **values)
+        # ``unscored`` has no axis of positions.
+        return fast_replace(self, **map_tensors(self, lambda v: v.new_zeros((count, width, *v.shape[2:])[: v.dim()])))
 
     def scatter_rows(self, index: Tensor, count: int, base: Scores | None = None) -> Scores:
         """These rows at ``index`` ``[R]`` among ``count`` rows; the others as in ``base``, or without a valid entry."""
@@ -128,14 +115,8 @@ class Scores(Stats):
         out = self.empty(count, width)
         parts = [(torch.arange(count, device=index.device), base)] if base is not None else []
         for where, part in [*parts, (index, self)]:
-            for f in fields(part):
-                value = getattr(part, f.name)
-                if isinstance(value, Tensor):
-                    target = getattr(out, f.name)
-                    if f.name == "unscored":
-                        target[where] = value
-                    else:
-                        target[where, : value.shape[1]] = value
+            for name, value in map_tensors(part, lambda v: v).items():
+                getattr(out, name)[where, *map(slice, value.shape[1:])] = value
         return out
 
     def unflatten(self, rows: int, candidates: int) -> Scores:
@@ -160,14 +141,9 @@ class Scores(Stats):
 
 
 def ranks(key: Tensor, eligible: Tensor) -> Tensor:
-    """The place of each entry among the eligible of its row, best first, ties to the lower index.
+    """int64 ``[..., K]``: the place of each ``key`` ``[..., K]`` in its row, largest first, ties to the lower index.
 
-    Args:
-        key: ``[..., K]``, larger is better.
-        eligible: bool, broadcast to ``key``; the others rank behind all eligible.
-
-    Returns:
-        int64 ``[..., K]``.
+    ``eligible`` is bool and broadcasts to ``key``; entries that are not eligible rank behind all that are.
     """
     # An eligible entry whose key is -inf itself still goes before the others.
     finite = key.clamp_min(torch.finfo(key.dtype).min)
@@ -177,14 +153,8 @@ def ranks(key: Tensor, eligible: Tensor) -> Tensor:
 
 
 def top_k(key: Tensor, eligible: Tensor, k: Tensor) -> Tensor:
-    """The ``k`` best eligible entries of each row, fewer where fewer are eligible.
+    """bool ``[..., K]``: the ``k`` eligible entries of each row with the largest ``key``, ties to the lower index.
 
-    Args:
-        key: ``[..., K]``, larger is better; ties go to the lower index.
-        eligible: bool, broadcast to ``key``.
-        k: int64, broadcast to ``[...]``, a number for each row.
-
-    Returns:
-        bool ``[..., K]``.
+    ``eligible`` is bool and broadcasts to ``key`` ``[..., K]``; ``k`` is int64 and broadcasts to ``[...]``.
     """
     return (ranks(key, eligible) < k[..., None]) & eligible

@@ -21,9 +21,9 @@ Schedule = Literal["even", "linear", "cosine", "dream"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 Scope = Literal["row", "engine"]
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-Length = Annotated[int, Field(ge=0)]
-"""In tokens."""
+Length = Annotated[int, Field(ge=0)]  # in tokens
 
 Size = Count | Literal["auto"] | None
 """A number of rows, or as many as fit; None: no limit."""
@@ -33,8 +33,8 @@ def _token_range(value: Any) -> Any:
     """``"A:B"`` -> (A, B)"""
     if not isinstance(value, str):
         return value
-    start, colon, stop = value.partition(":")
-    if not (colon and start.strip().isdigit() and stop.strip().isdigit()):
+    start, _, stop = value.partition(":")
+    if not (start.strip().isdigit() and stop.strip().isdigit()):
         raise ValueError("expected A:B, the ids from A up to B, which is not among them")
     return int(start), int(stop)
 
@@ -44,39 +44,33 @@ TokenRange = Annotated[tuple[TokenId, TokenId], BeforeValidator(_token_range)]
 """Ids from the first up to the second, which is not among them; also written ``"A:B"``."""
 
 
-def documented(default: Any, help: str, *, unset: str = "", metavar: str = "", **details: Any) -> Any:
+def documented(
+    default: Any, help: str, *, unset: str = "", metavar: str = "", scope: Scope = "row", diffusion_only: bool = False,
+    **details: Any,
+) -> Any:  # fmt: skip
     """A field that says what it is for.
 
     Args:
         help: what ``--help`` and the documentation say, without the default.
         unset: what the default None stands for.
         metavar: how ``--help`` writes the value, where its type does not tell.
-        details: constraints, such as ``ge=0``.
-    """
-    notes = {"unset": unset, "metavar": metavar, **details.pop("notes", {})}
-    return Field(default, description=help, json_schema_extra=notes, **details)
-
-
-def option(default: Any, help: str, scope: Scope, *, diffusion_only: bool = False, **details: Any) -> Any:
-    """A field of ``Settings``.
-
-    Args:
         scope: whether rows that are decoded together may differ in it ("row"), or all rows of an engine share it.
         diffusion_only: whether it means nothing to an autoregressive model, which then refuses it.
-        details: what ``documented`` takes.
+        details: constraints, such as ``ge=0``.
     """
-    return documented(default, help, notes={"scope": scope, "diffusion_only": diffusion_only}, **details)
+    notes: dict[str, Any] = {"unset": unset, "metavar": metavar, "scope": scope, "diffusion_only": diffusion_only}
+    return Field(default, description=help, json_schema_extra=notes, **details)
 
 
 def option_with(name: str, default: Any, *, help: str = "", unset: str = "", **constraints: Any) -> Any:
     """The option ``name`` for a subclass of ``Settings``, with another default or type, or more to say."""
     field = Settings.model_fields[name]
     notes = noted(field) | ({"unset": unset} if unset else {})
-    return documented(default, help or field.description or "", notes=notes, **constraints)
+    return documented(default, help or field.description or "", **notes, **constraints)
 
 
 def noted(field: FieldInfo) -> dict[str, Any]:
-    """What ``documented`` and ``option`` noted of a field: unset, metavar, scope, diffusion_only."""
+    """What ``documented`` noted of a field: unset, metavar, scope, diffusion_only."""
     return dict(field.json_schema_extra) if isinstance(field.json_schema_extra, dict) else {}
 
 
@@ -85,49 +79,41 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # help needs the fields only
 
-    seed: int = option(0, "Seed of the random draws.", "row")
-    gen_length: Length | None = option(
-        None,
-        "Tokens to generate after the prompt; 0 fills the prompt's own masks.",
-        "row",
-        unset=str(DEFAULT_GEN_LENGTH),
+    seed: int = documented(0, "Seed of the random draws.")
+    gen_length: Length | None = documented(
+        None, "Tokens to generate after the prompt; 0 fills the prompt's own masks.", unset=str(DEFAULT_GEN_LENGTH)
     )
-    steps: Count | None = option(
-        None, "Steps of a whole generation, split over its blocks.", "row", diffusion_only=True, unset="one per token"
+    steps: Count | None = documented(
+        None, "Steps of a whole generation, split over its blocks.", diffusion_only=True, unset="one per token"
     )
-    tokens_per_step: Count | None = option(
-        None, "Tokens committed per step, instead of a number of steps.", "row", diffusion_only=True
+    tokens_per_step: Count | None = documented(
+        None, "Tokens committed per step, instead of a number of steps.", diffusion_only=True
     )
-    schedule: Schedule = option("even", "How a block's tokens are spread over its steps.", "row", diffusion_only=True)
-    block_length: Count | None = option(
-        None, "Tokens decoded together, block after block.", "engine", diffusion_only=True, unset="the model's, or 32"
+    schedule: Schedule = documented("even", "How a block's tokens are spread over its steps.", diffusion_only=True)
+    block_length: Count | None = documented(
+        None, "Tokens decoded together, block after block.",
+        scope="engine", diffusion_only=True, unset="the model's, or 32",
+    )  # fmt: skip
+    temperature: Finite = documented(0.0, "Sampling temperature; 0 takes the most probable token.", ge=0)
+    guidance: Finite = documented(0.0, "Scale w of classifier-free guidance, u + (w + 1)(c - u).", diffusion_only=True)
+    eos_penalty: Finite = documented(0.0, "Subtracted from the end token's logit.")
+    pad_penalty: Finite = documented(0.0, "Subtracted from the padding token's logit, which may be the end token's.")
+    stop_at_eos: bool = documented(False, "Fill the masks behind the first end token with it.", diffusion_only=True)
+    eos_token_id: TokenId | None = documented(None, "The end token's id.", unset="the model's", metavar="ID")
+    pad_token_id: TokenId | None = documented(None, "The padding token's id.", unset="the model's", metavar="ID")
+    allowed_tokens: list[TokenRange] | None = documented(
+        None, "Generate only ids from A up to, not including, B.", metavar="A:B", min_length=1
     )
-    temperature: float = option(
-        0.0, "Sampling temperature; 0 takes the most probable token.", "row", ge=0, allow_inf_nan=False
+    suppressed_tokens: list[TokenId] = documented([], "Ids that are never generated.", metavar="ID")
+    batch_size: Size = documented(
+        None, "Prompts decoded together, or auto: as many as fit and make decoding faster.", scope="engine", unset="all"
     )
-    guidance: float = option(
-        0.0, "Scale w of classifier-free guidance, u + (w + 1)(c - u).", "row", diffusion_only=True, allow_inf_nan=False
+    max_rows: Size = documented(
+        "auto", "Sequences in one forward pass, candidates included, or auto: as many as fit.", scope="engine"
     )
-    eos_penalty: float = option(0.0, "Subtracted from the end token's logit.", "row", allow_inf_nan=False)
-    pad_penalty: float = option(
-        0.0, "Subtracted from the padding token's logit, which may be the end token's.", "row", allow_inf_nan=False
-    )
-    stop_at_eos: bool = option(False, "Fill the masks behind the first end token with it.", "row", diffusion_only=True)
-    eos_token_id: TokenId | None = option(None, "The end token's id.", "row", unset="the model's", metavar="ID")
-    pad_token_id: TokenId | None = option(None, "The padding token's id.", "row", unset="the model's", metavar="ID")
-    allowed_tokens: list[TokenRange] | None = option(
-        None, "Generate only ids from A up to, not including, B.", "row", metavar="A:B", min_length=1
-    )
-    suppressed_tokens: list[TokenId] = option([], "Ids that are never generated.", "row", metavar="ID")
-    batch_size: Size = option(
-        None, "Prompts decoded together, or auto: as many as fit and make decoding faster.", "engine", unset="all"
-    )
-    max_rows: Size = option(
-        "auto", "Sequences in one forward pass, candidates included, or auto: as many as fit.", "engine"
-    )
-    compile: bool = option(False, "Compile forward passes and scoring: slow to start, then faster.", "engine")
-    reuse_scores: bool = option(
-        True, "Let a lookahead's scores stand for the next step's forward pass.", "engine", diffusion_only=True
+    compile: bool = documented(False, "Compile forward passes and scoring: slow to start, then faster.", scope="engine")
+    reuse_scores: bool = documented(
+        True, "Let a lookahead's scores stand for the next step's forward pass.", scope="engine", diffusion_only=True
     )
 
     @model_validator(mode="after")
@@ -137,17 +123,14 @@ class Settings(BaseModel):
         return self
 
 
-DIFFUSION_ONLY: tuple[str, ...] = tuple(
-    name for name, field in Settings.model_fields.items() if noted(field)["diffusion_only"]
-)
+DIFFUSION_ONLY = tuple(name for name, field in Settings.model_fields.items() if noted(field)["diffusion_only"])
 """Options that mean nothing to an autoregressive model."""
 
 
 def diffusion_only(settings: Settings) -> dict[str, Any]:
     """Those of ``DIFFUSION_ONLY`` that are not at their default, with their values."""
     fields = type(settings).model_fields
-    values = {name: getattr(settings, name) for name in DIFFUSION_ONLY}
-    return {name: value for name, value in values.items() if value != fields[name].default}
+    return {name: value for name in DIFFUSION_ONLY if (value := getattr(settings, name)) != fields[name].default}
 
 
 def default_text(field: FieldInfo) -> str:
@@ -169,10 +152,7 @@ def help_text(field: FieldInfo) -> str:
 
 
 def check_settings(options: Mapping[str, Any], others: tuple[str, ...] = ()) -> Settings:
-    """``Settings`` from keyword arguments.
-
-    Args:
-        others: further names that the caller accepts, to be suggested for a misspelt one.
+    """``Settings`` from keyword arguments; a misspelt name may be one of ``others`` too, which the caller accepts.
 
     Raises:
         MdmError: an unknown name, or a value that is not allowed.
@@ -188,14 +168,10 @@ def check_settings(options: Mapping[str, Any], others: tuple[str, ...] = ()) -> 
 
 
 def refuse_policy(name: str, asked: Mapping[str, Any]) -> None:
-    """Refuse what only a diffusion model has.
-
-    Args:
-        name: of the autoregressive model.
-        asked: what was set, by name.
+    """Refuse what only a diffusion model has, for the autoregressive model ``name``.
 
     Raises:
-        MdmError: something was; the message names the first of it.
+        MdmError: something was asked; the message names the first of it.
     """
     for key, value in asked.items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value

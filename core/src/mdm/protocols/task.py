@@ -107,8 +107,7 @@ class BaseTask:
     def aggregate(self, grades: Mapping[str, Sequence[Mapping[str, float]]]) -> Mapping[str, float]:
         """Further metrics of a whole run, such as pass@k.
 
-        Args:
-            grades: the id of each example -> the grades of its repeats, in order; a repeat that failed has no grades.
+        ``grades`` has for each example's id the grades of its repeats, in order; a repeat that failed has none.
         """
         return {}
 

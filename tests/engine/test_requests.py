@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mdm
 import pytest
-from mdm.engine.prompts import encode_prompts, open_requests
+from mdm.engine.requests import encode_prompts, open_requests
 from mdm.errors import MdmError
 from mdm.protocols import Message
 from mdm_testing.toy import MASK, toy_model
