@@ -40,14 +40,12 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        core, others = [], []
-        for entry in registry.entries("command"):
-            if entry.dist == CORE:  # cheap to import, and always there
-                core.append((entry.name, registry.load(entry).get_short_help_str(80)))
-            else:
-                others.append((entry.name, f"(from {entry.package})"))
+        entries = registry.entries("command")
+        core = [entry for entry in entries if entry.dist == CORE]  # cheap to import, and always there
+        rows = [(entry.name, registry.load(entry).get_short_help_str(80)) for entry in core]
+        rows += [(entry.name, f"(from {entry.package})") for entry in entries if entry not in core]
         with formatter.section("Commands"):
-            formatter.write_dl(core + others)
+            formatter.write_dl(rows)
 
 
 def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:

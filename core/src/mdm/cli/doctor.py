@@ -63,13 +63,10 @@ def _devices() -> Finding:
         import torch
     except Exception as error:
         return Finding("devices", False, f"no torch: {error}")
-    devices = [f"cpu ({torch.get_num_threads()} threads)"]
-    for index in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(index)
-        devices.append(f"cuda:{index} ({about.name}, {about.total_memory / 2**30:.0f} GiB)")
-    if torch.backends.mps.is_available():
-        devices.append("mps")
-    return Finding("devices", True, ", ".join(devices))
+    gpus = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    names = [f"cuda:{index} ({gpu.name}, {gpu.total_memory / 2**30:.0f} GiB)" for index, gpu in enumerate(gpus)]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return Finding("devices", True, ", ".join([f"cpu ({torch.get_num_threads()} threads)", *names, *mps]))
 
 
 def _plugins() -> Finding:

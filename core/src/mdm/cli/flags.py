@@ -51,14 +51,8 @@ def _flag(name: str, field: FieldInfo) -> Flag[Any]:
     if several:
         kind, constraints = _plain(get_args(kind)[0])
         help += " May be repeated."
-    return click.option(
-        spelled,
-        name,
-        type=_type(kind, constraints),
-        multiple=several,
-        metavar=noted(field).get("metavar") or None,
-        help=help,
-    )
+    metavar = noted(field).get("metavar") or None
+    return click.option(spelled, name, type=_type(kind, constraints), multiple=several, metavar=metavar, help=help)
 
 
 def _plain(annotation: Any, constraints: Sequence[Any] = ()) -> tuple[Any, Sequence[Any]]:
@@ -81,43 +75,35 @@ def _type(kind: Any, constraints: Sequence[Any]) -> Any:
         return click.Choice(get_args(kind))
     if kind is Path:
         return click.Path(path_type=Path, exists=True, dir_okay=False)
+    ranges = {int: click.IntRange, float: click.FloatRange}
     least = next((constraint.ge for constraint in constraints if hasattr(constraint, "ge")), None)
-    if kind is int:
-        return int if least is None else click.IntRange(least)
-    if kind is float:
-        return float if least is None else click.FloatRange(least)
+    if kind in ranges:
+        return kind if least is None else ranges[kind](least)
     return str
 
 
-DECODE = (
-    *flags_of(DecodeConfig),
-    click.option(
-        "-o",
-        "assignments",
-        multiple=True,
-        metavar="[PLUGIN.]OPTION=VALUE",
-        help="An option of a sampler, the cache or the task; `mdm plugins NAME` lists them.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else there."),
-)
-
-RUN = tuple(flags_of(RunConfig, DecodeConfig.model_fields))
+OPTION = click.option(
+    "-o", "assignments", multiple=True, metavar="[PLUGIN.]OPTION=VALUE",
+    help="An option of a sampler, the cache or the task; `mdm plugins NAME` lists them.",
+)  # fmt: skip
+JSON = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else there.")
 
 
 def decode_flags(command: F) -> F:
     """The flags of every command that decodes."""
-    return reduce(lambda decorated, flag: flag(decorated), reversed(DECODE), command)
+    return _with_flags(command, [*flags_of(DecodeConfig), OPTION, JSON])
 
 
 def run_flags(command: F) -> F:
     """The flags that a run has beside these."""
-    return reduce(lambda decorated, flag: flag(decorated), reversed(RUN), command)
+    return _with_flags(command, flags_of(RunConfig, DecodeConfig.model_fields))
+
+
+def _with_flags(command: F, flags: Sequence[Flag[Any]]) -> F:
+    return reduce(lambda decorated, flag: flag(decorated), reversed(flags), command)
 
 
 def used(flags: dict[str, Any]) -> dict[str, Any]:
     """The flags that were used, as the configuration's keys and values."""
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in flags.items()
-        if value is not None and value != ()
-    }
+    values = {name: value for name, value in flags.items() if value not in (None, ())}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

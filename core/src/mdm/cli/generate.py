@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,17 +27,12 @@ if TYPE_CHECKING:
 @click.option("--live", "watched", is_flag=True, help="Show the canvas as it is decoded, on stderr.")
 @decode_flags
 def generate(
-    text: str,
-    infill: bool,
-    mask: str,
-    chat: bool | None,
-    watched: bool,
-    assignments: tuple[str, ...],
-    as_json: bool,
+    text: str, infill: bool, mask: str, chat: bool | None, watched: bool, assignments: tuple[str, ...], as_json: bool,
     **flags: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Decode one prompt. TEXT `-` reads it from stdin."""
     from mdm.runs import config as configs
+    from mdm.runs.decode_args import encode, end_tokens, load_model
 
     if text == "-":
         text = sys.stdin.read()
@@ -48,13 +44,11 @@ def generate(
     if max(len(config.model), len(config.sampler), len(config.tokens_per_step or [])) > 1:
         raise MdmError("generate takes one --model and one --sampler at one pace; `mdm run` compares several")
     text = text.replace(mask, MASK)
-    gen_length = config.gen_length
-    if gen_length is None:
-        gen_length = 0 if infill else DEFAULT_GEN_LENGTH
+    default_length = 0 if infill else DEFAULT_GEN_LENGTH
+    gen_length = default_length if config.gen_length is None else config.gen_length
     if gen_length == 0 and MASK not in text:
         raise MdmError(f"nothing to decode: --gen-length is 0 and the text holds no {mask}")
 
-    from mdm.runs.decode_args import encode, end_tokens, load_model
     from mdm.runs.files import to_json
 
     model = load_model(config, config.model[0])
@@ -67,11 +61,8 @@ def generate(
         click.echo(to_json(_record(result, completion, seconds, full=config.trace == "full")))
         return
     click.echo(completion)
-    click.echo(
-        f"{result.forwards} forwards, {result.rows} rows, cumulative entropy {result.cumulative_entropy:.3f} nats, "
-        f"{seconds:.1f} s",
-        err=True,
-    )
+    costs = f"{result.forwards} forwards, {result.rows} rows"
+    click.echo(f"{costs}, cumulative entropy {result.cumulative_entropy:.3f} nats, {seconds:.1f} s", err=True)
 
 
 def _prompt(model: Model, text: str, gen_length: int, infill: bool, chat: bool | None) -> Prompt:
@@ -84,24 +75,19 @@ def _prompt(model: Model, text: str, gen_length: int, infill: bool, chat: bool |
 
 def _decode(config: DecodeConfig, model: Model, ids: list[int], gen_length: int, watched: bool) -> Result:
     from mdm import api
-    from mdm.runs.decode_args import decode_settings
+    from mdm.cli.live import live_view
+    from mdm.runs.decode_args import canvas_texts, decode_settings
     from mdm.runs.variants import AUTOREGRESSIVE, without_policy
 
     if model.spec.attention == "causal":
         config = without_policy(config)
     sampler = next(iter(config.sampler), AUTOREGRESSIVE)
     settings = decode_settings(config, model, sampler)
-    if not watched:
+    with live_view() if watched else nullcontext() as view:
+        if view:
+            view.on_begin(sampler, {0: canvas_texts(model, ids, gen_length)}, model.token_texts)
+            settings |= {"trace": "full", "on_step": view.on_step}
         (result,) = api.decode(model, [ids], gen_length=gen_length, **settings)
-        return result
-    from mdm.cli.live import live_view
-
-    canvas = [None if i == model.spec.mask_id else text for i, text in zip(ids, model.token_texts(ids), strict=True)]
-    with live_view() as view:
-        view.on_begin(sampler, {0: [*canvas, *[None] * gen_length]}, model.token_texts)
-        (result,) = api.decode(
-            model, [ids], gen_length=gen_length, on_step=view.on_step, **settings | {"trace": "full"}
-        )
     return result
 
 
@@ -110,12 +96,7 @@ def _record(result: Result, completion: str, seconds: float, *, full: bool) -> d
     from mdm.protocols.hooks import plain
 
     return {
-        "text": completion,
-        "tokens": list(result.tokens),
-        "sequence": list(result.sequence),
-        "cumulative_entropy": float(result.cumulative_entropy),
-        "forwards": result.forwards,
-        "rows": result.rows,
-        "seconds": seconds,
-        "trace": list(result.trace) if full else [plain(line) for line in result.trace],
-    }
+        "text": completion, "tokens": list(result.tokens), "sequence": list(result.sequence),
+        "cumulative_entropy": float(result.cumulative_entropy), "forwards": result.forwards, "rows": result.rows,
+        "seconds": seconds, "trace": list(result.trace) if full else [plain(line) for line in result.trace],
+    }  # fmt: skip

@@ -10,7 +10,6 @@ import _thread
 import signal
 import sys
 import threading
-from types import TracebackType
 from typing import Any, Self
 
 AGAIN = 0.1
@@ -35,9 +34,7 @@ class CtrlC:
             self._hook, sys.unraisablehook = sys.unraisablehook, self._dropped
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
             sys.unraisablehook = self._hook

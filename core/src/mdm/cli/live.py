@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,16 +45,14 @@ class LiveLines(Lines):
 
     def on_step(self, event: StepEvent) -> None:
         for line in event.lines:
+            tokens = zip(line["positions"], text_of(line, self._token_texts), line["entropy"], strict=True)
             changes = ", ".join(
-                f"{position} {text!r} ({entropy:.3f})" if text is not None else f"{position} masked"
-                for position, text, entropy in zip(
-                    line["positions"], text_of(line, self._token_texts), line["entropy"], strict=True
-                )
+                f"{position} masked" if text is None else f"{position} {text!r} ({entropy:.3f})"
+                for position, text, entropy in tokens
             )
             weighed = f"; {len(line['weighed'])} weighed" if line.get("weighed") else ""
-            click.echo(
-                f"{self._label} #{line['row']} step {line['step'] + 1}, {line['kind']}: {changes}{weighed}", err=True
-            )
+            head = f"{self._label} #{line['row']} step {line['step'] + 1}, {line['kind']}"
+            click.echo(f"{head}: {changes}{weighed}", err=True)
 
 
 class CanvasView:
@@ -87,14 +84,10 @@ class CanvasView:
         from rich.text import Text
 
         newest = set(self.last["positions"]) if self.last else set()
-        weighed = {
-            position
-            for candidate in (self.last.get("weighed", []) if self.last else [])
-            for position in candidate["positions"]
-        }
+        candidates = self.last.get("weighed", []) if self.last else []
+        weighed = {position for candidate in candidates for position in candidate["positions"]}
         sizes = [len(text or "░") for text in self.texts]
-        first = 0
-        focus = min(newest, default=0)
+        first, focus = 0, min(newest, default=0)
         while sum(sizes[first:]) > room and first < focus and sum(sizes[first:focus]) > room // 2:
             first += 1
         out = Text("…" if first else "", style="dim")
@@ -139,14 +132,7 @@ class LiveBars(Bars):
         self._canvases: dict[int, CanvasView] = {}
         self._front: int | None = None
         self._label = ""
-        self._live = Live(get_renderable=self._render, console=self._progress.console, refresh_per_second=20)
-
-    def __enter__(self) -> LiveBars:
-        self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._live.stop()
+        self._display = Live(get_renderable=self._render, console=self._progress.console, refresh_per_second=20)
 
     def on_begin(self, label: str, canvases: Mapping[int, Sequence[str | None]], token_texts: TokenTexts) -> None:
         self._front = None  # before its canvas goes: another thread renders all the time

@@ -46,17 +46,13 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
 def _table(records: list[dict[str, Any]], check: bool) -> None:
     from mdm.cli.tables import show
 
-    with_state = check or any(record["unmet"] for record in records)
-    show(
-        ["kind", "name", "package", "version", *(["state"] if with_state else [])],
-        [
-            [
-                *(record[key] for key in ("kind", "name", "dist", "version")),
-                *([_state(record, check)] if with_state else []),
-            ]
-            for record in records
-        ],
-    )
+    columns = {"kind": "kind", "name": "name", "package": "dist", "version": "version"}
+    rows = [[record[key] for key in columns.values()] for record in records]
+    headers = list(columns)
+    if check or any(record["unmet"] for record in records):
+        headers.append("state")
+        rows = [[*row, _state(record, check)] for row, record in zip(rows, records, strict=True)]
+    show(headers, rows)
     for record in records:
         if record.get("error"):
             click.echo(f"{_state(record, check)}: {record['error']}")

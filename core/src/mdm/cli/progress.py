@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import click
 from mdm.runs.watch import RunObserver
 
 if TYPE_CHECKING:
+    from rich.live import Live
     from rich.progress import Progress, TaskID
 
 EVERY = 5.0
@@ -27,10 +27,9 @@ def steps(what: str, total: int) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
         yield lambda done: click.echo(f"{what}: {done}/{total}", err=True)
         return
-    bars = Bars()
-    with bars:
-        bars.on_progress(what, 0, total, 0.0)
-        yield lambda done: bars.advance(what, done)
+    with Bars() as bars:
+        bars.on_progress(what, 0, total)
+        yield lambda done: bars.on_progress(what, done, total)
 
 
 def progress() -> Lines | Bars:
@@ -45,11 +44,10 @@ class Lines(RunObserver):
         self._begun = time.monotonic()
         self._next = self._begun + PATIENCE
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        return None
+    def __exit__(self, *_: object) -> None: ...
 
     def on_note(self, text: str) -> None:
         if time.monotonic() >= self._begun + PATIENCE:
@@ -65,42 +63,30 @@ class Bars(RunObserver):
     """One bar per variant."""
 
     def __init__(self) -> None:
+        from rich import progress as rich_progress
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
 
         self._bars: dict[str, TaskID] = {}
-        self._progress: Progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+        self._progress = rich_progress.Progress(
+            rich_progress.TextColumn("{task.description}"), rich_progress.BarColumn(),
+            rich_progress.MofNCompleteColumn(), rich_progress.TextColumn("{task.fields[note]}"),
+            rich_progress.TimeElapsedColumn(), rich_progress.TimeRemainingColumn(),
             console=Console(stderr=True),
-        )
+        )  # fmt: skip
+        self._display: Progress | Live = self._progress
 
-    def __enter__(self) -> Bars:
-        self._progress.start()
+    def __enter__(self) -> Self:
+        self._display.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._progress.stop()
+    def __exit__(self, *_: object) -> None:
+        self._display.stop()
 
     def on_note(self, text: str) -> None:
         self._progress.console.print(text, style="dim", highlight=False, markup=False)
 
-    def on_progress(self, label: str, done: int, total: int, accuracy: float) -> None:
+    def on_progress(self, label: str, done: int, total: int, accuracy: float | None = None) -> None:
         if label not in self._bars:
             self._bars[label] = self._progress.add_task(label, total=total, note="")
-        self._progress.update(self._bars[label], completed=done, note=f"{accuracy:.1%}" if done else "")
-
-    def advance(self, label: str, done: int) -> None:
-        """Advance a bar that shows no accuracy."""
-        self._progress.update(self._bars[label], completed=done)
+        note = f"{accuracy:.1%}" if done and accuracy is not None else ""
+        self._progress.update(self._bars[label], completed=done, note=note)

@@ -16,7 +16,6 @@ from mdm.errors import MdmError
 if TYPE_CHECKING:
     from mdm.runs.config import RunConfig
 
-PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 Row = dict[str, Any]
 """One row of a summary."""
@@ -28,18 +27,17 @@ Row = dict[str, Any]
 @click.option("--live", is_flag=True, help="Show a canvas as it is decoded, on stderr.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first example that fails, instead of recording it.")
 @click.option("--config", "file", type=FILE, metavar="FILE", help="YAML with any of these; flags win.")
-@click.option("--out", type=PATH, metavar="FOLDER", help="Where the results go; the same command there resumes.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where the results go; the same command there resumes.",
+)
 @decode_flags
 def run(
-    file: Path | None,
-    out: Path | None,
-    num_processes: int,
-    live: bool,
-    fail_fast: bool,
-    assignments: tuple[str, ...],
-    as_json: bool,
-    **flags: Any,
-) -> int:
+    file: Path | None, out: Path | None, num_processes: int, live: bool, fail_fast: bool, assignments: tuple[str, ...],
+    as_json: bool, **flags: Any,
+) -> int:  # fmt: skip
     """Decode a task's examples, grade them, and show a table.
 
     Several --sampler, --model or --tokens-per-step make one comparison. Without arguments: the embedded model,
@@ -104,11 +102,10 @@ def _how_to_resume(folder: Path) -> str:
 
 
 def _new_folder(task: str) -> Path:
-    base = Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}"
-    path, number = base, 2
-    while path.exists():
-        path, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return path
+    from mdm.runs.results import numbered
+
+    base = f"runs/{task}-{datetime.now():%Y%m%d-%H%M%S}"
+    return next(path for path in map(Path, numbered(base)) if not path.exists())
 
 
 def _report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
@@ -120,8 +117,8 @@ def _report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     from mdm.cli.tables import show
 
     rows = summary.get("runs", [summary])
-    columns = [name for name, (is_shown, _) in COLUMNS.items() if is_shown(rows)]
-    cells = [[COLUMNS[name][1](row) for name in columns] for row in rows]
+    columns = _columns(rows)
+    cells = [[CELLS[name](row) for name in columns] for row in rows]
     show(columns, cells, right=[name for name in columns if name not in ("model", "sampler")])
     errors = sum(row["errors"] for row in rows)
     if errors:
@@ -129,30 +126,27 @@ def _report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     click.echo(f"results: {folder}")
 
 
-def _several(key: str) -> Callable[[list[Row]], bool]:
-    return lambda rows: len({row[key] for row in rows}) > 1
+def _columns(rows: list[Row]) -> list[str]:
+    """The columns of a table: without a model or K that is the same in all rows, and without repeats of one."""
+    keys = {"model": "model", "K": "tokens_per_step"}
+    hidden = {column for column, key in keys.items() if len({row[key] for row in rows}) == 1}
+    if all(row["repeats"] == 1 for row in rows):
+        hidden |= {"repeats", "std. error"}
+    return [column for column in CELLS if column not in hidden]
 
 
-def _always(rows: list[Row]) -> bool:
-    return True
-
-
-def _repeated(rows: list[Row]) -> bool:
-    return any(row["repeats"] > 1 for row in rows)
-
-
-COLUMNS: dict[str, tuple[Callable[[list[Row]], bool], Callable[[Row], str]]] = {
-    "model": (_several("model"), lambda row: row["model"]),
-    "sampler": (_always, lambda row: row["sampler"]),
-    "K": (_several("tokens_per_step"), lambda row: str(row["tokens_per_step"])),
-    "examples": (_always, lambda row: str(row["examples"])),
-    "repeats": (_repeated, lambda row: str(row["repeats"])),
-    "accuracy": (_always, lambda row: f"{row['accuracy']:.1%}"),
-    "std. error": (_repeated, lambda row: f"{row['accuracy_se'] or 0:.1%}"),
-    "95% interval": (_always, lambda row: "{:.1%} to {:.1%}".format(*row["accuracy_ci95"])),
-    "cum. entropy": (_always, lambda row: f"{row['cumulative_entropy']:.3f}"),
-    "forwards": (_always, lambda row: f"{row['forwards']:,}"),
-    "rows": (_always, lambda row: f"{row['rows']:,}"),
-    "tokens/s": (_always, lambda row: f"{row['tokens_per_second']:,.0f}"),
+CELLS: dict[str, Callable[[Row], str]] = {
+    "model": lambda row: row["model"],
+    "sampler": lambda row: row["sampler"],
+    "K": lambda row: str(row["tokens_per_step"]),
+    "examples": lambda row: str(row["examples"]),
+    "repeats": lambda row: str(row["repeats"]),
+    "accuracy": lambda row: f"{row['accuracy']:.1%}",
+    "std. error": lambda row: f"{row['accuracy_se'] or 0:.1%}",
+    "95% interval": lambda row: "{:.1%} to {:.1%}".format(*row["accuracy_ci95"]),
+    "cum. entropy": lambda row: f"{row['cumulative_entropy']:.3f}",
+    "forwards": lambda row: f"{row['forwards']:,}",
+    "rows": lambda row: f"{row['rows']:,}",
+    "tokens/s": lambda row: f"{row['tokens_per_second']:,.0f}",
 }
-"""Column -> whether a table of these rows shows it, and its cell in a row. K is the number of tokens per step."""
+"""Column -> its cell in a row. K is the number of tokens per step."""

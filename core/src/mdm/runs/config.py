@@ -145,9 +145,8 @@ def build(
     Raises:
         MdmError: an unknown key, plugin or option, or a value that is not allowed.
     """
-    written = read_yaml(file) if file else {}
+    written, flags = read_yaml(file) if file else {}, flags or {}
     from_file = _validate(schema, written, f"{file}: ")
-    flags = flags or {}
     config = _validate(schema, _merge_layers(written, flags), "")
     settings, preset_options = _preset(config)
     above = [flags] if "preset" in flags else [written, flags]  # a preset wins over what is below where it is named
@@ -165,20 +164,13 @@ def build(
 
 def _recorded(config: DecodeConfig, from_file: DecodeConfig) -> dict[str, Any]:
     """What was recorded of the file's models, as far as these are still the models."""
-    update: dict[str, Any] = {
-        "revisions": {name: commit for name, commit in config.revisions.items() if name in config.model}
-    }
-    if isinstance(config, RunConfig) and not set(config.model) <= set(from_file.model):
-        update["autoregressive"] = None
-    return update
+    revisions = {name: commit for name, commit in config.revisions.items() if name in config.model}
+    is_new_model = isinstance(config, RunConfig) and not set(config.model) <= set(from_file.model)
+    return {"revisions": revisions} | ({"autoregressive": None} if is_new_model else {})
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        MdmError: it cannot be read, or is something else.
-    """
+    """The mapping in a YAML file; raises an MdmError where it cannot be read or is something else."""
     import yaml
 
     try:

@@ -24,6 +24,12 @@ def encode(model: Model, prompt: Prompt) -> tuple[list[int], int]:
     return context + answer, len(context)
 
 
+def canvas_texts(model: Model, ids: list[int], gen_length: int = 0) -> list[str | None]:
+    """The text of each token, None where it is masked, and ``gen_length`` masks behind them."""
+    texts = zip(ids, model.token_texts(ids), strict=True)
+    return [None if token == model.spec.mask_id else text for token, text in texts] + [None] * gen_length
+
+
 def decode_settings(
     config: DecodeConfig, model: Model, sampler: str, tokens_per_step: int | None = None
 ) -> dict[str, Any]:
@@ -73,5 +79,4 @@ def encode_example(config: RunConfig, model: Model, task: BaseTask, index: int, 
             raise MdmError(f"nothing to decode: gen_length is 0 and the prompt holds no {MASK}")
     except MdmError as error:
         raise MdmError(f"{config.task}, example {example.id}: {error}") from error
-    canvas = [None if i == model.spec.mask_id else text for i, text in zip(ids, model.token_texts(ids), strict=True)]
-    return EncodedExample(index, example, prompt, ids, context, gen_length, canvas)
+    return EncodedExample(index, example, prompt, ids, context, gen_length, canvas_texts(model, ids))

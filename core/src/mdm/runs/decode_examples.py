@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mdm.models.model import Model
     from mdm.protocols.hooks import StepEvent
 
-
 CHUNK = 8
 """Batches given to the engine in one call: enough to keep its rows busy, few enough to bound memory."""
 
@@ -99,8 +98,7 @@ class ExampleDecoder:
 
         def on_step(event: StepEvent) -> None:
             observer.on_step(event)
-            if hooks.sees_steps:
-                hooks.on_step(event)
+            hooks.on_step(event)
 
         return on_step
 
@@ -115,14 +113,12 @@ class ExampleDecoder:
 
         try:
             api.decode(
-                self._model,
-                [example.ids for example in examples],
+                self._model, [example.ids for example in examples],
                 gen_length=[example.gen_length for example in examples],
                 row_ids=[example.row for example in examples],
-                on_finish=partial(self._finish, examples),
-                on_step=self._on_step,
+                on_finish=partial(self._finish, examples), on_step=self._on_step,
                 **self._settings | {"batch_size": self._sizes.batch_size, "max_rows": self._sizes.max_rows},
-            )
+            )  # fmt: skip
             return
         except MdmError:  # a wrong request, or an observer or hook that failed: no example is at fault
             raise
@@ -149,8 +145,7 @@ class ExampleDecoder:
 
     def _finish(self, examples: Sequence[EncodedExample], index: int, result: Result) -> None:
         """Grade a decoded example. The engine calls this, and what fails in here is not the example's failure."""
-        example = examples[index]
-        end = end_tokens(self._run.config, self._model)
+        example, end = examples[index], end_tokens(self._run.config, self._model)
         completion = self._model.decode(result.sequence[example.context :], end)
         self._decoded.add(example.row)
         try:
@@ -158,9 +153,8 @@ class ExampleDecoder:
         except MdmError:
             raise
         except Exception as error:
-            raise MdmError(
-                f"example {example.example.id} is decoded but cannot be recorded: {type(error).__name__}: {error}"
-            ) from error
+            why = f"{type(error).__name__}: {error}"
+            raise MdmError(f"example {example.example.id} is decoded but cannot be recorded: {why}") from error
 
     def _record(self, example: ExampleResult, result: Result | None) -> None:
         trace = result.trace if result else []
@@ -183,12 +177,11 @@ class _Progress:
     def __init__(self, run: RunContext, variant: Variant) -> None:
         self.label = variant.label
         self._observer, self._metric, self._results = run.observer, run.task.metric, variant.results.by_row
-        self._uncounted = 0
+        self._total = self._uncounted = 0
         if run.process.world_size > 1:
             self.label = f"{variant.label} (one of {run.process.world_size} processes)"
             self._uncounted = len(self._results)
         self._correct = sum(example.metrics.get(self._metric, 0.0) for example in self._results.values())
-        self._total = 0
 
     def begin(self, examples_left: int) -> None:
         self._total = len(self._results) - self._uncounted + examples_left

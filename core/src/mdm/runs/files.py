@@ -26,11 +26,7 @@ def os_errors_as_mdm_errors(path: Path, verb: str) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary file to write, which replaces ``path`` at the end: readers never see half of it.
-
-    Raises:
-        MdmError: the file cannot be written, or ``path`` is not a file that can be replaced.
-    """
+    """Yield a temporary file, which replaces ``path`` at the end; raises an MdmError where that cannot be written."""
     with os_errors_as_mdm_errors(path, "write"):
         path, part = _target(path)
         try:
@@ -43,11 +39,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Check, before long work, that ``path`` can be written.
-
-    Raises:
-        MdmError: ``path`` is not a file that can be replaced, or its folder is missing or not writable.
-    """
+    """Check, before long work, that ``path`` can be written; raises an MdmError where it cannot."""
     with os_errors_as_mdm_errors(path, "write"):
         _, part = _target(path)
         part.touch()
@@ -103,11 +95,7 @@ def read_json(path: Path) -> Any:
 
 
 def json_lines(path: Path) -> Iterator[Any]:
-    """The records of a log, none if there is no file. A last line that a kill cut short is left out.
-
-    Raises:
-        MdmError: a line before the last is not JSON.
-    """
+    """The records of a log, if there is one, but for a last line that a kill cut short; others must be JSON."""
     if not path.exists():
         return
     with os_errors_as_mdm_errors(path, "read"), path.open("rb") as lines:
@@ -123,7 +111,7 @@ def json_lines(path: Path) -> Iterator[Any]:
 def write_lines(path: Path, records: Iterable[Any]) -> None:
     """Replace a whole log; ``records`` may come from the log itself."""
     with atomic_file(path) as part, part.open("wb") as out:
-        out.writelines(_line(record) for record in records)
+        out.writelines(map(_line, records))
 
 
 class Log:
@@ -139,7 +127,7 @@ class Log:
 
     def append(self, *records: Any) -> None:
         """Write some records, or on an error none of them."""
-        data = memoryview(b"".join(_line(record) for record in records))
+        data = memoryview(b"".join(map(_line, records)))
         with os_errors_as_mdm_errors(self.path, "write"):
             size_before = os.fstat(self._file.fileno()).st_size
             try:
@@ -157,11 +145,7 @@ class Log:
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Lock a folder or a log against other processes. The system releases the lock when this process ends.
-
-    Raises:
-        MdmError: another process holds it.
-    """
+    """Lock a folder or a log, until this process ends at the latest; raises an MdmError where another process has."""
     try:
         import fcntl
     except ImportError:  # Windows

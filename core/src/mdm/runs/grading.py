@@ -97,13 +97,13 @@ class Grader:
 
     def collect(self, to_the_end: bool = False) -> None:
         """Record what is graded so far; with ``to_the_end``, wait for the rest."""
-        self._finish([grading for grading in self._pending if grading.grades.done()])
+        self._record_graded()
         while to_the_end and self._pending:
-            done, _ = wait([grading.grades for grading in self._pending], return_when=FIRST_COMPLETED)
-            self._finish([grading for grading in self._pending if grading.grades in done])
+            wait([grading.grades for grading in self._pending], return_when=FIRST_COMPLETED)
+            self._record_graded()
 
-    def _finish(self, graded: Sequence[_Grading]) -> None:
-        for grading in graded:
+    def _record_graded(self) -> None:
+        for grading in [grading for grading in self._pending if grading.grades.done()]:
             self._pending.remove(grading)
             metrics, error_text = {}, None
             try:

@@ -43,20 +43,19 @@ class RunHooks:
         self._call("on_finish", result=result, example=example)
 
     def _register(self, entry: registry.Entry) -> None:
-        plugin = registry.load(entry)
-        self._manager.register(plugin, name=f"{entry.name!r} of package {entry.package}")
+        plugin, name = registry.load(entry), f"{entry.name!r} of package {entry.package}"
+        self._manager.register(plugin, name=name)
         try:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
             self._manager.unregister(plugin)
-            raise MdmError(f"hook {entry.name!r} of package {entry.package}: {self._unknown(plugin)}") from error
+            raise MdmError(f"hook {name}: {self._unknown(plugin)}") from error
 
     def _unknown(self, plugin: object) -> str:
         """The implementations of a plugin that are named like no hook."""
+        known = [name for name in vars(Hooks) if not name.startswith("_")]
         marked = (name for name in dir(plugin) if self._manager.parse_hookimpl_opts(plugin, name) is not None)
-        return " ".join(
-            f"there is no hook {name!r}.{suggest(name, hook_names())}" for name in marked if name not in hook_names()
-        )
+        return " ".join(f"there is no hook {name!r}.{suggest(name, known)}" for name in marked if name not in known)
 
     def _call(self, hook: str, **arguments: Any) -> None:
         plugins = self._manager.get_plugins()
@@ -65,8 +64,3 @@ class RunHooks:
                 self._manager.subset_hook_caller(hook, plugins - {plugin})(**arguments)
             except Exception as error:
                 raise MdmError(f"hook {name} failed in {hook}: {type(error).__name__}: {error}") from error
-
-
-def hook_names() -> list[str]:
-    """The names of all hooks."""
-    return [name for name in vars(Hooks) if not name.startswith("_")]

@@ -37,11 +37,7 @@ class PluginOptions:
 
 
 def collect(plugins: Sequence[Plugin]) -> list[PluginOptions]:
-    """What the plugins of a run take, nothing set yet.
-
-    Raises:
-        MdmError: plugins that cannot be had; all of them are named.
-    """
+    """What the plugins of a run take, nothing set yet; raises an MdmError that names all that cannot be had."""
     collected, faults = [], []
     names = [name for _, name in plugins]
     for kind, name in plugins:
@@ -56,13 +52,9 @@ def collect(plugins: Sequence[Plugin]) -> list[PluginOptions]:
 
 
 def set_from_file(collected: Sequence[PluginOptions], options: Options, replaced: Iterable[Plugin], file: Any) -> None:
-    """Set what a configuration file says.
+    """Set what a configuration file says; raises an MdmError for options of no plugin, or of two.
 
-    Args:
-        replaced: plugins that the file names and flags may have replaced; their options are dropped.
-
-    Raises:
-        MdmError: options of a plugin that is no part of the run, or of two.
+    ``replaced`` are the plugins that the file names: where flags name others instead, their options are dropped.
     """
     dropped = {text for kind, name in replaced for text in (name, f"{kind}.{name}")}
     for key, values in options.items():
@@ -77,18 +69,19 @@ def set_from_file(collected: Sequence[PluginOptions], options: Options, replaced
 
 
 def set_from_flag(collected: Sequence[PluginOptions], assignment: str) -> None:
-    """Set ``option=value``, ``plugin.option=value`` or ``kind.plugin.option=value`` of each plugin that is meant.
-
-    Raises:
-        MdmError: no plugin is, or plugins of several kinds are.
-    """
+    """Set ``option=value``, ``plugin.option=value`` or ``kind.plugin.option=value`` of each plugin that is meant."""
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
         raise MdmError(f"-o {assignment}: expected option=value or plugin.option=value")
-    plugin, _, option = key.strip().rpartition(".")
+    name, _, option = key.strip().rpartition(".")
     option = option.replace("-", "_")
     value = _scalar(assignment, text)
-    owners = _called(collected, plugin, assignment) if plugin else _with_option(collected, option, assignment)
+    if name:
+        owners = [plugin for plugin in collected if plugin.is_called(name)]
+    else:
+        owners = [plugin for plugin in collected if option in plugin.schema.model_fields]
+    if not owners:
+        raise MdmError(f"-o {assignment}: {_no_owner(collected, name, option)}")
     if len({owner.kind for owner in owners}) > 1:
         either = " or ".join(f"{owner.key}.{option}" for owner in owners)
         raise MdmError(f"-o {assignment}: which one, {either}?")
@@ -97,35 +90,19 @@ def set_from_flag(collected: Sequence[PluginOptions], assignment: str) -> None:
 
 
 def complete(collected: Iterable[PluginOptions]) -> Options:
-    """All options of every plugin, defaults included, as the configuration holds them.
-
-    Raises:
-        MdmError: an unknown option or a value that is not allowed.
-    """
-    checked = {
-        plugin.key: check_options(plugin.key, plugin.schema, plugin.values).model_dump(mode="json")
-        for plugin in collected
-    }
-    return {key: values for key, values in checked.items() if values}
+    """All options of every plugin, defaults included, for the configuration; raises an MdmError for a wrong one."""
+    checked = {plugin.key: check_options(plugin.key, plugin.schema, plugin.values) for plugin in collected}
+    return {key: values for key, options in checked.items() if (values := options.model_dump(mode="json"))}
 
 
-def _called(collected: Sequence[PluginOptions], text: str, assignment: str) -> list[PluginOptions]:
-    owners = [plugin for plugin in collected if plugin.is_called(text)]
-    if not owners:
+def _no_owner(collected: Sequence[PluginOptions], name: str, option: str) -> str:
+    """What is wrong where no plugin is called ``name``, or, without a name, none has such an option."""
+    if name:
         keys = [plugin.key for plugin in collected]
-        raise MdmError(
-            f"-o {assignment}: {text!r} is no part of this run.{suggest(text, keys)} It has: {', '.join(keys)}"
-        )
-    return owners
-
-
-def _with_option(collected: Sequence[PluginOptions], option: str, assignment: str) -> list[PluginOptions]:
-    owners = [plugin for plugin in collected if option in plugin.schema.model_fields]
-    if not owners:
-        names = {name: None for plugin in collected for name in plugin.schema.model_fields}
-        known = ", ".join(f"{plugin.key}.{name}" for plugin in collected for name in plugin.schema.model_fields)
-        raise MdmError(f"-o {assignment}: no option {option!r}.{suggest(option, names)} There are: {known or 'none'}")
-    return owners
+        return f"{name!r} is no part of this run.{suggest(name, keys)} It has: {', '.join(keys)}"
+    options = {f"{plugin.key}.{known}": known for plugin in collected for known in plugin.schema.model_fields}
+    near = suggest(option, dict.fromkeys(options.values()))
+    return f"no option {option!r}.{near} There are: {', '.join(options) or 'none'}"
 
 
 def _scalar(assignment: str, text: str) -> Any:

@@ -49,11 +49,7 @@ class Rank:
         return items[self.rank :: self.world_size]
 
     def barrier(self) -> None:
-        """Wait until all processes are here.
-
-        Raises:
-            PeerLost: one of them has died.
-        """
+        """Wait until all processes are here; raises PeerLost where one of them has died."""
         if self.world_size == 1:
             return
         import torch.distributed as dist
@@ -76,11 +72,7 @@ def is_launched() -> bool:
 
 @contextmanager
 def join_processes(device: str) -> Iterator[Rank]:
-    """Join the other processes of this run. Without a launcher, this process is the only one.
-
-    Raises:
-        MdmError: the processes cannot connect to each other.
-    """
+    """Join the other processes of this run, if a launcher started any; raises an MdmError where they cannot connect."""
     if not is_distributed():
         yield Rank()
         return

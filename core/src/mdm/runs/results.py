@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from itertools import chain, count, product
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ def run_folder(path: Path, run_config: RunConfig, environment: Mapping[str, Any]
     if path.exists() and not path.is_dir():
         raise MdmError(f"{path} is a file, not a folder")
     is_new_folder = not path.exists()
-    if not is_new_folder and not (path / "config.yaml").exists() and any(_visible(path)):
+    names = set() if is_new_folder else {entry.name for entry in path.iterdir()}
+    if "config.yaml" not in names and any(not name.startswith(".") for name in names - {"environment.json"}):
         raise MdmError(f"{path} is not empty and not a run's folder: choose another --out")
     with files.os_errors_as_mdm_errors(path, "create"):
         path.mkdir(parents=True, exist_ok=True)
@@ -106,16 +108,11 @@ class ResultsFolder:
 
     def reload(self) -> None:
         """Load all results that are written, the files of all ranks included."""
-        self.by_row = {}
-        for suffix in ["", *self._ranks()]:
-            self.by_row |= {result.row: result for result in self._results(suffix)}
+        results = chain.from_iterable(map(self._results, ["", *self._ranks()]))
+        self.by_row = {result.row: result for result in results}
 
     def gather(self) -> None:
-        """Merge the files of all ranks, and drop torn lines and traces without a result. Safe to kill at any point.
-
-        Raises:
-            MdmError: a process is still writing.
-        """
+        """Merge the closed files of all ranks, without torn lines and traces that lack a result. Safe to kill."""
         with ExitStack() as stack:
             ranks = self._ranks()
             for suffix in ranks:
@@ -134,22 +131,13 @@ class ResultsFolder:
                 )
                 if any(self._path(name, suffix).exists() for suffix in rows):
                     files.write_lines(self._path(name, ""), merged)
-            for suffix in ranks:
-                for name in ("trace", "results"):
-                    with files.os_errors_as_mdm_errors(self.folder, "write into"):
-                        self._path(name, suffix).unlink(missing_ok=True)
+            with files.os_errors_as_mdm_errors(self.folder, "write into"):
+                for suffix, name in product(ranks, ("trace", "results")):
+                    self._path(name, suffix).unlink(missing_ok=True)
         self.reload()
 
     def check(self, ids: Sequence[str], repeats: int) -> None:
-        """Check that all results are of the run's examples.
-
-        Args:
-            ids: of the examples, in order.
-            repeats: how often each is decoded.
-
-        Raises:
-            MdmError: one is not.
-        """
+        """Raise an MdmError for a result that is not of this run, whose examples have these ``ids``, in order."""
         for result in self.by_row.values():
             if result.repeat >= repeats or result.index >= len(ids) or ids[result.index] != result.id:
                 raise MdmError(
@@ -159,18 +147,13 @@ class ResultsFolder:
 
     @contextmanager
     def writing(self, rank: int | None = None) -> Iterator[ResultsWriter]:
-        """Open the files to append to, after ``gather``; with ``rank``, those of that rank.
-
-        Raises:
-            MdmError: the files cannot be opened, or another process writes into them.
-        """
+        """Open the files, or a rank's, to append to after ``gather``; raises an MdmError where they are in use."""
         with files.os_errors_as_mdm_errors(self.folder, "create"):
             self.folder.mkdir(parents=True, exist_ok=True)
         suffix = "" if rank is None else f".rank{rank}"
         with ExitStack() as stack:
-            trace, results = (
-                stack.enter_context(closing(files.Log(self._path(name, suffix)))) for name in ("trace", "results")
-            )
+            paths = self._path("trace", suffix), self._path("results", suffix)
+            trace, results = (stack.enter_context(closing(files.Log(path))) for path in paths)
             stack.enter_context(files.exclusive_lock(results.path))
             yield ResultsWriter(self, trace, results)
 
@@ -217,15 +200,13 @@ def folder_names(labels: Iterable[str]) -> list[str]:
     names: list[str] = []
     for label in labels:
         base = re.sub(r"[^\w.+-]+", "-", label).strip("-.") or "run"
-        name, number = base, 2
-        while name in names:
-            name, number = f"{base}-{number}", number + 1
-        names.append(name)
+        names.append(next(name for name in numbered(base) if name not in names))
     return names
 
 
-def _visible(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "environment.json")
+def numbered(base: str) -> Iterator[str]:
+    """``base``, ``base-2``, ``base-3`` and so on: names for something that needs a free one."""
+    return chain([base], (f"{base}-{number}" for number in count(2)))
 
 
 def _remove_new_run(path: Path, is_new_folder: bool) -> None:
@@ -239,9 +220,8 @@ def _remove_new_run(path: Path, is_new_folder: bool) -> None:
         return
     with suppress(OSError):
         for folder in (*subfolders, path):
-            for pattern in ("config.yaml", "environment.json", "results*.jsonl", "trace*.jsonl"):
-                for file in folder.glob(pattern):
-                    file.unlink()
+            for file in chain(*map(folder.glob, ("config.yaml", "environment.json", "results*.jsonl", "trace*.jsonl"))):
+                file.unlink()
             if folder != path or is_new_folder:
                 folder.rmdir()
 
@@ -265,11 +245,9 @@ def _check_same_run(path: Path, run_config: RunConfig, environment: Mapping[str,
 
 def _first_difference(old: Any, new: Any, key: str = "") -> str | None:
     if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*old, *(name for name in new if name not in old)]:
-            difference = _first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
-            if difference:
-                return difference
-        return None
+        prefix = f"{key}." if key else ""
+        differences = (_first_difference(old.get(name), new.get(name), f"{prefix}{name}") for name in old | new)
+        return next(filter(None, differences), None)
     return None if old == new else f"{key} is {_display(old)} there, {_display(new)} here"
 
 

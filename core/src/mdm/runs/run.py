@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from importlib import metadata
 from itertools import islice
@@ -27,14 +27,6 @@ from mdm.runs.variants import Variant, autoregressive, pin_models, variants, wit
 from mdm.runs.watch import GuardedObserver, Interrupted, RunObserver
 
 
-def with_default_limit(config: RunConfig) -> RunConfig:
-    """Fill in the task's default limit."""
-    if config.limit is None and config.data is None:
-        limit = registry.resolve("task", config.task).default_limit
-        return config.model_copy(update={"limit": limit})
-    return config
-
-
 def run(
     config: RunConfig, out: Path, observer: RunObserver | None = None, *, fail_fast: bool = False
 ) -> dict[str, Any]:
@@ -50,7 +42,9 @@ def run(
         MdmError: a wrong request, an observer or a hook that failed, or a failing example with ``fail_fast``.
         Interrupted: Ctrl-C, or the death of another process; the run can be resumed.
     """
-    config = pin_models(with_default_limit(config), out)
+    if config.limit is None and config.data is None:
+        config = config.model_copy(update={"limit": registry.resolve("task", config.task).default_limit})
+    config = pin_models(config, out)
     if set(autoregressive(config)) == set(config.model):
         config = without_policy(config)
     guarded = GuardedObserver(observer or RunObserver())
@@ -71,10 +65,8 @@ def environment(config: RunConfig) -> dict[str, Any]:
     """The Python, platform, package versions and data that a run uses, which its configuration does not hold."""
     versions = {entry.dist: entry.version for entry in registry.entries()}
     for package in ("mdm-core", "torch", "transformers"):
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     data = {"data_sha256": files.sha256(config.data)} if config.data else {}
     return {"python": platform.python_version(), "platform": platform.platform(), "versions": versions, **data}
 
@@ -155,12 +147,9 @@ def _write_summary(run: RunContext, variants: Sequence[Variant], out: Path) -> d
 def _summary_row(run: RunContext, variant: Variant) -> dict[str, Any]:
     config, task = run.config, run.task
     row = {
-        "model": variant.model,
-        "sampler": variant.sampler,
-        "tokens_per_step": variant.tokens_per_step,
-        "cache": config.cache,
-        "task": config.task,
-    }
+        "model": variant.model, "sampler": variant.sampler, "tokens_per_step": variant.tokens_per_step,
+        "cache": config.cache, "task": config.task,
+    }  # fmt: skip
     results = variant.results.by_row.values()
     try:
         return row | summarise(results, task.metric, len(run.examples), config.repeats, task.aggregate)

@@ -56,23 +56,15 @@ def summarise(
         metrics |= aggregate({group[0].id: [dict(result.metrics) for result in group] for group in examples})
     tokens, seconds = sum(result.tokens for result in done), fsum(result.seconds for result in done)
     return {
-        "examples": len(examples),
-        "complete": len(done) == expected * repeats,
-        "repeats": repeats,
-        "accuracy": accuracy,
-        "accuracy_ci95": list(wilson(accuracy * len(examples), len(examples))),
+        "examples": len(examples), "complete": len(done) == expected * repeats, "repeats": repeats,
+        "accuracy": accuracy, "accuracy_ci95": list(wilson(accuracy * len(examples), len(examples))),
         "accuracy_by_repeat": by_repeat,
         "accuracy_se": stdev(by_repeat) / sqrt(len(by_repeat)) if len(by_repeat) > 1 else None,
-        "metric": metric,
-        "metrics": metrics,
-        "errors": sum(result.error is not None for result in done),
+        "metric": metric, "metrics": metrics, "errors": sum(result.error is not None for result in done),
         "cumulative_entropy": round(_mean(result.cumulative_entropy for result in done if result.decoded), DIGITS),
-        "forwards": sum(result.forwards for result in done),
-        "rows": sum(result.rows for result in done),
-        "tokens": tokens,
-        "seconds": seconds,
-        "tokens_per_second": tokens / seconds if seconds else 0.0,
-    }
+        "forwards": sum(result.forwards for result in done), "rows": sum(result.rows for result in done),
+        "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds if seconds else 0.0,
+    }  # fmt: skip
 
 
 def _mean(values: Iterable[float]) -> float:

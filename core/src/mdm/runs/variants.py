@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 from mdm.errors import MdmError
@@ -50,18 +51,10 @@ def variants(config: RunConfig, out: Path) -> list[Variant]:
     if len(rows) == 1:
         return [Variant(*rows[0], rows[0][1], ResultsFolder(out))]
     several = len(config.model) > 1, len(config.sampler) > 1, len(paces) > 1
-    labels = [
-        " ".join(
-            text
-            for text, shown in zip((names[model], sampler, pace and f"K{pace}"), several, strict=True)
-            if shown and text
-        )
-        for model, sampler, pace in rows
-    ]
-    return [
-        Variant(*row, label, ResultsFolder(out / folder))
-        for row, label, folder in zip(rows, labels, folder_names(labels), strict=True)
-    ]
+    parts = [(names[model], sampler, f"K{pace}" if pace else "") for model, sampler, pace in rows]
+    labels = [" ".join(filter(None, compress(texts, several))) for texts in parts]
+    folders = [ResultsFolder(out / name) for name in folder_names(labels)]
+    return [Variant(*row, label, folder) for row, label, folder in zip(rows, labels, folders, strict=True)]
 
 
 def _short_names(models: Sequence[str]) -> dict[str, str]:
@@ -83,9 +76,6 @@ def pin_models(config: RunConfig, out: Path) -> RunConfig:
 
     What ``config`` or the run in ``out`` has recorded is not looked up again, so that a run is continued with the
     weights it began with. Of a model that is not found nothing is recorded: ``load_model`` reports it.
-
-    Raises:
-        MdmError: the configuration in ``out`` cannot be read.
     """
     if (out / "config.yaml").is_file():
         earlier = configs.parse(RunConfig, out / "config.yaml")
@@ -108,11 +98,7 @@ def pin_models(config: RunConfig, out: Path) -> RunConfig:
 
 
 def without_policy(config: C) -> C:
-    """The configuration of autoregressive models alone: no sampler, no cache.
-
-    Raises:
-        MdmError: one was asked for.
-    """
+    """The configuration of autoregressive models alone: no sampler, no cache. Raises an MdmError if one was named."""
     asked = ({"cache": config.cache} if config.cache != "auto" else {}) | diffusion_only(config)
     # The default sampler was asked for where it was named; an empty list is what this function leaves.
     if config.sampler and "sampler" in config.model_fields_set:
