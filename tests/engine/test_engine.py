@@ -112,3 +112,10 @@ def test_rules_are_applied_as_they_are_written():
     assert rules(logits, None).tolist() == [[0.0, 0.5, -torch.inf, 3.0, 4.0, -torch.inf]]
     assert rules.within(1, 3)(logits[:, 1:3], None).tolist() == [[0.5, -torch.inf]]
     assert LogitRules()(logits, None) is logits
+
+
+@pytest.mark.parametrize("prompt", [[1, 2, 3, 4], [1, 2, 3, 4, 5]])
+def test_a_grid_decodes_whole_blocks_and_answers_with_the_tokens_asked_for(prompt):
+    [result] = mdm.decode(toy_model("block-causal"), [prompt], "confidence", cache="block", gen_length=5)
+    assert len(result.tokens) == 5 and result.tokens == result.sequence[len(prompt) :][:5]
+    assert len(result.sequence) == 12 and MASK not in result.sequence

@@ -129,7 +129,10 @@ def test_c_h_and_j(case, variant):
     entropy = statistics(after.flatten(0, 1)).entropy.view(left.shape)
     zero = torch.zeros_like(entropy)
     numbers = torch.stack([zero, zero, entropy, zero, zero], -1)
-    scores = Scores(zero.long(), left, zero.long(), numbers, torch.zeros(len(left), dtype=torch.long), 0.0)
+    scores = Scores(
+        positions=zero.long(), valid=left, token=zero.long(), numbers=numbers,
+        unscored=torch.zeros(len(left), dtype=torch.long), vocab_size=1,
+    )  # fmt: skip
     ahead = scores.uncertainty()
     value = -ahead if variant == "lookum" else -ahead - cost
     same = {"atol": 1e-5, "rtol": 1e-5}

@@ -99,14 +99,14 @@ def test_a_body_that_cannot_be_traced_whole_says_so(model):
     layer = model.body.layers[0]
     forward = layer.forward
     layer.forward = lambda x, **more: forward(x if x.sum() > 0 else -x, **more)
-    with pytest.raises(MdmError, match="cannot be compiled .*: leave compile out"):
+    with pytest.raises(MdmError, match="cannot be compiled .*: drop --compile"):
         decoded(model, PROMPTS[0], gen_length=4, cache="none", compile=True)
     assert decoded(model, PROMPTS[0], gen_length=4, cache="none")
 
 
 def test_too_many_kinds_of_forward_are_not_hidden(model, monkeypatch):
     torch._dynamo.reset()  # what another test of this process compiled would serve here as well
-    monkeypatch.setattr(torch_compile, "KINDS", 1)
+    monkeypatch.setattr(torch_compile, "MAX_SPECIALIZATIONS", 1)
     with pytest.raises(MdmError, match="more than 1 kinds of forward"):
         decoded(model, PROMPTS[0], gen_length=8, cache="dual", compile=True)
 
@@ -137,10 +137,10 @@ def _another_attention(model):
         (_hooked, "has weights that do not lie on one device"),
         (_quantized, "has quantized weights"),
         (_own_forward, "has a forward of its own"),
-        (_another_attention, "attends by something else than sdpa"),
+        (_another_attention, "does not use sdpa attention"),
     ],
 )
 def test_what_cannot_be_compiled_is_named(model, change, why):
     change(model)
-    with pytest.raises(MdmError, match=why + ".*leave compile out"):
+    with pytest.raises(MdmError, match=why + ".*drop --compile"):
         decoded(model, PROMPTS[0], gen_length=4, cache="none", compile=True)

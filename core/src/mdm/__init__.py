@@ -3,9 +3,8 @@
 Names are resolved on first use, so that ``import mdm`` costs nothing and pulls no torch.
 """
 
-from typing import TYPE_CHECKING
-
-from mdm.lazy import lazy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mdm.api import Result, decode, load_model
@@ -13,4 +12,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MdmError", "Result", "decode", "load_model"]
 
-__getattr__, __dir__ = lazy(__name__, {"api": ("load_model", "decode", "Result"), "errors": ("MdmError",)})
+_NAMES = {"api": ("load_model", "decode", "Result"), "errors": ("MdmError",)}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)

@@ -47,7 +47,7 @@ class Result:
     text: str | None
     """Their text up to the end token; None without a tokenizer."""
     sequence: list[int]
-    """Prompt and generation."""
+    """Prompt and generation. A block-causal model decodes whole blocks, so it may hold more tokens than asked for."""
     trace: list[Line] = field(repr=False)
     """Empty with ``trace=False``."""
     cumulative_entropy: float
@@ -268,9 +268,9 @@ def _with_sizes(settings: Settings, model: Model, requests: Sequence[Request], *
 def _result(
     row: RowRecord, request: Request, prompt: EncodedPrompt, model: Model, eos_ids: Sequence[int], *, with_trace: bool
 ) -> Result:
-    sequence, lines = row.tokens, row.trace
-    end = row.length - len(request.suffix)
-    tokens = sequence[row.prompt_length : end] if end > row.prompt_length else [sequence[i] for i in row.targets]
+    sequence, lines, start = row.tokens, row.trace, row.prompt_length
+    end = min(row.length - len(request.suffix), start + request.gen_length)  # a grid's last block may reach further
+    tokens = sequence[start:end] if end > start else [sequence[i] for i in row.targets]
     return Result(
         tokens, text=model.decode(tokens, eos_ids) if model.tokenizer is not None else None, sequence=sequence,
         trace=lines if with_trace else [], cumulative_entropy=cumulative_entropy(lines), prompt_style=prompt.form,

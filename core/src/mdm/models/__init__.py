@@ -2,9 +2,8 @@
 
 What a model family needs is imported from here. Names are resolved on first use."""
 
-from typing import TYPE_CHECKING
-
-from mdm.lazy import lazy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mdm.models.checkpoints import is_stock
@@ -18,6 +17,16 @@ __all__ = [
 ]  # fmt: skip
 
 _LOADING = ("affixes", "check_mask", "load_network", "load_tokenizer", "refuse", "stock_config", "token_ids")
-__getattr__, __dir__ = lazy(
-    __name__, {"checkpoints": ("is_stock",), "family": ("BaseFamily",), "loading": _LOADING, "model": ("Model",)}
-)
+
+_NAMES = {"checkpoints": ("is_stock",), "family": ("BaseFamily",), "loading": _LOADING, "model": ("Model",)}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)

@@ -4,9 +4,8 @@ A plugin imports all that it needs from here. A name's module is imported on fir
 plugins, imports no torch.
 """
 
-from typing import TYPE_CHECKING
-
-from mdm.lazy import lazy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mdm.protocols.cache import BaseCache, NoCache, Plan
@@ -28,7 +27,7 @@ __all__ = [
     "StepEvent", "hookimpl", "mixed", "ranks", "top_k",
 ]  # fmt: skip
 
-__getattr__, __dir__ = lazy(__name__, {
+_NAMES = {
     "cache": ("BaseCache", "NoCache", "Plan"),
     "draws": ("Draws", "mixed"),
     "hooks": ("Line", "StepEvent", "hookimpl"),
@@ -40,4 +39,15 @@ __getattr__, __dir__ = lazy(__name__, {
     "scores": ("Scores", "ranks", "top_k"),
     "state": ("State",),
     "task": ("MASK", "BaseTask", "Example", "Message", "Prompt"),
-})  # fmt: skip
+}  # fmt: skip
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)
