@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from hypothesis import given, strategies as st
-from mdm.engine.schedule import blocks, quota, split
+from mdm.engine.schedule import blocks, num_transfer_tokens, split
 from mdm.protocols.settings import SCHEDULES
 
 COUNT = st.integers(1, 80)
@@ -13,7 +13,7 @@ COUNT = st.integers(1, 80)
 
 @given(st.sampled_from(SCHEDULES), COUNT, COUNT)
 def test_a_schedule_commits_every_mask_within_its_steps(schedule, masks, steps):
-    counts = quota(schedule, masks, steps)
+    counts = num_transfer_tokens(schedule, masks, steps)
     assert sum(counts) == masks
     assert len(counts) <= steps
     assert all(k >= 0 if schedule == "dream" else k > 0 for k in counts)
@@ -21,7 +21,7 @@ def test_a_schedule_commits_every_mask_within_its_steps(schedule, masks, steps):
 
 @given(COUNT, COUNT)
 def test_even_is_even(masks, steps):
-    counts = quota("even", masks, steps)
+    counts = num_transfer_tokens("even", masks, steps)
     assert max(counts) - min(counts) <= 1 and list(counts) == sorted(counts, reverse=True)
 
 

@@ -6,7 +6,7 @@ import mdm
 import pytest
 import torch
 from goldens import ABSENT, cases, committed, facts, folder, forwards, steps, tensors
-from mdm.engine.schedule import quota
+from mdm.engine.schedule import num_transfer_tokens
 from mdm.models.kv_store import KVStore
 from mdm.protocols import Scores
 from mdm.scoring.statistics import statistics
@@ -147,6 +147,6 @@ def test_c_h_and_j(case, variant):
 @pytest.mark.parametrize("case", PURE["schedules"], ids=lambda c: f"m{c['masks']}-s{c['steps']}")
 def test_schedule(case):
     masks, count = case["masks"], case["steps"]
-    assert list(quota("even", masks, count)) == [k for k in case["llada"] if k]
-    assert list(quota("linear", masks, count)) == case["dllm_linear"]
-    assert list(quota("cosine", masks, count)) == case["dllm_cosine"]
+    assert list(num_transfer_tokens("even", masks, count)) == [k for k in case["llada"] if k]
+    assert list(num_transfer_tokens("linear", masks, count)) == case["dllm_linear"]
+    assert list(num_transfer_tokens("cosine", masks, count)) == case["dllm_cosine"]

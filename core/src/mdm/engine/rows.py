@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from mdm.engine.schedule import quota, split
+from mdm.engine.schedule import num_transfer_tokens, split
 from mdm.models.transfer import Array
 from mdm.protocols.hooks import Line
 from mdm.protocols.settings import Settings
@@ -121,7 +121,7 @@ class RowRecord:
             steps = self.block_steps[min(self.block, len(self.block_steps) - 1)]
         else:
             steps = max(1, -(-size // (settings.tokens_per_step or 1)))
-        self.schedule = quota(settings.schedule, size, steps)
+        self.schedule = num_transfer_tokens(settings.schedule, size, steps)
 
     def begin_step(self, masked: int) -> None:
         """Begin a step with ``masked`` masks left; past the schedule's end all of them are due."""

@@ -7,27 +7,40 @@ from functools import lru_cache
 
 
 @lru_cache(maxsize=4096)
-def quota(schedule: str, masks: int, steps: int) -> tuple[int, ...]:
-    """How many of ``masks`` masked positions each step commits.
-
-    even: m // s, the first m % s steps one more; at least one a step (LLaDA, get_num_transfer_tokens).
-    linear, cosine: round-half-even(remaining (1 - (1 - a(t')) / (1 - a(t)))) with t from 1 to 0 and
-        a(t) = 1 - t or 1 - cos(pi/2 (1 - t)); steps of zero are dropped (dllm).
-    dream: t from 1 to 0.001, floor(remaining (1 - t' / t)), the last step all that is left; a step of zero is kept.
-    """
+def num_transfer_tokens(schedule: str, masks: int, steps: int) -> tuple[int, ...]:
+    """How many of ``masks`` masked positions each step commits; a ``schedule`` is one of ``mdm.protocols.settings``."""
     if masks <= 0:
         return ()
     if schedule == "even":
-        each, more = divmod(masks, steps)
-        return tuple(k for k in (each + (i < more) for i in range(steps)) if k)
-    if schedule == "dream":
-        times = [1 + i * (0.001 - 1) / steps for i in range(steps + 1)]
-        counts, left = [], masks
-        for i in range(steps):
-            k = left if i == steps - 1 else int(left * (1 - times[i + 1] / times[i]))
-            counts.append(k)
-            left -= k
-        return tuple(counts)
+        return _even(masks, steps)
+    return _dream(masks, steps) if schedule == "dream" else _by_visibility(schedule, masks, steps)
+
+
+def _even(masks: int, steps: int) -> tuple[int, ...]:
+    """m // s, the first m % s steps one more; at least one a step (LLaDA's get_num_transfer_tokens)."""
+    each, more = divmod(masks, steps)
+    return tuple(k for k in (each + (i < more) for i in range(steps)) if k)
+
+
+def _dream(masks: int, steps: int) -> tuple[int, ...]:
+    """With t from 1 to 0.001, floor(remaining (1 - t' / t)), and all that is left in the last step.
+
+    A step of zero is kept.
+    """
+    times = [1 + i * (0.001 - 1) / steps for i in range(steps + 1)]
+    counts, left = [], masks
+    for i in range(steps):
+        count = left if i == steps - 1 else int(left * (1 - times[i + 1] / times[i]))
+        counts.append(count)
+        left -= count
+    return tuple(counts)
+
+
+def _by_visibility(schedule: str, masks: int, steps: int) -> tuple[int, ...]:
+    """round-half-even(remaining (1 - (1 - a(t')) / (1 - a(t)))) with t from 1 to 0 (dllm).
+
+    a(t) is 1 - t ("linear") or 1 - cos(pi/2 (1 - t)) ("cosine"). Steps of zero are dropped.
+    """
     import torch
 
     counts, left = [], masks
@@ -35,11 +48,10 @@ def quota(schedule: str, masks: int, steps: int) -> tuple[int, ...]:
         # float32, as published: round-half-even meets many exact halves, and their side is part of the schedule.
         pair = torch.tensor([1 - i / steps, 1 - (i + 1) / steps], dtype=torch.float32)
         visible = 1 - pair if schedule == "linear" else 1 - torch.cos(math.pi / 2 * (1 - pair))
-        share = 1 - (1 - visible[1]) / (1 - visible[0])
-        k = min(int(torch.round(left * share)), left)
-        if k > 0:
-            counts.append(k)
-            left -= k
+        count = min(int(torch.round(left * (1 - (1 - visible[1]) / (1 - visible[0])))), left)
+        if count > 0:
+            counts.append(count)
+            left -= count
     return tuple(counts)
 
 

@@ -69,8 +69,8 @@ def _tile_stats(
     never = -1 if draw.never is None else draw.never
     draws = []
     for key in draw.keys.repeat_interleave(tiles, 0).unbind(1):
-        given = (x, key, tokens, 1 / draw.temperature, never)
-        draws.append(compiled(_draw_tokens)(*given) if compile else _in_chunks(_draw_tokens, *given))
+        inputs = (x, key, tokens, 1 / draw.temperature, never)
+        draws.append(compiled(_draw_tokens)(*inputs) if compile else _in_chunks(_draw_tokens, *inputs))
     value, index, logit = (torch.stack(column, -1).view(*shape, len(column)) for column in zip(*draws, strict=True))
     return sums._replace(draw_value=value, draw_token=index + start, draw_logit=logit)
 
