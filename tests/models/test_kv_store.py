@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 
 import mdm
@@ -202,3 +203,17 @@ def test_attention_that_cannot_meet_kept_keys_is_refused(tmp_path):
     mdm.decode(model, [prompt], gen_length=4, block_length=4)
     with pytest.raises(MdmError, match="--cache none"):
         mdm.decode(model, [prompt], cache="dual", gen_length=4, block_length=4)
+
+
+def test_a_store_is_freed_when_nobody_holds_it(models):
+    model = models["dream"]
+    store = KVStore(model, 1, 8)
+    with torch.inference_mode():
+        model.hidden(canvas(1, 8), torch.arange(8)[None], cache=store.full([0], write=True))
+    keys = weakref.ref(store.layers[0].keys)
+    gc.disable()
+    try:
+        del store
+        assert keys() is None
+    finally:
+        gc.enable()

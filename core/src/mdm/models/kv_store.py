@@ -20,12 +20,12 @@ class StoredLayer(CacheLayerMixin):  # type: ignore[misc]
     Keys are stored after the rotary embedding, so they need no order of their own.
     """
 
-    def __init__(self, store: KVStore) -> None:
+    def __init__(self, rows: int, length: int) -> None:
         super().__init__()
-        self.store = store
+        self.shape = (rows, length)  # and no reference to the store: without a circle its memory is freed at once
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        rows, length = self.store.shape
+        rows, length = self.shape
         _, heads, _, width = key_states.shape
         self.keys = key_states.new_zeros(rows, heads, length, width)
         self.values = value_states.new_zeros(rows, heads, length, value_states.shape[-1])
@@ -101,7 +101,7 @@ class KVStore:
         self.model, self.dtype = model, model.dtype
         self.shape = (rows, length)
         self.queries_per_key = int(config.num_attention_heads // config.num_key_value_heads)  # type: ignore[union-attr, operator]
-        self.layers = [StoredLayer(self) for _ in range(model.layers)]
+        self.layers = [StoredLayer(rows, length) for _ in range(model.layers)]
 
     def full(self, rows: Sequence[int], write: bool) -> StoreView:
         """For a forward over whole canvases, which belong to ``rows`` and attend to nothing that is stored."""
@@ -184,6 +184,7 @@ class KVStore:
         """rows := rows[index]"""
         self.shape = (index.shape[0], self.shape[1])
         for layer in self.layers:
+            layer.shape = self.shape
             if layer.is_initialized:
                 layer.keys, layer.values = layer.keys[index], layer.values[index]
 
@@ -192,6 +193,7 @@ class KVStore:
         padding = (0, 0, 0, length - self.shape[1], 0, 0, 0, rows)
         self.shape = (self.shape[0] + rows, length)
         for layer in self.layers:
+            layer.shape = self.shape
             if layer.is_initialized:
                 layer.keys = torch.nn.functional.pad(layer.keys, padding)
                 layer.values = torch.nn.functional.pad(layer.values, padding)
