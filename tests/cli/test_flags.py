@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from mdm.cli.flags import SIZE, flags_of, used
 from mdm.cli.generate import generate
 from mdm.cli.run import run
-from mdm.protocols.settings import Settings, default_text, option
+from mdm.protocols.settings import Settings, default_text, documented
 from mdm.runs import config
 from mdm.runs.config import RECORDED, DecodeConfig, RunConfig
 
@@ -46,9 +46,9 @@ def test_every_field_has_a_flag_and_help():
 class Made(Settings):
     """Settings with options that nobody else knows."""
 
-    warmth: float = option(0.5, "How warm.", scope="row", ge=0)
-    colder: bool = option(True, "Whether to cool.", scope="row")
-    shade: str | None = option(None, "Which shade.", scope="row", unset="none of them", metavar="SHADE")
+    warmth: float = documented(0.5, "How warm.", scope="row", ge=0)
+    colder: bool = documented(True, "Whether to cool.", scope="row")
+    shade: str | None = documented(None, "Which shade.", scope="row", unset="none of them", metavar="SHADE")
 
 
 def test_a_new_field_is_a_new_flag():

@@ -119,3 +119,23 @@ def test_a_grid_decodes_whole_blocks_and_answers_with_the_tokens_asked_for(promp
     [result] = mdm.decode(toy_model("block-causal"), [prompt], "confidence", cache="block", gen_length=5)
     assert len(result.tokens) == 5 and result.tokens == result.sequence[len(prompt) :][:5]
     assert len(result.sequence) == 12 and MASK not in result.sequence
+
+
+def test_what_is_no_commit_is_named():
+    class Forgets(BaseSampler):
+        def decide(self, state, scores, memory, draws):
+            Commit(scores.valid, scores.token)
+
+    with pytest.raises(mdm.MdmError, match="sampler Forgets: decide returned None, which is no Commit"):
+        mdm.decode(toy_model(), ["hi"], Forgets(NoOptions()), gen_length=2)
+
+
+def test_a_class_in_place_of_an_instance_is_named():
+    with pytest.raises(mdm.MdmError, match=r"the sampler BaseSampler is a class: give an instance of it"):
+        mdm.decode(toy_model(), ["hi"], BaseSampler, gen_length=2)
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 2**70])
+def test_a_seed_beyond_64_bits_is_refused(seed):
+    with pytest.raises(mdm.MdmError, match="seed=.*: it does not fit into 64 bits"):
+        mdm.decode(toy_model(), ["hi"], "confidence", gen_length=2, seed=seed)

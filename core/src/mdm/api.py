@@ -199,6 +199,9 @@ def _plugin(kind: str, plugin: str | BaseSampler | BaseCache, options: Mapping[s
         return factory(check_options(plugin, factory.Options, options or {}))
     if options:
         raise MdmError(f"the {kind} is an object, which has its options: give {kind}_options with a name only")
+    if isinstance(plugin, type):
+        name = plugin.__name__
+        raise MdmError(f"the {kind} {name} is a class: give an instance of it, such as {name}({name}.Options())")
     registry.require(kind, plugin, f"the {kind} {type(plugin).__name__}")
     return plugin
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -286,6 +286,8 @@ class Engine:
         decision = self.sampler.decide(self.state, scores, self.memory, draws)
         if isinstance(decision, Commit):
             return decision
+        if not isinstance(decision, Generator):
+            raise MdmError(f"sampler {type(self.sampler).__name__}: decide returned {decision!r}, which is no Commit")
         try:
             ask = next(decision)
             while True:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from mdm.errors import MdmError, explain, suggest
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 DEFAULT_SAMPLER = "info-gain"
@@ -21,6 +21,14 @@ Schedule = Literal["even", "linear", "cosine", "dream"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 Scope = Literal["row", "engine"]
 
+
+def _int64(value: int) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise ValueError("it does not fit into 64 bits")
+    return value
+
+
+Int64 = Annotated[int, AfterValidator(_int64)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Length = Annotated[int, Field(ge=0)]  # in tokens
@@ -79,7 +87,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # help needs the fields only
 
-    seed: int = documented(0, "Seed of the random draws.")
+    seed: Int64 = documented(0, "Seed of the random draws.")
     gen_length: Length | None = documented(
         None, "Tokens to generate after the prompt; 0 fills the prompt's own masks.", unset=str(DEFAULT_GEN_LENGTH)
     )
