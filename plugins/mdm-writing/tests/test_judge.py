@@ -242,7 +242,7 @@ def test_runs_that_do_not_fit_are_refused(serve, runs, tmp_path, monkeypatch):
     with pytest.raises(mdm.MdmError, match="different prompts as example w-0"):
         call(server, *runs, "--intersect")
     results.write_text('{"id": "w-0"}\n')
-    with pytest.raises(mdm.MdmError, match="results.jsonl, line 1: field 'prompt'"):
+    with pytest.raises(mdm.MdmError, match="results.jsonl, line 1: prompt is missing"):
         call(server, *runs)
     results.unlink()
     with pytest.raises(mdm.MdmError, match=r"holds no results.jsonl"):
