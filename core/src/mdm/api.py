@@ -119,7 +119,8 @@ def decode(
             make_sampler(spec, sampler or DEFAULT_SAMPLER, sampler_options),
             make_cache(spec, spec.default_cache if cache is None else cache, cache_options),
         )
-    eos_ids, rules = _end_tokens(spec, settings), _logit_rules(spec, settings, logits_processors)
+    eos_ids = _end_tokens(spec, settings)
+    rules = _logit_rules(spec, settings, eos_ids, logits_processors)
     encoded = encode_prompts(model, prompts)
     lengths = _lengths(gen_length, len(encoded))
     requests = open_requests(spec, encoded, lengths, row_ids, suffix, guidance=settings.guidance != 0)
@@ -217,13 +218,15 @@ def _end_tokens(spec: ModelSpec, settings: Settings) -> tuple[int, ...]:
     return eos_ids
 
 
-def _logit_rules(spec: ModelSpec, settings: Settings, processors: Sequence[Processor]) -> LogitRules:
+def _logit_rules(
+    spec: ModelSpec, settings: Settings, eos_ids: Sequence[int], processors: Sequence[Processor]
+) -> LogitRules:
     """What is done to logits before they are scored.
 
     Raises:
         MdmError: an id outside the vocabulary, no padding token to penalise, or nothing left to generate.
     """
-    penalties = dict.fromkeys(_end_tokens(spec, settings), settings.eos_penalty)
+    penalties = dict.fromkeys(eos_ids, settings.eos_penalty)
     pad_id = spec.pad_id if settings.pad_token_id is None else settings.pad_token_id
     if settings.pad_penalty:
         if pad_id is None:

@@ -185,18 +185,20 @@ class Engine:
     def _check_progress(self, row: RowRecord) -> None:
         """Refuse to decode for ever."""
         assert row.counts is not None
-        sampler = f"sampler {type(self.sampler).__name__}"
         if row.is_stuck():
             raise MdmError(
-                f"{sampler} gets nowhere: step {row.step} of row {row.row_id} was to commit {row.budget} of "
+                f"{self._named()} gets nowhere: step {row.step} of row {row.row_id} was to commit {row.budget} of "
                 f"{row.counts.masked} masks, and it neither committed a token nor looked ahead"
             )
         limit = MAX_STEPS * (row.counts.block_size + len(row.schedule))
         if not row.counts.entered and row.block_step > limit:
             raise MdmError(
-                f"{sampler} gets nowhere: row {row.row_id} has spent {row.block_step} steps in a block of "
+                f"{self._named()} gets nowhere: row {row.row_id} has spent {row.block_step} steps in a block of "
                 f"{row.counts.block_size} positions, and {row.counts.masked} masks are left"
             )
+
+    def _named(self) -> str:
+        return f"sampler {type(self.sampler).__name__}"
 
     def _step(self, plan: Plan) -> None:
         self._begin_step()
@@ -287,7 +289,7 @@ class Engine:
         if isinstance(decision, Commit):
             return decision
         if not isinstance(decision, Generator):
-            raise MdmError(f"sampler {type(self.sampler).__name__}: decide returned {decision!r}, which is no Commit")
+            raise MdmError(f"{self._named()}: decide returned {decision!r}, which is no Commit")
         try:
             ask = next(decision)
             while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mdm.engine.schedule import num_transfer_tokens, split
@@ -187,10 +187,7 @@ def share_costs(rows: Sequence[RowRecord]) -> None:
     for row in rows:
         by_request.setdefault(row.request, []).append(row)
     for beams in by_request.values():
-        costs: dict[str, Any] = {
-            "forwards": max(row.forwards for row in beams),
-            "forwarded_rows": sum(row.forwarded_rows for row in beams),
-            "candidates": sum(row.candidates for row in beams),
-        }
+        forwards, canvases = max(row.forwards for row in beams), sum(row.forwarded_rows for row in beams)
+        candidates = sum(row.candidates for row in beams)
         for row in beams:
-            row.__dict__.update(costs)
+            row.forwards, row.forwarded_rows, row.candidates = forwards, canvases, candidates
