@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from mdm.errors import MdmError
 from mdm.models.model import Model
 from mdm.protocols.model import ModelSpec
+from mdm.protocols.settings import INT64
 from mdm.protocols.task import Message
 
 PromptForm = Literal["raw", "ids", "chat"]
@@ -97,7 +98,7 @@ def _row_ids(row_ids: Any, count: int) -> list[int]:
         raise MdmError("row_ids should be integers, one a prompt") from None
     if len(keys) != count:
         raise MdmError(f"row_ids has {len(keys)} numbers for {count} prompts: give one each")
-    if wide := [key for key in keys if key not in range(-(2**63), 2**63)]:
+    if wide := [key for key in keys if key not in INT64]:
         raise MdmError(f"row_ids: {wide[0]} does not fit into 64 bits")
     return keys
 

@@ -22,8 +22,12 @@ SCHEDULES: tuple[str, ...] = get_args(Schedule)
 Scope = Literal["row", "engine"]
 
 
+INT64 = range(-(2**63), 2**63)
+"""What keys of random draws fit into."""
+
+
 def _int64(value: int) -> int:
-    if not -(2**63) <= value < 2**63:
+    if value not in INT64:
         raise ValueError("it does not fit into 64 bits")
     return value
 
