@@ -1,7 +1,10 @@
-"""A compiled forward decides as one that is not, in few graphs, and says where it cannot be had."""
+"""A compiled forward decides as one that is not, one layer is compiled for all, and what cannot be had is said."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 
@@ -11,7 +14,7 @@ import tiny_families
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 from mdm.errors import MdmError
-from mdm.models import compiled, torch_compile
+from mdm.models import compiled, products, torch_compile
 from mdm_testing.counters import counting
 from mdm_testing.probe import essence
 from torch._dynamo.utils import counters
@@ -35,13 +38,15 @@ def decoded(model, prompts, **settings):
 
 
 @pytest.mark.parametrize("model", CACHES, indirect=True)
-def test_a_compiled_decode_is_the_same_decode_in_two_graphs(model):
-    """One graph for a forward of one canvas and one for more, whatever the cache, the lengths and the rows."""
-    caches = CACHES[model.spec.family]
+def test_a_compiled_decode_is_the_same_decode_and_one_layer_is_compiled(model):
+    """Once, when the first step begins, whatever the layers, the cache, the lengths and the rows that come later."""
+    torch._dynamo.reset()
+    caches, before = CACHES[model.spec.family], counters["stats"]["unique_graphs"]
     for prompts in PROMPTS:
         expected = decoded(model, prompts, gen_length=8, cache=caches[0])
         assert decoded(model, prompts, gen_length=8, cache=caches[0], compile=True) == expected
-    before = counters["stats"]["unique_graphs"]
+        assert counters["stats"]["unique_graphs"] == before + 1
+    before += 1
     for cache in caches:
         for prompts in PROMPTS:
             for settings in ({"gen_length": 12}, {"gen_length": [8] * len(prompts), "guidance": 0.7, "max_rows": 2}):
@@ -107,8 +112,48 @@ def test_a_body_that_cannot_be_traced_whole_says_so(model):
 def test_too_many_kinds_of_forward_are_not_hidden(model, monkeypatch):
     torch._dynamo.reset()  # what another test of this process compiled would serve here as well
     monkeypatch.setattr(torch_compile, "MAX_SPECIALIZATIONS", 1)
+    decoded(model, PROMPTS[0], gen_length=4, cache="dual", compile=True)
+    model.body.double(), model.lm_head.double()
     with pytest.raises(MdmError, match="more than 1 kinds of forward"):
-        decoded(model, PROMPTS[0], gen_length=8, cache="dual", compile=True)
+        decoded(model, PROMPTS[0], gen_length=4, cache="dual", compile=True)
+
+
+def test_a_joined_product_is_compiled_as_one(model):
+    torch._dynamo.reset()
+    expected = decoded(model, PROMPTS[1], gen_length=8, cache="dual")
+    products.join(model.body)
+    products_of_a_layer = []
+
+    def backend(graph, inputs):
+        products_of_a_layer.append(sum("linear" in str(node.target) for node in graph.graph.nodes))
+        return graph
+
+    with pytest.MonkeyPatch.context() as patch:
+        compile = torch.compile
+        patch.setattr(torch, "compile", lambda function, **options: compile(function, backend=backend, **options))
+        torch_compile.compiled.cache_clear()
+        try:
+            assert decoded(model, PROMPTS[1], gen_length=8, cache="dual", compile=True) == expected
+        finally:
+            torch_compile.compiled.cache_clear()
+    assert products_of_a_layer == [4]  # q k v, o, gate up, down
+
+
+@pytest.mark.wide
+def test_what_was_compiled_is_found_by_the_next_process(tmp_path):
+    code = """
+import mdm
+from mdm_testing.toy import toy_model
+from torch._dynamo.utils import counters
+mdm.decode(toy_model(), [[1, 2, 3]], "confidence", gen_length=4, block_length=4, cache="none", compile=True)
+print(counters["inductor"]["fxgraph_cache_miss"], counters["inductor"]["fxgraph_cache_hit"])
+"""
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert said == ["1 0\n", "0 1\n"]
 
 
 def _hooked(model):

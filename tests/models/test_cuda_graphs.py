@@ -1,54 +1,138 @@
-"""A replay reads the tensors of its capture: every input has to be brought there, and no two shapes are mixed up."""
+"""A replay reads the tensors of its capture: every input has to be brought there, and no two calls are mixed up."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import mdm
 import pytest
+import tape
+import tiny_families
 import torch
+from mdm import registry
 from mdm.models import Model, cuda_graphs
-from mdm.models.cuda_graphs import CudaGraphCache
+from mdm.models.cuda_graphs import GraphCache, GraphCounts, counts
 from mdm.models.kv_store import KVStore
 from mdm.models.model import run, running
 from mdm_testing.probe import essence
 from mdm_testing.toy import toy_model
 
 PROMPTS = [[1, 2, 3, 4, 5], [7, 8], [9] * 8]
-SETTINGS = [{}, {"guidance": 0.7}, {"max_rows": 2}, {"batch_size": 1, "temperature": 0.8}]
-CACHES = [("full", "none"), ("full", "prefix"), ("full", "dual"), ("block-causal", "block")]
+SETTINGS = [{}, {"guidance": 0.7}, {"max_rows": 2}, {"batch_size": 1, "temperature": 0.8}, {"stop_at_eos": True}]
+CACHES = {"llada": ["none", "prefix", "dual"], "dream": ["none", "prefix", "dual"], "sdar": ["none", "dual", "block"]}
+PAIRS = [(family, cache) for family in CACHES for cache in CACHES[family]]
+SAMPLERS = sorted(entry.name for entry in registry.entries("sampler"))
 
 
-def again(forward):
-    """What a graph does, without one: the captured forward on its own tensors, into the same tensor."""
-    out = forward().clone()
-
-    def replay():
-        return out.copy_(forward())
-
-    return replay
+@pytest.fixture(scope="module")
+def families(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("families")
+    return {
+        name: mdm.load_model(tiny_families.save(folder / name, name), device="cpu", dtype="float32") for name in CACHES
+    }  # fmt: skip
 
 
-def decoded(model, cache, **settings):
-    results = mdm.decode(
-        model, PROMPTS, "info-gain", {"candidates": 3}, gen_length=12, block_length=4, cache=cache, **settings
-    )  # fmt: skip
-    return [essence(result) for result in results]
+def decoded(model, cache, sampler="info-gain", prompts=PROMPTS, **settings):
+    options = {"candidates": 3} if "candidates" in registry.resolve("sampler", sampler).Options.model_fields else {}
+    settings = {"gen_length": 12, "block_length": 4} | settings
+    return [
+        (essence(r), r.forwards, r.rows) for r in mdm.decode(model, prompts, sampler, options, cache=cache, **settings)
+    ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
-@pytest.mark.parametrize(("attention", "cache"), CACHES)
-def test_a_replayed_decode_is_the_same_decode(attention, cache, settings):
-    model, captured = toy_model(attention), []
+def same_with_graphs(monkeypatch, model, cache, sampler="info-gain", **settings):
+    """Decodes without and twice with graphs, which the second decode has from the first; how many were replayed."""
+    plain = decoded(model, cache, sampler, **settings)
+    before = counts(model).replays
+    with tape.taped(monkeypatch):
+        assert decoded(model, cache, sampler, **settings) == plain
+        assert decoded(model, cache, sampler, **settings) == plain
+    return counts(model).replays - before
 
-    def capture(forward):
-        captured.append(again(forward))
-        return captured[-1]
 
-    plain = decoded(model, cache, **settings)
-    with running(model, CudaGraphCache(run, capture)):
-        assert decoded(model, cache, **settings) == plain
-    assert captured
+@pytest.mark.parametrize(("family", "cache"), PAIRS)
+def test_a_replayed_decode_is_the_same_decode(monkeypatch, families, family, cache):
+    assert same_with_graphs(monkeypatch, families[family], cache)
+
+
+@pytest.mark.parametrize("settings", SETTINGS[1:], ids=str)
+@pytest.mark.parametrize(("family", "cache"), [("dream", "prefix"), ("sdar", "block")])
+def test_whatever_the_settings(monkeypatch, families, family, cache, settings):
+    same_with_graphs(monkeypatch, families[family], cache, **settings)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_decides_the_same_by_replays(monkeypatch, families, sampler):
+    assert same_with_graphs(monkeypatch, families["llada"], "dual", sampler, prompts=PROMPTS[:2], gen_length=8)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(("family", "cache"), PAIRS)
+def test_every_sampler_cache_and_family(monkeypatch, families, family, cache, sampler):
+    for settings in SETTINGS[:4]:
+        same_with_graphs(monkeypatch, families[family], cache, sampler, **settings)
+
+
+def test_a_decode_has_a_handful_of_captures(monkeypatch, families):
+    """Eight candidates come in every number of rows; they are captured in 1, 2, 4 and 8, once and for all."""
+    model = families["llada"]
+    with tape.taped(monkeypatch):
+        before = (counts(model).captures, counts(model).replays)
+        for _ in range(3):
+            mdm.decode(model, PROMPTS[:1], "info-gain", {"candidates": 8}, cache="dual", gen_length=32, block_length=8)
+        captures, replays = counts(model).captures - before[0], counts(model).replays - before[1]
+    assert captures <= 4
+    assert replays > 3 * 32 - 3 * 4 - 3 * captures  # all but the refreshes and what warms up
+
+
+def test_lookahead_rows_that_fill_a_shape_cost_no_decision(families):
+    from mdm.engine.evaluate import _padded, _places
+
+    assert _padded([0, 1, 2], 1, 4, 4) == [0, 1, 2, 2]
+    assert _padded([1, 9], 3, 4, 2) == [1, 1, 4, 4, 9, 9]
+    assert _places([1, 2, 2], 4) == [0, 0, 1, 1]
+    assert _places([1, 1, 4, 4, 9, 9], 12) == [0, 0, 0, 0, 2, 2, 2, 2, 2, 4, 4, 4]
+
+
+def test_without_graphs_nothing_is_captured(monkeypatch, families):
+    with tape.taped(monkeypatch):
+        before = counts(families["llada"]).captures
+        decoded(families["llada"], "dual", graphs=False)
+        assert counts(families["llada"]).captures == before
+
+
+def test_many_row_tokens_are_not_captured(monkeypatch, families):
+    monkeypatch.setattr("mdm.scoring.scorer.MAX_ROW_TOKENS", 3)
+    with tape.taped(monkeypatch):
+        before = counts(families["llada"]).captures
+        decoded(families["llada"], "dual")
+        assert counts(families["llada"]).captures == before
+
+
+def test_a_processor_is_called_in_every_step(monkeypatch):
+    model, calls = toy_model(), []
+
+    def processor(ids, logits):
+        calls.append(len(ids))
+        return logits
+
+    plain = decoded(model, "dual", logits_processors=[processor])
+    expected, calls = len(calls), []
+    with tape.taped(monkeypatch):
+        assert decoded(model, "dual", logits_processors=[processor]) == plain
+    assert len(calls) == expected
+
+
+def test_decodes_at_once_have_graphs_of_their_own(monkeypatch, families):
+    model = families["llada"]
+    ways = [{}, {"guidance": 0.7}, {"prompts": PROMPTS[:1]}, {}]
+    plain = [decoded(model, "dual", **way) for way in ways]
+    with tape.taped(monkeypatch), ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(decoded, model, "dual", **way) for way in ways * 2]
+        assert [each.result() for each in found] == plain * 2
 
 
 def test_another_model_and_another_thread_run_as_they_did():
@@ -68,50 +152,85 @@ def test_another_model_and_another_thread_run_as_they_did():
     assert decoded(model, "dual") == plain and not ran
 
 
-@torch.inference_mode()
-def test_rows_that_continue_from_others_are_not_mixed_up():
-    model, everywhere = toy_model(), torch.arange(8).expand(4, -1)
-    store, replayed, tokens = KVStore(model, 4, 8), CudaGraphCache(run, again), torch.arange(32).view(4, 8)
-    model.hidden(tokens, everywhere, cache=store.full([0, 1, 2, 3], write=True))
-    for rows in [[2, 0, 2, 0], [0, 2, 2, 0], [3, 1, 3, 1], [1, 2, 2, 1], [2, 1, 2, 1]]:
-        at = torch.tensor([[n, n + 3] for n in rows])
-        wanted = model.hidden(tokens[rows].gather(1, at) + 1, at, cache=store.window(rows, at))
-        torch.testing.assert_close(
-            replayed(model.body, tokens[rows].gather(1, at) + 1, at, None, store.window(rows, at)), wanted
-        )
-    assert sum(captured.replay is not None for captured in replayed.forwards.values()) == 2
+def call(cache, function, *given, store=None, facts=0):
+    return cache(function, *given, store=store, keep=None, facts=facts)
 
 
 @torch.inference_mode()
-def test_what_a_forward_gave_is_not_overwritten_and_the_oldest_makes_place(monkeypatch):
+def test_what_a_call_gave_is_not_overwritten_and_the_oldest_makes_place(monkeypatch):
     monkeypatch.setattr(cuda_graphs, "MAX_GRAPHS", 2)
-    model, at = toy_model(), torch.arange(8)[None]
-    replayed = CudaGraphCache(run, again)
-    tokens = [torch.full((1, 8), n) for n in range(1, 5)]
-    wanted = [model.hidden(t, at) for t in tokens]
-    found = [replayed(model.body, t, at, None, None) for t in tokens]
-    torch.testing.assert_close(found, wanted)
+    cache = GraphCache(tape.capture, GraphCounts())
+
+    def double(values, times):
+        return (values[0] * times,)
+
+    found = [call(cache, double, [torch.full((2,), n)], 2)[0] for n in range(5)]
+    assert [t.tolist() for t in found] == [[2 * n] * 2 for n in range(5)]
+    assert (cache.counts.captures, cache.counts.replays) == (1, 3)
+    assert call(cache, double, [torch.ones(2)], 3)[0].tolist() == [3, 3]  # another fact, another call
     for length in (5, 6, 7):
-        replayed(model.body, tokens[0][:, :length], at[:, :length], None, None)
-    assert len(replayed.forwards) == 2
+        call(cache, double, [torch.ones(length)], 2)
+    assert call(cache, double, [torch.full((2,), 7)], 2)[0].tolist() == [14, 14]
+    assert cache.counts.replays == 3
 
 
 @torch.inference_mode()
-def test_where_nothing_can_be_captured_forwards_run():
-    model, at = toy_model(), torch.arange(8)[None]
-    replayed = CudaGraphCache(run, lambda forward: None)
-    for n in range(1, 5):
-        tokens = torch.full((1, 8), n)
-        torch.testing.assert_close(replayed(model.body, tokens, at, None, None), model.hidden(tokens, at))
+def test_a_graph_of_a_store_that_has_moved_is_forgotten():
+    model = toy_model()
+    store, cache = KVStore(model, 2, 8), GraphCache(tape.capture, GraphCounts())
+    at = torch.arange(8).expand(2, -1)
+    model.hidden(at + 1, at, cache=store.full([0, 1], write=True))
+    cache.open(store)
+
+    def windowed(tokens, positions):
+        return (model.hidden(tokens, positions, cache=store.window([0, 1], positions)),)
+
+    def same():
+        tokens, positions = torch.tensor([[3, 4], [5, 6]]), torch.tensor([[1, 2], [4, 5]])
+        torch.testing.assert_close(call(cache, windowed, tokens, positions, store=store), windowed(tokens, positions))
+
+    for _ in range(4):
+        same()
+    assert cache.counts.replays == 2
+    store.select_rows(torch.tensor([1, 0]))  # rows change places, the memory stays
+    same()
+    assert cache.counts.replays == 3
+    store.make_room(3, 9)
+    cache.open(store)
+    same()
+    assert cache.counts.replays == 3
+
+
+@torch.inference_mode()
+def test_where_nothing_can_be_captured_calls_run():
+    cache = GraphCache(lambda call: None, GraphCounts())
+    for n in range(5):
+        assert call(cache, lambda x: (x + 1,), torch.full((1,), n))[0].item() == n + 1
+    assert (cache.counts.captures, cache.counts.replays) == (0, 0)
+
+
+def test_a_model_is_not_kept_by_its_graphs(monkeypatch):
+    model = toy_model.__wrapped__() if hasattr(toy_model, "__wrapped__") else toy_model()
+    with tape.taped(monkeypatch):
+        decoded(model, "dual")
+    assert cuda_graphs._free[model]
+    reference = weakref.ref(Model(model.spec, model.body, model.lm_head))
+    gc.collect()
+    assert reference() is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
-def test_a_compiled_decode_on_a_gpu_is_the_same_decode(cache):
+def test_decodes_on_a_gpu_are_the_same(cache):
+    """Eager, replayed, and compiled and replayed."""
     model = toy_model()
     on_gpu = Model(model.spec, model.body.to("cuda"), model.lm_head.to("cuda"), model.tokenizer)
     try:
         for settings in SETTINGS:
-            assert decoded(on_gpu, cache, compile=True, **settings) == decoded(on_gpu, cache, **settings)
+            eager = decoded(on_gpu, cache, graphs=False, **settings)
+            for _ in range(2):
+                assert decoded(on_gpu, cache, **settings) == eager
+                assert decoded(on_gpu, cache, compile=True, **settings) == eager
+        assert counts(on_gpu).replays
     finally:
         model.body.cpu(), model.lm_head.cpu()

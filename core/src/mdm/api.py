@@ -17,6 +17,7 @@ from mdm.engine.rows import RowRecord
 from mdm.engine.trace import cumulative_entropy
 from mdm.errors import MdmError
 from mdm.models import compiled
+from mdm.models.cuda_graphs import graphs_of
 from mdm.models.loading import load_model as load_model
 from mdm.models.model import Model
 from mdm.protocols.cache import BaseCache
@@ -136,11 +137,14 @@ def decode(
     if policy is None:
         generate(model, requests, settings, rules, on_finish=finish, on_step=on_step)
     else:
-        engine = Engine(
-            model, *policy, settings, rules, eos_ids, on_finish=finish, on_step=on_step, full_trace=trace == "full"
-        )
-        with compiled.forwards(model) if settings.compile else nullcontext():
-            engine.run(requests)
+        with (
+            compiled.forwards(model) if settings.compile else nullcontext(),
+            graphs_of(model) if settings.graphs else nullcontext() as graphs,
+        ):
+            Engine(
+                model, *policy, settings, rules, eos_ids, on_finish=finish, on_step=on_step,
+                full_trace=trace == "full", graphs=graphs,
+            ).run(requests)  # fmt: skip
     return [results[number] for number in range(len(requests))]
 
 

@@ -16,16 +16,17 @@ from torch import Tensor
 
 
 def open_rows(
-    requests: Sequence[Request], spec: ModelSpec, block_length: int, works_on: str
+    requests: Sequence[Request], spec: ModelSpec, block_length: int, works_on: str, multiple: int = 1
 ) -> tuple[list[RowRecord], State]:
     """The records and the state that ``requests`` begin with, on the host.
 
     Args:
         works_on: "block", or "canvas" for a sampler that has all masks as its one block.
+        multiple: canvases are padded to a multiple of so many positions.
     """
     on_grid = spec.attention == "block-causal"
     rows = [_open_row(request, spec.mask_id, block_length, on_grid, works_on == "canvas") for request in requests]
-    count, length = len(rows), max(row.length for row in rows)
+    count, length = len(rows), -(-max(row.length for row in rows) // multiple) * multiple
     width = max(len(row.starts) for row in rows)
     lengths = torch.tensor([row.length for row in rows])
     targets = torch.zeros(count, length, dtype=torch.bool)

@@ -14,6 +14,7 @@ from mdm.engine.rows import RowRecord, count_calls, row_counts, share_costs
 from mdm.engine.trace import Recorder
 from mdm.engine.transition import Transition
 from mdm.errors import MdmError
+from mdm.models.cuda_graphs import LENGTH_MULTIPLE, GraphCache
 from mdm.models.model import Model
 from mdm.models.transfer import Array, on_host, to_device
 from mdm.protocols.cache import Plan
@@ -42,6 +43,7 @@ class Engine:
         on_finish: called with the record of each row as it ends.
         on_step: called with every step's event, if given.
         full_trace: whether trace lines carry confidences and the candidates that were compared.
+        graphs: where forwards whose shapes repeat are captured, if they are.
     """
 
     def __init__(
@@ -56,10 +58,13 @@ class Engine:
         on_finish: Callable[[RowRecord], None],
         on_step: Callable[[StepEvent], None] | None = None,
         full_trace: bool = False,
+        graphs: GraphCache | None = None,
     ) -> None:
         self.model, self.sampler, self.cache, self.settings = model, sampler, cache, settings
         self.transition = Transition(model.spec, sampler, cache, settings, to_device(eos_ids, model.device))
-        self.scorer = Scorer(model, rules, settings, held=sampler.reads == "generated", logits=sampler.keeps_logits)
+        self.scorer = Scorer(
+            model, rules, settings, held=sampler.reads == "generated", logits=sampler.keeps_logits, graphs=graphs
+        )
         self.recorder = Recorder(model.spec.mask_id, next(iter(eos_ids), None), on_step, full=full_trace)
         self.on_finish = on_finish
         self.rows: list[RowRecord] = []
@@ -72,6 +77,7 @@ class Engine:
         self._row_index: Tensor
         self._scheduled: tuple[list[int], list[int]] = ([], [])
         self._leaving: list[RowRecord] = []
+        self._arrived: list[RowRecord] = []
         self._forked = False
         self._noise: NoiseCache | None = None
         self._steps_cached = 0
@@ -98,12 +104,14 @@ class Engine:
             else:
                 self._step(plan)
         self._fetch()
+        self._settle()
 
     def _admit(self, requests: Sequence[Request]) -> None:
         """Begin rows for ``requests`` beside those that are there."""
         block_length = self.settings.block_length
         assert block_length is not None
-        rows, state = open_rows(requests, self.model.spec, block_length, self.sampler.works_on)
+        multiple = 1 if self.scorer.graphs is None else LENGTH_MULTIPLE  # prompts of most lengths then share graphs
+        rows, state = open_rows(requests, self.model.spec, block_length, self.sampler.works_on, multiple)
         memory, known = self.sampler.begin(state), torch.zeros(len(rows), dtype=torch.bool)
         # Before the rows go to the device, what the host has to know of them costs no wait.
         counts = self.transition.counts(state, self.transition.plan(state), known, memory)
@@ -122,7 +130,7 @@ class Engine:
                 index = torch.arange(before, device=state.device)
                 self.scores = self.scores.scatter_rows(index, before + len(rows))
         if self.cache.uses_kv:
-            self.scorer.open_store(len(rows), state.tokens.shape[1])
+            self.scorer.open_store(before + len(rows), state.tokens.shape[1])
         self.rows, self.state, self.memory, self.known = self.rows + rows, state, memory, known
         self._rows_changed()
 
@@ -142,6 +150,7 @@ class Engine:
         """rows := rows[index], everywhere. A row that is taken again is a fork, with draws of its own."""
         if kept == list(range(len(self.rows))):
             return
+        self._settle()
         turn = [kept[:i].count(row) for i, row in enumerate(kept)]
         self.rows = [self.rows[row].copy() if t else self.rows[row] for row, t in zip(kept, turn, strict=True)]
         self.state, self.known = self.state.rows(index), self.known[index]
@@ -161,11 +170,16 @@ class Engine:
 
     def _fetch(self, *tensors: Tensor) -> list[Array]:
         """``tensors`` on the host: the one place where the host waits. All that waits for it comes along."""
-        arrays = self.recorder.flush(*tensors)
-        leaving, self._leaving = self._leaving, []
-        for row in leaving:
-            self.on_finish(row)
+        arrays = self.recorder.fetch(*tensors)
+        self._arrived, self._leaving = self._arrived + self._leaving, []
         return arrays
+
+    def _settle(self) -> None:
+        """Write the lines that have arrived, and hand over the rows whose last line is among them."""
+        self.recorder.write()
+        arrived, self._arrived = self._arrived, []
+        for row in arrived:
+            self.on_finish(row)
 
     def _plan_step(self) -> Plan:
         """Plan the step. Counts that the host does not know yet are transferred, all in one."""
@@ -185,11 +199,13 @@ class Engine:
     def _check_progress(self, row: RowRecord) -> None:
         """Refuse to decode for ever."""
         assert row.counts is not None
-        if row.is_stuck():
-            raise MdmError(
-                f"{self._named()} gets nowhere: step {row.step} of row {row.row_id} was to commit {row.budget} of "
-                f"{row.counts.masked} masks, and it neither committed a token nor looked ahead"
-            )
+        if row.may_be_stuck():
+            self._settle()
+            if row.committed_nothing():
+                raise MdmError(
+                    f"{self._named()} gets nowhere: step {row.step} of row {row.row_id} was to commit {row.budget} of "
+                    f"{row.counts.masked} masks, and it neither committed a token nor looked ahead"
+                )
         limit = MAX_STEPS * (row.counts.block_size + len(row.schedule))
         if not row.counts.entered and row.block_step > limit:
             raise MdmError(
@@ -217,6 +233,7 @@ class Engine:
         if commit.memory is not None:
             self.memory = commit.memory
         self._apply(commit, scores)
+        self._settle()  # last, since the device is at work by now
 
     def _begin_step(self) -> None:
         """Give each row its budget of this step, and what is planned for the block it has entered."""

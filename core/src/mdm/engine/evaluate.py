@@ -58,7 +58,7 @@ def evaluate(
     unscored = counts["reach"] - counts["score"]
     [values] = fetch(counts.values)
     on_host = counts.on_host(values)
-    chosen = [i for i, is_valid in enumerate(on_host["valid"]) if is_valid]
+    chosen: list[int] = [i for i, is_valid in enumerate(on_host["valid"]) if is_valid]
     next_counts = row_counts(on_host) if foresee else []
     for b, row in enumerate(rows):
         of_row = slice(b * candidates, (b + 1) * candidates)
@@ -67,10 +67,18 @@ def evaluate(
     if not chosen:
         return scores.empty(count * candidates, 1).unflatten(count, candidates)
 
-    owners = [i // candidates for i in chosen]
     every = len(chosen) == count * candidates
-    # Invalid candidates are not run; in the answer they repeat the valid one before them, and are marked invalid.
-    back = [] if every else [max(n - 1, 0) for n in accumulate(on_host["valid"])]
+    width = max(_counts(row).window if transition.cache.uses_kv else row.length for row in rows)
+    each = scorer.padded(count, max(row.candidates for row in rows), width)
+    served: list[int | None] = [i // candidates for i in chosen]
+    if each is not None and not every:
+        chosen = _padded(chosen, count, candidates, each)
+        served = [
+            i // candidates if on_host["valid"][i] and i not in chosen[:n] else None for n, i in enumerate(chosen)
+        ]
+    owners = [i // candidates for i in chosen]
+    # Invalid candidates are not run; in the answer they repeat a valid one before them, and are marked invalid.
+    back = [] if every else _places(chosen, count * candidates)
     index = to_device([*owners, *chosen, *back], valid.device)
     if not every:
         pick, back_index = index[len(chosen) : 2 * len(chosen)], index[2 * len(chosen) :]
@@ -83,11 +91,28 @@ def evaluate(
         score=score, score_counts=[on_host["score"][i] for i in chosen], unscored=unscored, query=query,
     )  # fmt: skip
     answer, calls = scorer.scores(state, batch, draws.later())
-    count_calls(rows, owners, calls, scorer.cfg_branches)
+    count_calls(rows, served, calls, scorer.cfg_branches)
     if not every:
         answer = answer.rows(back_index)
         answer = _mark_valid(answer, valid)
     return answer.unflatten(count, candidates)
+
+
+def _padded(chosen: Sequence[int], count: int, candidates: int, each: int) -> list[int]:
+    """Of each of ``count`` rows ``each`` candidates: those that are ``chosen``, the last or else the first again."""
+    own: list[list[int]] = [[] for _ in range(count)]
+    for i in chosen:
+        own[i // candidates].append(i)
+    return [
+        i for row, of_row in enumerate(own)
+        for i in (of_row + (of_row[-1:] or [row * candidates]) * each)[:each]
+    ]  # fmt: skip
+
+
+def _places(chosen: Sequence[int], total: int) -> list[int]:
+    """Where each of ``total`` candidates stands among the ``chosen``, or the last before it that does."""
+    place = {i: n for n, i in reversed(list(enumerate(chosen)))}
+    return list(accumulate(range(total), lambda last, i: place.get(i, last), initial=0))[1:]
 
 
 def _mark_valid(scores: Scores, valid: Tensor) -> Scores:

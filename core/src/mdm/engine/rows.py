@@ -136,13 +136,15 @@ class RowRecord:
         self.block_step += 1
         self.counts = self.next_counts
 
-    def is_stuck(self) -> bool:
-        """Whether the last step was to commit tokens of this block, and neither did nor looked ahead."""
+    def may_be_stuck(self) -> bool:
+        """Whether the last step was to commit tokens of this block and left all its masks, without a lookahead."""
         assert self.counts is not None
         if not self.block_step or self.counts.entered or self.counts.finished or self.candidates or not self.budget:
             return False
-        if not self.counts.masked or self.counts.masked < self.masked_before:
-            return False
+        return self.counts.masked >= max(self.masked_before, 1)
+
+    def committed_nothing(self) -> bool:
+        """Whether the trace, if it has come to the host, says that the last step committed no token."""
         last = [line for line in self.trace[-2:] if line["step"] == self.step - 1 and line["kind"] != "fill"]
         return bool(last) and not any(line["positions"] for line in last)
 
@@ -166,18 +168,19 @@ class RowRecord:
         return replace(self, trace=list(self.trace), tokens=list(self.tokens))
 
 
-def count_calls(rows: Sequence[RowRecord], owners: Sequence[int], calls: Sequence[slice], branches: int) -> None:
+def count_calls(rows: Sequence[RowRecord], owners: Sequence[int | None], calls: Sequence[slice], branches: int) -> None:
     """Note what model calls cost.
 
     Args:
-        owners: the row of each canvas that was run.
+        owners: the row of each canvas that was run; None: it was run to fill the batch.
         calls: which of these canvases shared a call.
         branches: forwards of a canvas (2 with guidance).
     """
     for call in calls:
-        for owner in set(owners[call]):
+        served = [owner for owner in owners[call] if owner is not None]
+        for owner in set(served):
             rows[owner].forwards += 1
-        for owner in owners[call]:
+        for owner in served:
             rows[owner].forwarded_rows += branches
 
 

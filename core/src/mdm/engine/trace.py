@@ -33,7 +33,7 @@ class _Pending:
 
 
 class Recorder:
-    """Buffers trace tensors on the device; they are copied to the host with the next transfer.
+    """Buffers trace tensors on the device; they are copied to the host with the next transfer, and written when asked.
 
     Args:
         fill_token: the token that is filled in behind an end token.
@@ -46,6 +46,7 @@ class Recorder:
     ) -> None:
         self.mask_id, self.fill_token, self.on_step, self.full = mask_id, fill_token, on_step, full
         self._pending: list[_Pending] = []
+        self._arrived: list[tuple[_Pending, dict[str, Array]]] = []
 
     def record(
         self, rows: Sequence[RowRecord], scores: Scores, where: Tensor, commit: Commit, before: Tensor | None,
@@ -78,14 +79,19 @@ class Recorder:
                 columns |= {f"candidates.{f.name}": getattr(compared, f.name) for f in fields(CandidateScores)}
         self._pending.append(_Pending(tuple(rows), facts, columns))
 
-    def flush(self, *more: Tensor) -> list[Array]:
-        """``more`` on the host; what is pending comes in the same transfer, and is written into the rows' traces."""
+    def fetch(self, *more: Tensor) -> list[Array]:
+        """``more`` on the host; what is pending comes in the same transfer."""
         pending, self._pending = self._pending, []
         tensors = [*more, *(t for step in pending for t in step.columns.values())]
         arrays = to_host(tensors) if tensors else []
         values = iter(arrays[len(more) :])
-        for step in pending:
-            columns = {name: next(values) for name in step.columns}
+        self._arrived += [(step, {name: next(values) for name in step.columns}) for step in pending]
+        return arrays[: len(more)]
+
+    def write(self) -> None:
+        """Write what has arrived into the rows' traces."""
+        arrived, self._arrived = self._arrived, []
+        for step, columns in arrived:
             lines = []
             for b, (row, facts) in enumerate(zip(step.rows, step.facts, strict=True)):
                 for line in self._lines(facts, {name: column[b] for name, column in columns.items()}):
@@ -93,7 +99,6 @@ class Recorder:
                     lines.append(line)
             if self.on_step is not None:
                 self.on_step(StepEvent(tuple(lines)))
-        return arrays[: len(more)]
 
     def _lines(self, facts: Mapping[str, Any], column: Mapping[str, Array]) -> list[Line]:
         """The lines of one row's step, one for each kind; its costs stand in the first."""

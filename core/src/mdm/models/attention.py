@@ -74,17 +74,36 @@ class CachedKV(NamedTuple):
     layout: ForwardLayout
 
 
-_compiled: ContextVar[tuple[Any, Tensor | None]] = ContextVar("mdm.models.attention")
+class _Forward(NamedTuple):
+    """What a compiled forward's attention is not given: how many rows lie end to end, and what they may see."""
+
+    rows: int
+    mask: Tensor | None
+    cache: Any
+
+
+_forward: ContextVar[_Forward] = ContextVar("mdm.models.attention.forward")
+_layer: ContextVar[int] = ContextVar("mdm.models.attention.layer")
 
 
 @contextmanager
-def compiled_context(cache: Any, mask: Tensor | None) -> Iterator[None]:
-    """Passes cache and mask to the compiled attention op without making them graph inputs."""
-    token = _compiled.set((cache, mask))
+def end_to_end(rows: int, mask: Tensor | None, cache: Any) -> Iterator[None]:
+    """In the block a compiled forward's one row is ``rows`` rows end to end, under this mask and over this cache."""
+    token = _forward.set(_Forward(rows, mask, cache))
     try:
         yield
     finally:
-        _compiled.reset(token)
+        _forward.reset(token)
+
+
+@contextmanager
+def in_layer(number: int) -> Iterator[None]:
+    """In the block it is this layer that attends."""
+    token = _layer.set(number)
+    try:
+        yield
+    finally:
+        _layer.reset(token)
 
 
 def is_installed(body: nn.Module) -> bool:
@@ -112,7 +131,7 @@ def attend(
     if torch.compiler.is_dynamo_compiling():
         if attention_mask is not None or kwargs.get("is_causal", module.is_causal):
             raise MdmError("its layers mask by themselves")
-        out: Tensor = torch.ops.mdm.attend(query, key, value, module.layer_idx, kwargs["scaling"])
+        out: Tensor = torch.ops.mdm.attend(query, key, value, kwargs["scaling"])
         return out, None
     if not isinstance(key, CachedKV):
         whole: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -124,21 +143,23 @@ def attend(
     return own[:, 0].lerp(layout.ungroup(stored), share[..., None].to(own.dtype)).transpose(1, 2), None
 
 
-def _attend_in_context(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
-    """``attend`` as one operation of a compiled forward, with what ``compiled_context`` says."""
-    cache, mask = _compiled.get()
+def _attend_in_context(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """``attend`` as one operation of a compiled layer, ``[1, H, R * Q, D]`` to ``[1, R * Q, H, D]``."""
+    rows, mask, cache = _forward.get()
     module: Any = SimpleNamespace(num_key_value_groups=query.shape[1] // key.shape[1])
+    query, key, value = (x[0].view(x.shape[1], rows, -1, x.shape[3]).transpose(0, 1) for x in (query, key, value))
     if cache is not None:
-        key, value = cache.update(key, value, layer)
-    return attend(module, query, key, value, mask, scaling=scale, is_causal=False)[0].contiguous()
+        key, value = cache.update(key, value, _layer.get())
+    out = attend(module, query, key, value, mask, scaling=scale, is_causal=False)[0]
+    return out.reshape(1, -1, *out.shape[2:]).contiguous()
 
 
-def _attend_shape(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) -> Tensor:
-    return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
+def _attend_shape(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
 
 
 _library: Any = torch.library.Library("mdm", "DEF")  # type: ignore[no-untyped-call]
-_library.define("attend(Tensor query, Tensor key, Tensor value, int layer, float scale) -> Tensor")
+_library.define("attend(Tensor query, Tensor key, Tensor value, float scale) -> Tensor")
 _library.impl("attend", _attend_in_context, "CompositeExplicitAutograd")
 torch.library.register_fake("mdm::attend", _attend_shape, lib=_library)
 
@@ -152,9 +173,11 @@ def _attend_grouped(
     """
     groups, count, heads, length, width = query.shape
     stored_heads = keys.shape[1]
-    if count == 1 and heads == stored_heads:
-        out, weight = attention_with_lse(query[:, 0], keys, values, mask, scale)
-        return out[:, None], weight[:, None]
+    if heads == stored_heads:  # queries of one head already lie behind one another in memory
+        folded = query.transpose(2, 3).reshape(groups, count * length, heads, width).transpose(1, 2)
+        out, weight = attention_with_lse(folded, keys, values, mask, scale)
+        out = out.transpose(1, 2).reshape(groups, count, length, heads, width).transpose(2, 3)
+        return out, weight.view(groups, heads, count, length).transpose(1, 2)
     split = (groups, count, stored_heads, heads // stored_heads, length)
     folded = query.reshape(*split, width).permute(0, 2, 3, 1, 4, 5).reshape(groups, stored_heads, -1, width)
     out, weight = attention_with_lse(folded, keys, values, mask, scale)
@@ -177,12 +200,17 @@ def attention_with_lse(
         return outputs[0], outputs[1]
     if query.device.type == "cuda" and query.shape[-1] % 8 == 0:
         if mask is not None:
-            # The kernel loads the mask in aligned pieces: its lines are laid out in a multiple of 8.
-            padded = torch.nn.functional.pad(mask, (0, -mask.shape[-1] % 8))
-            mask = padded[..., : mask.shape[-1]].expand(-1, query.shape[1], query.shape[2], -1)
+            mask = aligned(mask).expand(-1, query.shape[1], query.shape[2], -1)
         outputs = torch.ops.aten._scaled_dot_product_efficient_attention(query, keys, values, mask, True, scale=scale)
         return outputs[0], outputs[1][..., : query.shape[2]]
     return plain_attention_with_lse(query, keys, values, mask, scale)
+
+
+def aligned(mask: Tensor) -> Tensor:
+    """``mask``, with lines that begin at multiples of 8 elements on a GPU, whose kernel loads it in aligned pieces."""
+    if mask.device.type != "cuda" or not any(step % 8 for step in mask.stride()[:-1]):
+        return mask
+    return torch.nn.functional.pad(mask, (0, -mask.shape[-1] % 8))[..., : mask.shape[-1]]
 
 
 def plain_attention_with_lse(

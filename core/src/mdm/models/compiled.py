@@ -1,21 +1,25 @@
-"""Runs a model's forward through torch.compile, as one graph; a GPU replays it (``mdm.models.cuda_graphs``).
+"""Runs the layers of a model's forward through torch.compile: one layer is compiled, and all others use what it gave.
 
-Attention is one operation of it, which takes stored keys, candidates and masks from a context outside of the graph: so
-there is one graph for one canvas and one for more, whatever the cache and the lengths.
+The rows of a forward are laid end to end, so that a layer meets one row of some length whatever the number of rows; and
+attention is one operation, which takes the rows, stored keys, candidates and masks from a context outside of what is
+compiled. So one compilation serves all caches, lengths and batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
 from typing import Any
 
 from mdm.errors import MdmError
 from mdm.models import attention, torch_compile
-from mdm.models.cuda_graphs import CudaGraphCache, cuda_graphs
 from mdm.models.model import Model, run, running
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+_in_this_thread: ContextVar[bool] = ContextVar("mdm.models.compiled", default=False)
 
 
 def require(model: Model) -> None:
@@ -29,7 +33,7 @@ def require(model: Model) -> None:
     why = None
     if type(model).hidden is not Model.hidden:
         why = "has a forward of its own"
-    elif not attention.is_installed(model.body):
+    elif not attention.is_installed(model.body) or not isinstance(getattr(model.body, "layers", None), nn.ModuleList):
         why = "does not use sdpa attention"
     elif getattr(model.body.config, "quantization_config", None) is not None:
         why = "has quantized weights"
@@ -41,31 +45,48 @@ def require(model: Model) -> None:
 
 @contextmanager
 def forwards(model: Model) -> Iterator[None]:
-    """Within the block, and in this thread, ``model``'s forwards are compiled, each kind when it is first met.
+    """Within the block, and in this thread, ``model``'s layers are compiled, when they are first met.
 
     Raises:
-        MdmError: its body cannot be traced whole, or there are more kinds than ``torch_compile.MAX_SPECIALIZATIONS``.
+        MdmError: a layer cannot be traced whole, or there are more kinds than ``torch_compile.MAX_SPECIALIZATIONS``.
     """
-    forward: Callable[..., Tensor] = _compiled
-    if model.device.type == "cuda":
-        forward = CudaGraphCache(_compiled, cuda_graphs(model.device))
-
-    def visible(*inputs: Any) -> Tensor:
-        # Under a dispatch mode, which counts operations, the forward is run so that they can be seen.
-        return forward(*inputs) if _get_current_dispatch_mode() is None else run(*inputs)
-
-    with running(model, visible):
+    layers: Any = model.body.layers
+    for number, layer in enumerate(layers):
+        if not hasattr(layer.forward, "is_dispatched"):
+            layer.forward = _dispatched(layer, number)
+    with running(model, _forward):
         yield
 
 
-def _compiled(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
+def _dispatched(layer: nn.Module, number: int) -> Callable[..., Tensor]:
+    """The layer's forward, or in a thread that compiles what is compiled of it: its class's, one for all layers."""
+    eager = layer.forward
+    function, whose = (eager, ()) if "forward" in vars(layer) else (type(layer).forward, (layer,))
+
+    @wraps(eager)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not _in_this_thread.get():
+            return eager(*args, **kwargs)
+        with attention.in_layer(number):
+            return torch_compile.compiled(function, whole=True)(*whose, *args, **kwargs)
+
+    dispatched: Any = forward
+    dispatched.is_dispatched = True
+    return dispatched  # type: ignore[no-any-return]
+
+
+def _forward(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
     from torch._dynamo import exc
 
+    # Under a dispatch mode, which counts operations, the forward is run so that they can be seen.
+    if _get_current_dispatch_mode() is not None:
+        return run(body, tokens, positions, mask, cache)
+    rows = tokens.shape[0]
+    token = _in_this_thread.set(True)
     try:
-        with attention.compiled_context(cache, mask):
-            compiled = torch_compile.compiled(run, whole=True)
-            hidden: Tensor = compiled(body, tokens.contiguous(), positions.contiguous(), None, None)
-            return hidden
+        with attention.end_to_end(rows, mask, cache):
+            hidden = run(body, tokens.reshape(1, -1), positions.reshape(1, -1), None, None)
+        return hidden.view(rows, -1, hidden.shape[-1])
     except exc.FailOnRecompileLimitHit:
         raise MdmError(
             f"more than {torch_compile.MAX_SPECIALIZATIONS} kinds of forward are too many to compile: drop --compile"
@@ -73,3 +94,5 @@ def _compiled(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor |
     except exc.TorchDynamoException as error:
         reason = str(error).strip().partition("\n")[0]
         raise MdmError(f"the model's forward cannot be compiled ({reason}): drop --compile") from error
+    finally:
+        _in_this_thread.reset(token)

@@ -1,129 +1,201 @@
-"""Captures forwards whose shapes repeat as CUDA graphs and replays them.
+"""Captures calls whose shapes repeat as CUDA graphs, and replays them: one launch in place of a thousand.
 
-A replay reads the tensors that its capture read, at their addresses. So the inputs of a forward are copied into those
-of its capture; stored keys and values stay where they are, and their addresses tell captures apart; the output is
-copied before the next replay overwrites it.
+A replay reads the tensors that its capture read, at their addresses. So what a call is given is copied into tensors of
+its own, and what it gives is copied before the next replay overwrites it. Whatever else it reads has to stay where it
+is: weights do; a K/V store has a ``generation`` for as long as it does.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
-from mdm.models.kv_store import StoreView
-from torch import Tensor, nn
+from mdm.models.kv_store import KVStore
+from mdm.models.model import Model
+from mdm.protocols.rowwise import fast_replace
+from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-Forward = Callable[[], Tensor]
-MAX_GRAPHS = 32
+MAX_GRAPHS = 64
 """Graphs that are kept; the least recently used one makes room."""
+MAX_ROW_TOKENS = 2048
+"""Row-tokens of a forward up to which it is captured: with more, an 8B model computes for longer than it launches."""
+PADDED_ROW_TOKENS = 512
+"""Row-tokens up to which reading the weights decides how long a forward takes, so that a few rows more are free."""
+
+LENGTH_MULTIPLE = 128
+"""Canvases are padded to a multiple of so many positions, which takes little and lets prompts share captures."""
 
 
-class CudaGraphCache:
-    """``run`` (as ``mdm.models.model.run``), captured when the same shapes come a second time: the first warms up.
+@dataclass
+class GraphCounts:
+    """What has been captured of a model's forwards since it was loaded."""
 
-    Forwards that write keys and values are run without a graph: they come once a block.
+    captures: int = 0
+    replays: int = 0
+    bytes: int = 0
+    """memory reserved for captures; all graphs of a model share it"""
 
-    Args:
-        capture: runs a forward once more and returns what replays it into the same tensor; None after a failure.
-    """
 
-    def __init__(self, run: Callable[..., Tensor], capture: Callable[[Forward], Forward | None]) -> None:
-        self.run, self.capture = run, capture
-        self.forwards: dict[Hashable, _CapturedForward] = {}
-        self.off = False
+class Captured(NamedTuple):
+    """A captured call."""
 
-    def __call__(self, body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
-        layout = None if cache is None else cache.layout
-        if self.off or (layout is not None and layout.writes):
-            return self.run(body, tokens, positions, mask, cache)
-        inputs = {"tokens": tokens, "positions": positions, "mask": mask}
-        key = (_shapes(inputs), None if layout is None else _shapes(vars(layout)), _addresses(cache))
-        captured = self.forwards.pop(key, None)
+    replay: Callable[[], None]
+    """repeats it, into the tensors of ``result``"""
+    result: Any
+    bytes: int
+    """memory reserved for it"""
+
+
+Capture = Callable[[Callable[[], Any]], Captured | None]
+"""Captures a call; None where that cannot be done."""
+
+
+class GraphCache:
+    """Calls of one decode at a time, captured when they come a second time with the same shapes and facts."""
+
+    def __init__(self, capture: Capture, counts: GraphCounts) -> None:
+        self.capture, self.counts = capture, counts
+        self.store: KVStore | None = None
+        """the last decode's, whose memory the next one takes over: graphs have its addresses"""
+        self._calls: dict[Hashable, _Replay | None] = {}
+        self._off = False
+
+    def open(self, store: KVStore) -> None:
+        """Graphs read this store from now on; those that read another are of no more use."""
+        self.store = store
+        self._calls = {key: call for key, call in self._calls.items() if key[0] in (None, store.generation)}  # type: ignore[index]
+
+    def __call__(self, function: Callable[..., Any], *given: Any, store: KVStore | None, keep: Any, facts: Any) -> Any:
+        """``function(*given)``, which depends on nothing but these, ``facts`` and what stays where it is.
+
+        Args:
+            given: dataclasses, tuples and lists that hold tensors, and what can be hashed.
+            store: the K/V store that it reads.
+            keep: what else it reads, kept alive as long as the graph.
+        """
+        # Under a dispatch mode, which counts operations, the call is made so that they can be seen.
+        if self._off or _get_current_dispatch_mode() is not None:
+            return function(*given)
+        tensors: list[Tensor] = []
+        key = (None if store is None else store.generation, facts, _take_apart(given, tensors))
+        seen, replay = key in self._calls, self._calls.pop(key, None)
+        self._calls[key] = replay
+        if replay is not None:
+            self.counts.replays += 1
+            return replay(tensors)
+        result = function(*given)  # the first time warms up; the second time it makes sure of all that is made once
+        if seen:
+            self._capture(key, function, given, tensors, keep)
+        elif len(self._calls) > MAX_GRAPHS:
+            del self._calls[next(iter(self._calls))]
+        return result
+
+    def _capture(
+        self, key: Hashable, function: Callable[..., Any], given: Any, tensors: list[Tensor], keep: Any
+    ) -> None:
+        inputs = [tensor.clone() for tensor in tensors]
+        own = _put_together(given, iter(inputs))
+        captured = self.capture(lambda: function(*own))
         if captured is None:
-            self._put(key, captured := _CapturedForward(inputs, cache))
-            return captured.run(self.run, body)
-        self._put(key, captured)
-        captured.copy_in(inputs, cache)
-        if captured.replay is None:
-            captured.replay = self.capture(lambda: captured.run(self.run, body))
-            if captured.replay is None:
-                self.off = True
-                self.forwards.clear()
-                return self.run(body, tokens, positions, mask, cache)
-        return captured.replay().clone()
-
-    def _put(self, key: Hashable, captured: _CapturedForward) -> None:
-        self.forwards[key] = captured
-        if len(self.forwards) > MAX_GRAPHS:
-            del self.forwards[next(iter(self.forwards))]
+            self._off = True
+            self._calls.clear()
+            return
+        self.counts.captures += 1
+        self.counts.bytes += captured.bytes
+        outputs: list[Tensor] = []
+        _take_apart(captured.result, outputs)
+        self._calls[key] = _Replay(captured, inputs, outputs, keep)
 
 
-class _CapturedForward:
-    """A forward that reads tensors of its own, and its replay."""
+class _Replay(NamedTuple):
+    captured: Captured
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    keep: Any
 
-    def __init__(self, inputs: dict[str, Tensor | None], cache: StoreView | None) -> None:
-        self.inputs = {name: value if value is None else value.clone() for name, value in inputs.items()}
-        self.cache = None
-        if cache is not None:
-            own: dict[str, Any] = {
-                name: value.clone() for name, value in vars(cache.layout).items() if isinstance(value, Tensor)
-            }
-            self.cache = cache.with_layout(replace(cache.layout, **own))
-        self.replay: Forward | None = None
-
-    def copy_in(self, inputs: dict[str, Tensor | None], cache: StoreView | None) -> None:
-        pairs = [(self.inputs[name], value) for name, value in inputs.items()]
-        if self.cache is not None and cache is not None:
-            own = vars(self.cache.layout)
-            pairs += [(own[name], value) for name, value in vars(cache.layout).items()]
-        for own_value, value in pairs:
-            if isinstance(own_value, Tensor) and isinstance(value, Tensor):
-                own_value.copy_(value)
-
-    def run(self, run: Callable[..., Tensor], body: nn.Module) -> Tensor:
-        return run(body, *self.inputs.values(), self.cache)
+    def __call__(self, tensors: list[Tensor]) -> Any:
+        for own, value in zip(self.inputs, tensors, strict=True):
+            own.copy_(value)
+        self.captured.replay()
+        return _put_together(self.captured.result, iter([tensor.clone() for tensor in self.outputs]))
 
 
-def _shapes(values: dict[str, Any]) -> Hashable:
-    return tuple(
-        (name, (value.shape, value.dtype) if isinstance(value, Tensor) else repr(value))
-        for name, value in values.items()
-    )
+def _take_apart(value: Any, tensors: list[Tensor]) -> Hashable:
+    """The facts of a value, shapes of its tensors among them; the tensors are appended."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return value.shape, value.dtype
+    if is_dataclass(value):
+        return type(value), *(_take_apart(getattr(value, f.name), tensors) for f in fields(value))
+    if isinstance(value, (list, tuple)):
+        return tuple(_take_apart(item, tensors) for item in value)
+    hash(value)
+    return value  # type: ignore[no-any-return]
 
 
-def _addresses(cache: StoreView | None) -> Hashable:
-    """Where the stored keys and values lie, and how."""
-    if cache is None:
-        return None
-    return tuple(
-        (stored.data_ptr(), stored.shape)
-        for layer in cache.store.layers
-        for stored in (layer.keys, layer.values)
-        if stored is not None
-    )  # fmt: skip
+def _put_together(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """The value with other tensors, which come in the same order."""
+    if isinstance(value, Tensor):
+        return next(tensors)
+    if is_dataclass(value):
+        return fast_replace(value, **{f.name: _put_together(getattr(value, f.name), tensors) for f in fields(value)})
+    if isinstance(value, (list, tuple)):
+        return tuple(_put_together(item, tensors) for item in value)
+    return value
 
 
-def cuda_graphs(device: torch.device) -> Callable[[Forward], Forward | None]:
-    """How ``CudaGraphCache`` captures on a GPU; all graphs share their memory."""
+_free: WeakKeyDictionary[Model, dict[int, GraphCache]] = WeakKeyDictionary()
+_counts: WeakKeyDictionary[Model, GraphCounts] = WeakKeyDictionary()
+
+
+def counts(model: Model) -> GraphCounts:
+    """What has been captured of ``model``'s forwards since it was loaded."""
+    return _counts.setdefault(model, GraphCounts())
+
+
+@contextmanager
+def graphs_of(model: Model) -> Iterator[GraphCache | None]:
+    """A model's graphs for one decode; those of the decode before, unless another has them now. None: it has none."""
+    if not can_capture(model):
+        yield None
+        return
+    weights = next(model.body.parameters()).data_ptr()
+    free = _free.setdefault(model, {})
+    cache = free.pop(weights, None) or GraphCache(cuda_capture(model.device), counts(model))
+    try:
+        yield cache
+    finally:
+        free.clear()  # graphs of weights that lie elsewhere now
+        free[weights] = cache
+
+
+def can_capture(model: Model) -> bool:
+    """Whether a model's forwards can be captured: on a CUDA device, and its own rather than wrapped or replaced."""
+    plain = all(getattr(getattr(model, name), "__func__", None) is getattr(Model, name) for name in ("hidden", "head"))
+    return model.device.type == "cuda" and plain and not any(hasattr(m, "_hf_hook") for m in model.body.modules())
+
+
+def cuda_capture(device: torch.device) -> Capture:
+    """How ``GraphCache`` captures on a GPU; all graphs share their memory."""
     pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def capture(forward: Forward) -> Forward | None:
-        graph = torch.cuda.CUDAGraph()
+    def capture(call: Callable[[], Any]) -> Captured | None:
+        torch.cuda.empty_cache()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.memory_reserved(device)
         try:
-            with torch.cuda.graph(graph, pool=pool, stream=stream):
-                out = forward()
+            # What other threads do on the device meanwhile is their own affair.
+            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                result = call()
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]
-            warnings.warn(f"forwards are compiled, but not replayed as CUDA graphs: {reason}", stacklevel=2)
+            warnings.warn(f"forwards run without CUDA graphs: {reason}", stacklevel=2)
             return None
-
-        def replay() -> Tensor:
-            graph.replay()
-            return out
-
-        return replay
+        return Captured(graph.replay, result, torch.cuda.memory_reserved(device) - before)
 
     return capture

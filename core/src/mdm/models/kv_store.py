@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
+from itertools import count
 from typing import NamedTuple
 
 import torch
 from mdm.errors import MdmError
-from mdm.models.attention import CachedKV, ForwardLayout, is_installed
+from mdm.models.attention import CachedKV, ForwardLayout, aligned, is_installed
 from mdm.models.model import Model
 from mdm.models.transfer import to_device
 from torch import Tensor
@@ -79,13 +81,15 @@ class StoreView(Cache):  # type: ignore[misc]
     ) -> tuple[Tensor | CachedKV, Tensor | CachedKV]:
         return self.store.layers[layer_idx].cached_kv(key_states, value_states, self.layout)
 
-    def with_layout(self, layout: ForwardLayout) -> StoreView:
-        """The same store under another layout."""
-        return StoreView(self.store, layout)
+
+_generations = count(1)
 
 
 class KVStore:
-    """Keys and values of B rows of length L, in all layers. Only a forward whose layout writes changes them.
+    """Keys and values of up to B rows of length L, in all layers. Only a forward whose layout writes changes them.
+
+    Rows that leave make room for others: memory is made anew only for more rows, or longer ones, and then there is
+    another ``generation``, a number that no other store has had.
 
     Raises:
         MdmError: the model's attention cannot attend to stored keys.
@@ -98,14 +102,14 @@ class KVStore:
                 f"{model.name or 'the model'} keeps keys and values with sdpa attention only: load it without "
                 "attn_implementation, or decode with --cache none"
             )
-        self.model, self.dtype = model, model.dtype
+        self.device, self.dtype, self.generation = model.device, model.dtype, next(_generations)
         self.shape = (rows, length)
         self.queries_per_key = int(config.num_attention_heads // config.num_key_value_heads)  # type: ignore[union-attr, operator]
         self.layers = [StoredLayer(rows, length) for _ in range(model.layers)]
 
     def full(self, rows: Sequence[int], write: bool) -> StoreView:
         """For a forward over whole canvases, which belong to ``rows`` and attend to nothing that is stored."""
-        return StoreView(self, ForwardLayout(rows=_index(rows, self.model.device), write=write))
+        return StoreView(self, ForwardLayout(rows=_index(rows, self.device), write=write))
 
     def window(
         self,
@@ -138,8 +142,8 @@ class KVStore:
             group_index=groups.group_index,
             ungroup_index=groups.ungroup_index,
             group_size=groups.size,
-            stored_mask=_fold(stored_mask, self.queries_per_key * groups.size),
-            own_mask=None if own_mask is None else _fold(own_mask, self.queries_per_key),
+            stored_mask=aligned(_fold(stored_mask, self.queries_per_key * groups.size)),
+            own_mask=None if own_mask is None else aligned(_fold(own_mask, self.queries_per_key)),
         )
         return StoreView(self, layout)
 
@@ -174,29 +178,36 @@ class KVStore:
 
     def clone(self) -> KVStore:
         """The same keys and values in tensors of their own."""
-        twin = KVStore(self.model, *self.shape)
-        for layer, other in zip(self.layers, twin.layers, strict=True):
+        twin = copy(self)
+        twin.generation, twin.layers = next(_generations), [copy(layer) for layer in self.layers]
+        for layer in twin.layers:
             if layer.is_initialized:
-                other.keys, other.values, other.is_initialized = layer.keys.clone(), layer.values.clone(), True
+                layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
         return twin
 
     def select_rows(self, index: Tensor) -> None:
-        """rows := rows[index]"""
-        self.shape = (index.shape[0], self.shape[1])
+        """The first rows := rows[index]; those behind them mean nothing."""
+        kept = index.shape[0]
+        if kept > self.shape[0]:
+            self._reshape(lambda stored: stored[index], kept, self.shape[1])
+            return
         for layer in self.layers:
-            layer.shape = self.shape
             if layer.is_initialized:
-                layer.keys, layer.values = layer.keys[index], layer.values[index]
+                layer.keys[:kept], layer.values[:kept] = layer.keys[index], layer.values[index]
 
-    def add_rows(self, rows: int, length: int) -> None:
-        """Add ``rows`` empty rows and make every row ``length`` long."""
-        padding = (0, 0, 0, length - self.shape[1], 0, 0, 0, rows)
-        self.shape = (self.shape[0] + rows, length)
+    def make_room(self, rows: int, length: int) -> None:
+        """Have ``rows`` rows of ``length`` at least; what is stored stays where it is in its row."""
+        rows, length = max(rows, self.shape[0]), max(length, self.shape[1])
+        if (rows, length) != self.shape:
+            padding = (0, 0, 0, length - self.shape[1], 0, 0, 0, rows - self.shape[0])
+            self._reshape(lambda stored: torch.nn.functional.pad(stored, padding), rows, length)
+
+    def _reshape(self, change: Callable[[Tensor], Tensor], rows: int, length: int) -> None:
+        self.shape, self.generation = (rows, length), next(_generations)
         for layer in self.layers:
             layer.shape = self.shape
             if layer.is_initialized:
-                layer.keys = torch.nn.functional.pad(layer.keys, padding)
-                layer.values = torch.nn.functional.pad(layer.values, padding)
+                layer.keys, layer.values = change(layer.keys), change(layer.values)
 
 
 class _Groups(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mdm.errors import MdmError
-from mdm.models import attention
+from mdm.models import attention, products
 from mdm.protocols.model import ModelSpec
 from mdm.protocols.task import MASK, Message
 from torch import Tensor, nn
@@ -66,6 +66,8 @@ class Model:
         self.body = body
         if spec.has_kv:
             attention.install(body)
+            if next(body.parameters()).device.type == "cuda":
+                products.join(body)
         self.lm_head = lm_head
         self.tokenizer = tokenizer
         self.name = name

@@ -43,10 +43,11 @@ def compiled(function: F, *, whole: bool = False) -> F:
     compiled = torch.compile(function, dynamic=True, fullgraph=whole)
 
     @wraps(function)
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         from torch._dynamo import config
 
-        with config.patch(recompile_limit=MAX_SPECIALIZATIONS):
-            return compiled(*args)
+        # Numbers of a module, such as the scale of its attention, are what they are: as inputs they compile it twice.
+        with config.patch(recompile_limit=MAX_SPECIALIZATIONS, specialize_float=whole):
+            return compiled(*args, **kwargs)
 
     return call  # type: ignore[return-value]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -51,5 +51,11 @@ def on_host(tensor: Tensor) -> Array:
 
 
 def to_device(values: Sequence[int], device: torch.device) -> Tensor:
-    """int64 ``[n]`` of numbers that the host knows, without waiting for the device."""
-    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)
+    """int64 ``[n]`` of numbers that the host knows, without waiting for the device; not to be written into."""
+    return _on_device(tuple(values), device)
+
+
+@lru_cache(maxsize=4096)  # the same few lists come again in every step
+def _on_device(values: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # anybody may use it later
+        return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,6 +25,11 @@ class LogitRules:
     allowed: tuple[tuple[int, int], ...] | None = None
     processors: Sequence[Processor] = ()
     _biases: dict[tuple[torch.device, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def facts(self) -> Hashable:
+        """What two rules without processors have to share to be the same."""
+        return (*self.penalties.items(), self.suppressed, self.allowed)
 
     def within(self, start: int, stop: int) -> LogitRules:
         """The same rules for logits of the tokens ``[start, stop)`` alone, which processors cannot see."""

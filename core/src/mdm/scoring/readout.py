@@ -51,16 +51,16 @@ class Readout:
         can_fuse = model.head_is_matrix and not rules.processors and not logits
         self.fused = can_fuse and (model.device.type == "cpu" if fused is None else fused)
 
-    def __call__(self, hidden: Tensor, tokens: Tensor, row: Tensor, positions: Tensor, draws: Draws) -> Stats:
+    def __call__(self, hidden: Tensor, tokens: Tensor, row: Tensor, positions: Tensor, draws: Draws | None) -> Stats:
         """Statistics ``[T]`` of hidden states ``[T, branches, D]``.
 
         Args:
             tokens: the canvases ``[R, L]``.
             row: the canvas of each hidden state ``[T]``.
             positions: its position there ``[T]``.
-            draws: keyed by ``[T]``.
+            draws: keyed by ``[T]``; None takes the likeliest tokens.
         """
-        keys = draws.token_keys(positions[:, None]) if self.settings.temperature > 0 else None
+        keys = draws.token_keys(positions[:, None]) if draws is not None and self.settings.temperature > 0 else None
         held = tokens[row, positions] if self.held else None
         parts = self._accumulators(hidden, keys, held, lambda rows: tokens[row[rows]])
         return Stats.cat([part.stats() for part in parts])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from mdm.models.cuda_graphs import MAX_ROW_TOKENS, PADDED_ROW_TOKENS, GraphCache
 from mdm.models.kv_store import KVStore
 from mdm.models.model import Model
 from mdm.protocols.draws import Draws
@@ -63,14 +64,42 @@ class ForwardBatch:
     """what to run over the stored keys; None runs whole canvases without them"""
 
     def __getitem__(self, rows: slice) -> ForwardBatch:
-        query = None if self.query is None else self.query[rows]
-        return ForwardBatch(
-            self.rows[rows], self.row_index[rows], self.tokens[rows], self.lengths[rows], self.score[rows],
-            self.score_counts[rows], self.unscored[rows], query,
-        )  # fmt: skip
+        return fast_replace(self, **{f.name: v[rows] for f in fields(self) if (v := getattr(self, f.name)) is not None})
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        """Positions that a forward runs of each canvas, the most of any."""
+        return max(self.lengths if self.runs_whole else self.query.counts)  # type: ignore[union-attr]
+
+    @property
+    def runs_whole(self) -> bool:
+        """Whether whole canvases are run, and stored if anything is."""
+        return self.query is None or (len(self.lengths) > 0 and self.query.runs_all(self.lengths))
+
+    @property
+    def writes(self) -> bool:
+        return self.query is not None and self.query.write is not None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a forward has to know of the canvases beside their tokens."""
+
+    positions: Tensor
+    """int64 ``[L]``"""
+    in_canvas: Tensor | None
+    """bool ``[R, L]``: what is not padding; None: nobody asks"""
+    prompt: Tensor | None
+    """bool ``[R, L]``: what the unconditional branch does not see; None without guidance"""
+    draws: Draws | None
+    """of the rows of the state; None without a temperature"""
+
+    def __getitem__(self, rows: slice) -> Surroundings:
+        in_canvas, prompt = (None if value is None else value[rows] for value in (self.in_canvas, self.prompt))
+        return fast_replace(self, in_canvas=in_canvas, prompt=prompt)
 
 
 class Scorer:
@@ -81,11 +110,13 @@ class Scorer:
 
     Args:
         held, logits: see ``Readout``.
+        graphs: where forwards whose shapes repeat are captured, if they are.
     """
 
     def __init__(
-        self, model: Model, rules: LogitRules, settings: Settings, *, held: bool = False, logits: bool = False
-    ) -> None:
+        self, model: Model, rules: LogitRules, settings: Settings, *, held: bool = False, logits: bool = False,
+        graphs: GraphCache | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.temperature = model, settings.temperature
         self.block_length = settings.block_length if model.spec.attention == "block-causal" else None
         """the grid on which a block-causal model sees its own block and those before"""
@@ -93,13 +124,23 @@ class Scorer:
         self.readout = Readout(model, rules, settings, held=held, logits=logits)
         self.cfg_branches = self.readout.cfg_branches
         self.store: KVStore | None = None
+        # A processor is anybody's code: what it does on the host would not be done again in a replay.
+        self.graphs = None if rules.processors else graphs
+        self._facts = (
+            settings.guidance, settings.temperature, settings.compile, self.block_length, held, logits, rules.facts
+        )  # fmt: skip
 
     def open_store(self, rows: int, length: int) -> None:
-        """Make room for the keys and values of ``rows`` more rows, and make every row ``length`` long."""
+        """Make room for the keys and values of ``rows`` rows in all, each ``length`` long."""
+        rows *= self.cfg_branches
         if self.store is None:
-            self.store = KVStore(self.model, rows * self.cfg_branches, length)
-        else:
-            self.store.add_rows(rows * self.cfg_branches, length)
+            kept = None if self.graphs is None else self.graphs.store
+            fits = kept is not None and kept.shape[0] >= rows and kept.shape[1] == length
+            self.store = kept if fits else KVStore(self.model, rows, length)
+        assert self.store is not None
+        self.store.make_room(rows, length)
+        if self.graphs is not None:
+            self.graphs.open(self.store)
 
     def select_rows(self, index: Tensor) -> None:
         """rows := rows[index], for what is stored."""
@@ -115,15 +156,18 @@ class Scorer:
         Args:
             draws: of the rows of ``state``.
         """
-        width = max(*batch.score_counts, 1)
+        repeats = self._repeats(batch)
+        width = batch.width if repeats else max(*batch.score_counts, 1)
+        around = self._surroundings(state, batch, draws)
         parts: list[Scores] = []
         calls: list[slice] = []
         start = 0
         while start < len(batch):
             size = min(self.max_rows or len(batch), len(batch) - start)
             rows = slice(start, start + size)
+            part = (batch, around) if size == len(batch) else (batch[rows], around[rows])
             try:
-                parts.append(self._score(state, batch[rows] if size < len(batch) else batch, width, draws))
+                parts.append(self._replayed(*part, width) if repeats else self._score(*part, width))
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
@@ -133,26 +177,75 @@ class Scorer:
             start += size
         return Scores.cat(parts), calls
 
-    def _score(self, state: State, batch: ForwardBatch, width: int, draws: Draws) -> Scores:
-        """Scores ``[R, width]`` from one model call."""
-        hidden, run = self._hidden(state, batch)
-        row, index, positions = self._scored_positions(batch, run)
-        features = self._gather(hidden, row, index)
-        keyed = draws.rows(batch.row_index[row]) if self.temperature > 0 else draws
-        stats = self.readout(features, batch.tokens, row, positions, keyed)
-        return self._scatter(batch, stats, features, row, positions, width)
+    def _surroundings(self, state: State, batch: ForwardBatch, draws: Draws) -> Surroundings:
+        in_canvas = prompt = None
+        if min(batch.lengths) < batch.tokens.shape[1] or (self.block_length is not None and batch.runs_whole):
+            in_canvas = state.in_canvas[batch.row_index]
+        if self.cfg_branches == 2:
+            prompt = ((state.positions < state.prompt_length[:, None]) & ~state.targets)[batch.row_index]
+        plain = Draws(draws.seed, draws.row_id, draws.step) if self.temperature > 0 else None
+        return Surroundings(state.positions, in_canvas, prompt, plain)
 
-    def _scored_positions(self, batch: ForwardBatch, run: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each scored position ``[T]``: its canvas, which of the hidden states scores it, and where it lies."""
-        shift, total = int(self.model.spec.shift), sum(batch.score_counts)
+    def _repeats(self, batch: ForwardBatch) -> bool:
+        """Whether such a forward comes again, and is captured then: one of few row-tokens that stores nothing."""
+        if self.graphs is None or batch.writes:
+            return False
+        rows = min(self.max_rows or len(batch), len(batch))
+        return rows * self.cfg_branches * batch.width <= MAX_ROW_TOKENS
+
+    def padded(self, rows: int, candidates: int, width: int) -> int | None:
+        """How many candidates each of ``rows`` rows is to have in a forward of ``width`` positions, if one has so many.
+
+        Powers of two, so that few shapes are captured; None: as many as there are, where more would take longer.
+        """
+        each = 1 << (candidates - 1).bit_length()
+        few = rows * each * self.cfg_branches * width <= PADDED_ROW_TOKENS
+        return each if self.graphs is not None and few and rows * each <= (self.max_rows or rows * each) else None
+
+    def _replayed(self, batch: ForwardBatch, around: Surroundings, width: int) -> Scores:
+        """Scores ``[R, width]`` of all positions that are run, scored or not: so only where they are valid varies."""
+        batch = fast_replace(batch, score_counts=(), lengths=batch.lengths if batch.runs_whole else ())
+        assert self.graphs is not None
+        scores: Scores = self.graphs(
+            self._score, batch, around, width, store=None if batch.query is None else self.store, facts=self._facts,
+            keep=self.readout.rules,
+        )  # fmt: skip
+        return scores
+
+    def _score(self, batch: ForwardBatch, around: Surroundings, width: int) -> Scores:
+        """Scores ``[R, width]`` from one model call; without ``score_counts``, of the ``width`` positions it runs."""
+        hidden, run = self._hidden(batch, around, width if not batch.score_counts else batch.width)
+        row, index, positions, valid = self._scored_positions(batch, run, width)
+        features = self._gather(hidden, row, index)
+        draws = around.draws.rows(batch.row_index[row]) if around.draws is not None else None
+        stats = self.readout(features, batch.tokens, row, positions, draws)
+        return self._scatter(batch, stats, features, row, positions, valid, width)
+
+    def _scored_positions(
+        self, batch: ForwardBatch, run: Tensor | None, width: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Of each scored position ``[T]``: its canvas, which of the hidden states scores it, and where it lies.
+
+        Without ``score_counts`` these are all of the R ``width`` states, and bool ``[R, width]`` says which of them
+        are to be scored.
+        """
+        shift, valid = int(self.model.spec.shift), None
         source = pad(batch.score, (-shift, shift)) if shift else batch.score
         source = source if run is None else source.gather(1, run)
-        row, index = torch.nonzero_static(source, size=total).unbind(1)
+        if batch.score_counts:
+            row, index = torch.nonzero_static(source, size=sum(batch.score_counts)).unbind(1)
+        else:
+            valid, count = source[:, :width], len(batch)
+            index = torch.arange(width, device=source.device).repeat(count)
+            row = torch.arange(count, device=index.device)[:, None].expand(-1, width).flatten()
         # A flat index is several times faster than one of two dimensions.
         positions = index
         if run is not None:
             positions = run.flatten().index_select(0, torch.add(index, row, alpha=run.shape[1]))
-        return row, index, positions + shift if shift else positions
+        if shift:
+            positions = positions + shift
+            positions = positions if valid is None else positions.clamp(max=batch.tokens.shape[1] - 1)
+        return row, index, positions, valid
 
     def _gather(self, hidden: Tensor, row: Tensor, index: Tensor) -> Tensor:
         """Hidden states ``[T, branches, D]`` of ``hidden`` ``[R * branches, Q, D]``."""
@@ -164,11 +257,12 @@ class Scorer:
         return hidden.flatten(0, 1).index_select(0, lines).view(-1, self.cfg_branches, hidden.shape[-1])
 
     def _scatter(
-        self, batch: ForwardBatch, stats: Stats, features: Tensor, row: Tensor, positions: Tensor, width: int
-    ) -> Scores:
+        self, batch: ForwardBatch, stats: Stats, features: Tensor, row: Tensor, positions: Tensor,
+        valid: Tensor | None, width: int,
+    ) -> Scores:  # fmt: skip
         """From the flat list ``[T]`` to one line a canvas ``[R, width]``."""
         count, device = len(batch), row.device
-        even = sum(batch.score_counts) == count * width
+        even = row.shape[0] == count * width
         target = None if even else row * width + (batch.score.cumsum(1) - 1)[row, positions]
 
         def line(values: Tensor) -> Tensor:
@@ -179,16 +273,14 @@ class Scorer:
             return values.reshape(count, width, *values.shape[1:])
 
         values: dict[str, Any] = {f.name: line(v) for f in fields(stats) if (v := getattr(stats, f.name)) is not None}
+        values["positions"] = line(positions)
         if self.temperature > 0:
             values["features"] = line(features)
-        if even:
+        if even and valid is None:
             valid = torch.ones(count, width, dtype=torch.bool, device=device)
-        else:
+        elif valid is None:
             valid = torch.arange(width, device=device) < batch.score.sum(1, keepdim=True)
-        return Scores(
-            positions=line(positions), valid=valid, unscored=batch.unscored, vocab_size=self.model.spec.vocab_size,
-            **values,
-        )  # fmt: skip
+        return Scores(valid=valid, unscored=batch.unscored, vocab_size=self.model.spec.vocab_size, **values)
 
     def with_redraw(self, state: State, scores: Scores, draws: Draws) -> Scores:
         """Scores whose tokens can be drawn again, where there is a token temperature."""
@@ -208,48 +300,46 @@ class Scorer:
         tokens, confidences = (d.view(rows, width, candidates - 1).transpose(1, 2) for d in drawn)
         return torch.cat([scores.token[:, None], tokens], 1), torch.cat([scores.confidence[:, None], confidences], 1)
 
-    def _hidden(self, state: State, batch: ForwardBatch) -> tuple[Tensor, Tensor | None]:
+    def _hidden(self, batch: ForwardBatch, around: Surroundings, width: int) -> tuple[Tensor, Tensor | None]:
         """Hidden states ``[R * branches, Q, D]``, and which positions these are ``[R, Q]`` (None: the first ones)."""
         tokens, query = batch.tokens, batch.query
-        if self.cfg_branches == 2:
-            prompt = (state.positions < state.prompt_length[:, None]) & ~state.targets
-            unconditional = tokens.masked_fill(prompt[batch.row_index], self.model.spec.mask_id)
+        if around.prompt is not None:
+            unconditional = tokens.masked_fill(around.prompt, self.model.spec.mask_id)
             tokens = torch.stack([tokens, unconditional], 1).flatten(0, 1)
-        if query is None or query.runs_all(batch.lengths):
-            return self._hidden_full(state, batch, tokens), None
+        if query is None or batch.runs_whole:
+            return self._hidden_full(batch, around, tokens, width), None
         assert self.store is not None
-        width, valid, write = max(query.counts), None, None
-        if min(query.counts) == width:
+        valid = write = None
+        if batch.score_counts and min(query.counts) == width:
             run = torch.nonzero_static(query.run, size=width * len(batch))[:, 1].view(-1, width)
-            positions = self._per_branch(run)
         else:
             # A shorter row is padded with positions that it does not run, and that nobody scores.
             run = query.run.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :width]
-            positions = self._per_branch(run)
+        positions = self._per_branch(run)
+        if min(query.counts) < width:
             valid = torch.arange(width, device=run.device) < query.run.sum(1, keepdim=True)
             valid = self._per_branch(valid)
         if query.write is not None:
             write = self._per_branch(query.write).gather(1, positions)
             write = write if valid is None else write & valid
-        padded = min(batch.lengths) < tokens.shape[1]
         view = self.store.window(
             self._store_rows(batch), positions, valid=valid, write=write, block_length=self.block_length,
-            in_canvas=self._per_branch(state.in_canvas[batch.row_index]) if padded else None,
+            in_canvas=None if around.in_canvas is None else self._per_branch(around.in_canvas),
         )  # fmt: skip
         return self.model.hidden(tokens.gather(1, positions), positions, cache=view), run
 
-    def _hidden_full(self, state: State, batch: ForwardBatch, tokens: Tensor) -> Tensor:
+    def _hidden_full(self, batch: ForwardBatch, around: Surroundings, tokens: Tensor, longest: int) -> Tensor:
         """Hidden states of whole canvases, as long as the longest."""
-        longest = max(batch.lengths)
-        positions = state.positions[:longest].expand(tokens.shape[0], -1)
+        positions = around.positions[:longest].expand(tokens.shape[0], -1)
         view = mask = None
         if batch.query is not None:
             assert self.store is not None
-            view = self.store.full(self._store_rows(batch), batch.query.write is not None)
+            view = self.store.full(self._store_rows(batch), batch.writes)
         if self.block_length is not None or min(batch.lengths) < longest:
-            visible = self._per_branch(state.in_canvas[batch.row_index, :longest])[:, None]
+            assert around.in_canvas is not None
+            visible = self._per_branch(around.in_canvas[:, :longest])[:, None]
             if self.block_length is not None:
-                block = state.positions[:longest] // self.block_length
+                block = around.positions[:longest] // self.block_length
                 visible = visible & (block <= block[:, None])
             mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=tokens.device)
             mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min).expand(-1, longest, -1)[:, None]

@@ -66,6 +66,8 @@ class Scratch:
 
     def buffer(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
         """The ``[rows, columns]`` of that name, of the dtype and on the device of ``like``, with anything in them."""
+        if like.device.type != "cpu":  # new memory is cheap there, and a CUDA graph needs its own
+            return like.new_empty(rows, columns)
         view = self._views.get((name, rows, columns))
         if view is None:
             memory = self._memory.get(name)
