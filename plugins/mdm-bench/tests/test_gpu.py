@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 from mdm_bench.gpu import page, parity, runner, speed, targets
@@ -74,7 +73,8 @@ def test_a_cell_of_speed_is_a_block_and_what_cannot_run_is_a_line(checked):
     assert eager["tokens_per_second"] == pytest.approx(1e3 * 4 / 4 / eager["ms_per_step"])
     refused = "MdmError: compile needs a C++ compiler and no-such-compiler is not there"
     assert cells["dual b1 info-gain compiled"]["error"].startswith(refused)
-    assert f"- speed:tiny, dual b1 info-gain compiled: {refused}" in text
+    [line] = [line for line in text.splitlines() if line.startswith(f"- speed:tiny: {refused}")]
+    assert "dual b1 info-gain compiled, dual b1 confidence compiled" in line
     row = next(line for line in text.splitlines() if line.startswith("| dual b1 info-gain eager"))
     assert f"{eager['ms_per_step']:.2f}" in row
 
@@ -82,7 +82,7 @@ def test_a_cell_of_speed_is_a_block_and_what_cannot_run_is_a_line(checked):
 def test_the_page_is_narrow_and_judges_the_targets(checked):
     text, report = checked
     tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert tables and max(map(len, tables)) <= 115
+    assert tables and max(map(len, tables)) <= 100
     assert {one["verdict"] for one in report["targets"][:-1]} == {"not reached"}  # they are of an 8B shape
     assert "## Against the CPU, in float32" in text and "## What is missing" in text
 
@@ -116,16 +116,16 @@ def test_what_is_reached_is_kept_when_it_is_interrupted(tmp_path, ending):
     assert [part["state"] for part in report["parts"].values()] == ["done", "interrupted", "not reached", "not reached"]
 
 
-def job(code: str, name: str = "planted", weight: float = 1.0) -> runner.Job:
+def job(code: str, name: str = "planted", weight: float = 1.0, limit: float = 1.5) -> runner.Job:
     """A part whose process runs ``code``, in which ``say`` reports and ``skip`` are the cells not to be measured."""
-    start = """
+    start = f"""
         import json, os, sys, time
         skip = [word for word in sys.argv[1:] if word != "--skip"]
         def say(**line):
             print(json.dumps(line), flush=True)
-        say(plan=["a", "b", "c"], limit=1.5)
+        say(plan=["a", "b", "c"], limit={limit})
         say(begin=None)
-        say(prepared={})
+        say(prepared={{}})
     """
     return runner.Job(name, [sys.executable, "-c", textwrap.dedent(start) + textwrap.dedent(code)], weight)
 
@@ -161,8 +161,7 @@ def test_a_cell_that_ends_its_process_is_a_line_and_the_next_ones_are_measured(f
     assert (part["state"], part["starts"]) == ("in part", 2)
 
 
-def test_a_part_over_its_time_is_ended_and_the_next_one_runs(monkeypatch):
-    monkeypatch.setattr(runner, "WORTH", 0.5)
+def test_a_part_over_its_time_is_ended_and_the_next_one_runs():
     slow = """
         say(begin="a")
         say(cell="a", value=1)
@@ -173,11 +172,10 @@ def test_a_part_over_its_time_is_ended_and_the_next_one_runs(monkeypatch):
         for cell in "abc":
             say(cell=cell, value=2)
     """
-    start = time.monotonic()
-    parts = ran(job(slow, "slow"), job(quick, "quick", weight=9.0), seconds=10.0)
-    assert time.monotonic() - start < 30
-    assert parts["slow"]["cells"]["a"] == {"value": 1} and "b" in parts["slow"]["cells"]
-    assert parts["quick"]["state"] == "done"
+    parts = ran(job(slow, "slow", limit=600), job(quick, "quick", weight=2.0), seconds=24.0)
+    over = {"error": "ended: the time of its part was over"}
+    assert parts["slow"]["cells"] == {"a": {"value": 1}, "b": over, "c": {"not_reached": True}}
+    assert 7 < parts["slow"]["seconds"] < 12 and parts["quick"]["state"] == "done"
 
 
 def test_a_part_that_cannot_be_prepared_is_a_line():
@@ -260,7 +258,7 @@ def test_targets_are_met_or_not_or_not_reached():
         "parts": {name: part | {"state": "done"} for name, part in report["parts"].items()}
     })  # fmt: skip
     assert "- x, graphs: differs at step 3 of row 0" in text
-    assert "- speed:llada-8b, prefix b1 info-gain compiled: out of memory" in text
+    assert "- speed:llada-8b: out of memory: prefix b1 info-gain compiled" in text
 
 
 def test_a_profile_is_read_per_step():
@@ -288,6 +286,6 @@ def test_a_profile_that_sees_no_kernel_says_so():
 
 
 def test_each_kind_of_sampler_is_compared_once_and_all_in_full():
-    few = {name.split()[0] for name in parity.part(Options("cpu")).cells}
+    few = {name.split()[0] for name in parity.part(Options("cuda")).cells}
     every = {name.split()[0] for name in parity.part(Options("cpu", full=True)).cells}
     assert {"info-gain", "confidence", "beam", "eb", "klass"} <= few < every

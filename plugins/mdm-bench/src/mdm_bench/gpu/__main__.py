@@ -16,11 +16,11 @@ from mdm.runs.files import check_writable, to_json, write_json
 
 from mdm_bench.command import SHAPES
 from mdm_bench.gpu import parts, runner
-from mdm_bench.gpu.page import LEGEND, page
+from mdm_bench.gpu.page import page
 from mdm_bench.gpu.parts import SPEED, Options
 from mdm_bench.gpu.targets import judged
 
-WEIGHTS = {"device": 1.0, "parity": 3.0, "kernels": 1.0}
+WEIGHTS = {"device": 1.5, "parity": 3.0, "kernels": 2.0}
 """A part's share of the time; what one does not need goes to those behind it."""
 SHAPE_WEIGHTS = {"llada-8b": 6.0}
 MINUTES, FULL_MINUTES = 6.0, 40.0
@@ -88,7 +88,7 @@ def main(
         except KeyboardInterrupt:
             report["interrupted"] = True
         save()
-    click.echo(to_json(report, indent=2) if as_json else page(report) + "\n" + "\n".join(LEGEND))
+    click.echo(to_json(report, indent=2) if as_json else page(report))
     sys.exit(130 if report["interrupted"] else int(_wrong(report)))
 
 

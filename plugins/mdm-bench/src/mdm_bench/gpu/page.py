@@ -19,6 +19,7 @@ def page(report: Report) -> str:
     for name, part in parts.items():
         if name.startswith(SPEED):
             lines += ["", *_speed(name.removeprefix(SPEED), part)]
+    lines += ["", *LEGEND]
     lines += ["", *_parity(parts.get("parity", {})), "", *_kernels(parts.get("kernels", {}))]
     missing = list(_missing(parts))
     lines += ["", "## What is missing", *(missing or ["Nothing."])]
@@ -72,19 +73,18 @@ def _number(format: str, scale: float = 1.0) -> Callable[[Any], str]:
     return lambda value: "" if value is None else format.format(value * scale)
 
 
-COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "tok/s": ("tokens_per_second", _number("{:.1f}")),
-    "whole": ("whole_tokens_per_second", _number("{:.1f}")),
-    "ms/step": ("ms_per_step", _number("{:.2f}")),
-    "device": ("device_ms", _number("{:.2f}")),
-    "launches": ("launches", _number("{:.0f}")),
-    "peak GB": ("peak_bytes", _number("{:.1f}", 1e-9)),
-    "first s": ("first_seconds", _number("{:.1f}")),
-    "capt.": ("captures", _number("{:.0f}")),
-    "replays": ("replays", _number("{:.0f}")),
-    "graph MB": ("graph_bytes", _number("{:.0f}", 1e-6)),
+COLUMNS: dict[str, Callable[[Report], str]] = {
+    "tok/s": lambda cell: _number("{:.1f}")(cell.get("tokens_per_second")),
+    "whole": lambda cell: _number("{:.1f}")(cell.get("whole_tokens_per_second")),
+    "ms/step": lambda cell: _number("{:.2f}")(cell.get("ms_per_step")),
+    "device": lambda cell: _number("{:.2f}")(cell.get("device_ms")),
+    "launches": lambda cell: _number("{:.0f}")(cell.get("launches")),
+    "peak GB": lambda cell: _number("{:.1f}", 1e-9)(cell.get("peak_bytes")),
+    "first s": lambda cell: _number("{:.1f}")(cell.get("first_seconds")),
+    "graphs": lambda cell: f"{cell.get('captures', 0)}/{cell.get('replays', 0)}",
+    "MB": lambda cell: _number("{:.0f}", 1e-6)(cell.get("graph_bytes")),
 }
-"""Column of a speed table -> its figure and how it is written."""
+"""Column of a speed table -> how a cell's figure is written."""
 
 
 def _speed(shape: str, part: Report) -> Iterator[str]:
@@ -94,22 +94,25 @@ def _speed(shape: str, part: Report) -> Iterator[str]:
         if name.endswith("/ device") or "tokens_per_second" not in cell:
             continue
         both = cell | {k: v for k, v in cells.get(f"{name} / device", {}).items() if k != "error"}
-        rows.append([name, *(write(both.get(key)) for key, write in COLUMNS.values())])
+        rows.append([name, *(write(both) for write in COLUMNS.values())])
     weights = f", {part['weight_bytes'] / 1e9:.1f} GB of weights in {part['dtype']}" if "weight_bytes" in part else ""
     yield f"## {shape}{weights}"
     if not rows:
         yield "No cell was measured."
         return
     yield from table(["cache, batch, sampler", *COLUMNS], rows)
+    if part.get("starts", 1) > 1:
+        yield f"Begun {part['starts']} times: first decodes after the first start may have found what was compiled."
     again = [f"{name}: {cell['captures_later']}" for name, cell in cells.items() if cell.get("captures_later")]
     if again:
         yield f"Graphs captured in later decodes: {', '.join(again)}."
 
 
 LEGEND = (
-    "tok/s and ms/step: a block of the mean cost, median of its rounds, all rows of the batch; whole: a decode of 256",
-    "+ 256 tokens. device: what the device works in a step (ms). first: the first such decode of its process, with",
-    "nothing compiled before. capt.: captures of that decode. Every run decodes in bfloat16 on random weights.",
+    "tok/s and ms/step: a block of the mean cost, median of its rounds, all rows of the batch; whole: a decode",
+    "of 256 + 256 tokens. device: what the device works in a step (ms). first: the first such decode of its",
+    "process, with nothing compiled before. graphs: captured in that decode / replayed in all; MB: of all graphs",
+    "of the model so far.",
 )
 
 
@@ -125,8 +128,16 @@ def _parity(part: Report) -> Iterator[str]:
     yield f"{same} of {total} decodes commit the CPU's tokens in its order.{left}"
     for name, mode, at in differs:
         yield f"- {name}, {mode}: differs at step {at['step']} of row {at['row']}"
-    for name, mode, why in failed:
-        yield f"- {name}, {mode}: {why}"
+    yield from _by_reason([(f"{name}, {mode}", why) for name, mode, why in failed], "")
+
+
+def _by_reason(lines: Sequence[tuple[str, str]], before: str) -> Iterator[str]:
+    """A line for each reason, with all that it is the reason of."""
+    names: dict[str, list[str]] = {}
+    for name, why in lines:
+        names.setdefault(why, []).append(name)
+    for why, those in names.items():
+        yield f"- {before}{why}: {'; '.join(those) if any(',' in name for name in those) else ', '.join(those)}"
 
 
 def _kernels(part: Report) -> Iterator[str]:
@@ -153,11 +164,8 @@ def _missing(parts: Mapping[str, Report]) -> Iterator[str]:
         cells: Mapping[str, Report] = part.get("cells", {})
         if "error" in part:
             yield f"- {name}: {part['error']}"
-        for cell, found in cells.items():
-            if "error" in found:
-                yield f"- {name}, {cell}: {found['error']}"
-            elif "why" in found:
-                yield f"- {name}, {cell}: {found['why']}"
+        whys = [(cell, found.get("error", found.get("why"))) for cell, found in cells.items()]
+        yield from _by_reason([(cell, why) for cell, why in whys if why], f"{name}: ")
         left = [cell for cell, found in cells.items() if "not_reached" in found]
         if left:
             yield f"- {name}: {len(left)} of {len(cells)} cells were not reached: {', '.join(left)}"

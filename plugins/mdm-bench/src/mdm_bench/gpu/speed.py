@@ -21,9 +21,10 @@ from mdm_bench.shapes import SHAPES, weight_bytes
 CANDIDATES = 8
 BATCH = 16
 ROUNDS = 3
-ENOUGH = 4.0
-"""Seconds: no round is begun behind them, and a whole decode that would take longer is left out."""
-ENOUGH_ON_A_CPU = 1.0
+ENOUGH, WHOLE = 2.0, 4.0
+"""Seconds: no round is begun behind the first; a whole decode that would take longer than the second is left out."""
+ON_A_CPU = 0.5
+"""By how much these are shorter where the check is only tried."""
 PROFILED = 8
 """Steps that are profiled, after as many that are not."""
 WAYS: dict[str, dict[str, bool]] = {"graphs": {}, "compiled": {"compile": True}, "eager": {"graphs": False}}
@@ -156,7 +157,7 @@ def part(options: Options, shape: str) -> Part:
             return _timed(models[0], shape, timed[name])
         return profile(models[0], _case(shape, profiled[name]))
 
-    return Part([*timed, *profiled], measure, prepare, limit=60)
+    return Part([*timed, *profiled], measure, prepare, limit=75)
 
 
 def _case(shape: str, cell: Cell) -> Case:
@@ -180,8 +181,8 @@ def _timed(model: Model, shape: str, cell: Cell) -> dict[str, Any]:
     first = decode(model, case, Steps(sizes.block))
     counted.append(cuda_graphs.counts(model))
     rounds: list[tuple[float, Steps]] = []
-    begun, enough = time.perf_counter(), ENOUGH if on_gpu else ENOUGH_ON_A_CPU
-    while len(rounds) < ROUNDS and (not rounds or time.perf_counter() - begun < enough):
+    begun, share = time.perf_counter(), 1.0 if on_gpu else ON_A_CPU
+    while len(rounds) < ROUNDS and (not rounds or time.perf_counter() - begun < share * ENOUGH):
         steps = Steps(sizes.block)
         rounds.append((decode(model, case, steps), steps))
     counted.append(cuda_graphs.counts(model))
@@ -201,7 +202,7 @@ def _timed(model: Model, shape: str, cell: Cell) -> dict[str, Any]:
         "graph_bytes": counted[2].bytes,
     }
     blocks = sizes.gen // sizes.block
-    if taken * blocks < enough:
+    if taken * blocks < share * WHOLE:
         steps = Steps()
         whole = decode(model, replace(case, prompt_length=sizes.prompt, gen_length=sizes.gen), steps)
         found |= {"whole_seconds": whole, "whole_tokens_per_second": steps.tokens / whole}
@@ -213,7 +214,9 @@ class _Profiled(Steps):
 
     def __init__(self) -> None:
         super().__init__(2 * PROFILED)
-        self.profiler: Any = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+        seen = torch.profiler.ProfilerActivity
+        # Launches belong to both kinds, and what torch does on the host would only slow it down.
+        self.profiler: Any = torch.profiler.profile(activities=[seen.CUDA if torch.cuda.is_available() else seen.CPU])
         self.on = False
 
     def after(self) -> None:
@@ -226,7 +229,8 @@ class _Profiled(Steps):
     def stop(self) -> None:
         if self.on:
             self.on = False
-            torch.cuda.synchronize()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             self.profiler.stop()
 
 
@@ -239,7 +243,11 @@ def profile(model: Model, case: Case) -> dict[str, Any]:
     finally:
         steps.stop()
     try:
-        events = [(e.name, str(e.device_type), e.time_range.start, e.time_range.end) for e in steps.profiler.events()]
+        events = [
+            (event.name, str(event.device_type), event.time_range.start, event.time_range.end)
+            for event in steps.profiler.events()
+            if not getattr(event, "is_user_annotation", False)
+        ]
     except Exception as error:
         return {"device_ms": None, "why": in_a_line(error)}
     return in_a_step(events, PROFILED)
@@ -247,7 +255,7 @@ def profile(model: Model, case: Case) -> dict[str, Any]:
 
 def in_a_step(events: list[tuple[str, str, float, float]], steps: int) -> dict[str, Any]:
     """What ``steps`` steps did, each: events are a name, a type of device, and two times in microseconds."""
-    device = sorted((start, end, name) for name, kind, start, end in events if kind.endswith(("CUDA", "PrivateUse1")))
+    device = sorted((start, end, name) for name, kind, start, end in events if kind.endswith("CUDA"))
     if not device:
         return {"device_ms": None, "why": "the profiler saw no kernel"}
     busy, until = 0.0, device[0][0]
