@@ -75,7 +75,7 @@ def test_a_cell_of_speed_is_a_block_and_what_cannot_run_is_a_line(checked):
     assert cells["dual b1 info-gain compiled"]["error"].startswith(refused)
     [line] = [line for line in text.splitlines() if line.startswith(f"- speed:tiny: {refused}")]
     assert "dual b1 info-gain compiled, dual b1 confidence compiled" in line
-    row = next(line for line in text.splitlines() if line.startswith("| dual b1 info-gain eager"))
+    row = next(line for line in text.splitlines() if line.startswith("| dual b1 N 8 eager"))
     assert f"{eager['ms_per_step']:.2f}" in row
 
 

@@ -78,9 +78,9 @@ COLUMNS: dict[str, Callable[[Report], str]] = {
     "whole": lambda cell: _number("{:.1f}")(cell.get("whole_tokens_per_second")),
     "ms/step": lambda cell: _number("{:.2f}")(cell.get("ms_per_step")),
     "device": lambda cell: _number("{:.2f}")(cell.get("device_ms")),
-    "launches": lambda cell: _number("{:.0f}")(cell.get("launches")),
-    "peak GB": lambda cell: _number("{:.1f}", 1e-9)(cell.get("peak_bytes")),
-    "first s": lambda cell: _number("{:.1f}")(cell.get("first_seconds")),
+    "launch": lambda cell: _number("{:.0f}")(cell.get("launches")),
+    "GB": lambda cell: _number("{:.1f}", 1e-9)(cell.get("peak_bytes")),
+    "first": lambda cell: _number("{:.1f}")(cell.get("first_seconds")),
     "graphs": lambda cell: f"{cell.get('captures', 0)}/{cell.get('replays', 0)}",
     "MB": lambda cell: _number("{:.0f}", 1e-6)(cell.get("graph_bytes")),
 }
@@ -94,7 +94,7 @@ def _speed(shape: str, part: Report) -> Iterator[str]:
         if name.endswith("/ device") or "tokens_per_second" not in cell:
             continue
         both = cell | {k: v for k, v in cells.get(f"{name} / device", {}).items() if k != "error"}
-        rows.append([name, *(write(both) for write in COLUMNS.values())])
+        rows.append([name.replace("info-gain", "N 8"), *(write(both) for write in COLUMNS.values())])
     weights = f", {part['weight_bytes'] / 1e9:.1f} GB of weights in {part['dtype']}" if "weight_bytes" in part else ""
     yield f"## {shape}{weights}"
     if not rows:
@@ -109,10 +109,10 @@ def _speed(shape: str, part: Report) -> Iterator[str]:
 
 
 LEGEND = (
-    "tok/s and ms/step: a block of the mean cost, median of its rounds, all rows of the batch; whole: a decode",
-    "of 256 + 256 tokens. device: what the device works in a step (ms). first: the first such decode of its",
-    "process, with nothing compiled before. graphs: captured in that decode / replayed in all; MB: of all graphs",
-    "of the model so far.",
+    "N 8: Info-Gain with 8 candidates. tok/s and ms/step: a block of the mean cost, median of its rounds, all rows",
+    "of the batch; whole: a decode of 256 + 256 tokens. device: what the device works in a step (ms); launch: the",
+    "host's launches a step; GB: peak memory; first: seconds of the first such decode of its process, with nothing",
+    "compiled before; graphs: captured in that decode / replayed in all; MB: of all graphs of the model so far.",
 )
 
 

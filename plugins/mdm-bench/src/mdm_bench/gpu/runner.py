@@ -54,6 +54,7 @@ def run_all(
         share = left * job.weight / sum(other.weight for other in jobs[i:])
         if share < 1:
             continue
+        parts[job.name].update(state="interrupted", seconds=0.0)
         say(f"{job.name}: at most {share:.0f} s ...")
         _run(job, share, parts[job.name], save)
         say(f"{job.name}: {parts[job.name]['state']} after {parts[job.name]['seconds']:.0f} s")
@@ -63,7 +64,6 @@ def _run(job: Job, seconds: float, found: Report, save: Callable[[], None]) -> N
     """Run one part, and again behind a cell that ended its process."""
     begun = time.monotonic()
     deadline = begun + seconds
-    found.update(state="interrupted", seconds=0.0)
     try:
         for start in range(STARTS):
             if start and deadline - time.monotonic() < WORTH:
