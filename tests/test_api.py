@@ -107,7 +107,7 @@ def test_every_option_changes_or_is_accepted(model):
         "seed": 3, "gen_length": 5, "steps": 2, "tokens_per_step": 2, "schedule": "cosine", "block_length": 2,
         "temperature": 0.5, "guidance": 1.0, "eos_penalty": 1.0, "pad_penalty": 1.0, "stop_at_eos": True,
         "eos_token_id": 7, "pad_token_id": 8, "allowed_tokens": [(3, 90)], "suppressed_tokens": [4], "batch_size": 1,
-        "max_rows": 2, "compile": False, "reuse_scores": False,
+        "max_rows": 2, "compile": False, "graphs": True, "reuse_scores": False,
     }  # fmt: skip
     assert set(other) == set(Settings.model_fields)
     for name, value in other.items():

@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from mdm.cli import cli, main
 from mdm.models import compiled
+from mdm.models.cuda_graphs import GraphCounts
 from mdm.models.model import run
 from mdm.scoring.tiles import TILE
 from mdm_bench import overhead as overheads, sweep as sweeping
@@ -344,3 +345,19 @@ def test_a_sweep_keeps_what_is_done_and_skips_what_finds_no_memory(tmp_path, mon
     assert [row.get("error") for row in found] == [None, "out of memory", None]
     with table.open() as lines:
         assert [row["error"] for row in csv.DictReader(lines)] == ["", "out of memory", ""]
+
+
+def test_graphs_can_be_left_out():
+    [row] = bench("decode", "--no-graphs")
+    assert (row["graphs"], row["captures"], row["replays"], row["graph_bytes"]) == (False, 0, 0, 0)
+    assert bench("sweep", "--cache", "none", "--candidates", "1", "--batch-size", "1")[0]["graphs"]
+    assert not overhead("--cache", "none", "--no-graphs")[0]["graphs"]
+
+
+def test_graphs_are_reported_where_there_are_any(monkeypatch):
+    counts = iter([GraphCounts(0, 0, 0), GraphCounts(3, 120, 2_000_000), GraphCounts(3, 120, 2_000_000)])
+    monkeypatch.setattr("mdm_bench.decode.graph_counts", lambda model: next(counts, GraphCounts(3, 120, 2_000_000)))
+    args = ["bench", "decode", *(word for word in SHORT if word != "--json")]
+    line = "dual, N 8, batch 1: 3 CUDA graphs captured, 120 replays; graphs hold 2.0 MB"
+    assert line in CliRunner().invoke(cli, args, catch_exceptions=False).output
+    assert "CUDA graphs" not in CliRunner().invoke(cli, args, catch_exceptions=False).output

@@ -38,6 +38,7 @@ class Case:
     max_rows: Size | None = None
     tokens_per_step: int | None = None
     compile: bool = False
+    graphs: bool = True
 
     @property
     def length(self) -> int:
@@ -71,6 +72,7 @@ class Case:
         settings: dict[str, Any] = {
             "cache": self.cache, "gen_length": self.gen_length, "block_length": self.block_length,
             "max_rows": self.max_rows, "tokens_per_step": self.tokens_per_step, "compile": self.compile,
+            "graphs": self.graphs,
         }  # fmt: skip
         return api.decode(model, prompts, self.sampler, self.options, **settings | more)
 

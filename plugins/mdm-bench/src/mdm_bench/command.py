@@ -24,6 +24,7 @@ COUNT = click.IntRange(1)
 HEAD = 64
 """Width of a head of `overhead`'s model, where it has more than one."""
 PATH = click.Path(path_type=Path)
+GRAPHS = click.option("--graphs/--no-graphs", default=True, help="Replay forwards as CUDA graphs (on a GPU).")
 JSON = click.option("--json", "as_json", is_flag=True, help="A JSON list on stdout, and nothing else there.")
 
 
@@ -68,6 +69,7 @@ def _finite(ctx: click.Context, param: click.Parameter, number: float | None) ->
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Prompts decoded together.")
 @click.option("--pairs", type=click.IntRange(1), help="Rounds of timing (default: 5, or what fits into 80 s a cache).")
 @click.option("--compile", is_flag=True, help="Compile forwards and scoring.")
+@GRAPHS
 @click.option("--threads", type=COUNT, default=1, show_default=True, callback=_threads, help="CPU threads.")
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @JSON
@@ -114,6 +116,7 @@ def overhead(
             click.echo(
                 "total over: the calls replayed; calls with a whole head; the least work. The rest is in --json."
             )
+            _report_graphs(measured)
     if stopped:
         click.echo(f"mdm: interrupted after {len(measured)} of {len(cases)} caches", err=True)
     return 130 if stopped else 0
@@ -160,6 +163,7 @@ MODEL = (
     click.option("--gen-length", type=COUNT, default=256, show_default=True, help="Tokens to generate."),
     click.option("--tokens-per-step", type=COUNT, help="Tokens that a step commits (default: 1)."),
     click.option("--compile", is_flag=True, help="Compile forwards and scoring."),
+    GRAPHS,
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
     click.option(
         "--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True,
@@ -253,7 +257,7 @@ def _base(flags: dict[str, Any]) -> Case:
     """The case that the flags describe, with the defaults for what a sweep varies."""
     from mdm_bench.case import Case
 
-    names = ("sampler", "prompt_length", "gen_length", "tokens_per_step", "compile")
+    names = ("sampler", "prompt_length", "gen_length", "tokens_per_step", "compile", "graphs")
     return Case(max_rows="auto", **{name: flags[name] for name in names})
 
 
@@ -295,9 +299,20 @@ def _report(measured: list[dict[str, Any]], as_json: bool) -> None:
             f"{row['device']}, {row['dtype']}: {row['weight_bytes'] / 1e6:,.1f} MB of weights a forward, "
             f"memory at {row['bandwidth'] / 1e9:.1f} GB/s"
         )
+    _report_graphs(done)
     for row in measured:
         if "error" in row:
             click.echo(f"{row['error']}: {', '.join(f'{name} {row[name]}' for name in options)}")
+
+
+def _report_graphs(rows: list[dict[str, Any]]) -> None:
+    """A line for each row in which CUDA graphs were captured or replayed."""
+    for row in rows:
+        if row["captures"] or row["replays"]:
+            click.echo(
+                f"{row['cache']}, N {row['candidates']}, batch {row['batch_size']}: {row['captures']} CUDA graphs "
+                f"captured, {row['replays']:,} replays; graphs hold {row['graph_bytes'] / 1e6:,.1f} MB"
+            )
 
 
 SPEED_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -17,6 +17,7 @@ import torch
 from mdm.engine.memory import forward_bytes, free_bytes, kept_bytes
 from mdm.errors import MdmError
 from mdm.models import Model
+from mdm.models.cuda_graphs import GraphCounts, counts as graph_counts
 from mdm_testing.counters import counting
 
 from mdm_bench.case import Case, seconds
@@ -70,6 +71,7 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
     """
     device = model.device
     on_gpu = device.type == "cuda"
+    before = graph_counts(model)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     with counting(model, operations=not on_gpu) as counts:
@@ -95,6 +97,7 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
         "block_length": case.block_length,
         "tokens_per_step": case.tokens_per_step,
         "compile": case.compile,
+        "graphs": case.graphs,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device_name(device),
         "seconds": elapsed,
@@ -106,6 +109,7 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
         "row_tokens": counts.positions,
         "head_rows": counts.head_rows,
         "peak_bytes": peak,
+        **graphs_since(model, before),
         "weight_bytes": weights["body"] + weights["head"],
         "kept_bytes": kept,
         "bandwidth": speed,
@@ -113,6 +117,14 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
         "share_of_roofline": moved / speed / elapsed,
         "tflops": flops / elapsed / 1e12,
     }
+
+
+def graphs_since(model: Model, before: GraphCounts) -> dict[str, int]:
+    """CUDA graphs captured and replayed since the counts ``before``, and the bytes that all of them hold."""
+    now = graph_counts(model)
+    return {
+        "captures": now.captures - before.captures, "replays": now.replays - before.replays, "graph_bytes": now.bytes,
+    }  # fmt: skip
 
 
 def device_name(device: torch.device) -> str:

@@ -26,14 +26,14 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from mdm.models import Model, compiled
+from mdm.models import Model, compiled, cuda_graphs
 from mdm.models.kv_store import KVStore, StoreView
 from mdm.scoring.tiles import Scratch
 from mdm_testing.counters import counting
 from torch import Tensor
 
 from mdm_bench.case import Case, seconds
-from mdm_bench.decode import device_name
+from mdm_bench.decode import device_name, graphs_since
 
 ROUNDS = 5
 """Default number of rounds: each round times every part once."""
@@ -159,6 +159,7 @@ def measure(
 
 
 def _measured(model: Model, case: Case, pairs: int | None, tick: Callable[[int], None]) -> dict[str, Any]:
+    before = cuda_graphs.counts(model)
     with counting(model) as counts:
         case.decode(model, trace=False)
     with recording(model) as record:
@@ -192,6 +193,7 @@ def _measured(model: Model, case: Case, pairs: int | None, tick: Callable[[int],
         "candidates": case.candidates,
         "batch_size": case.batch,
         "compile": case.compile,
+        "graphs": case.graphs,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device_name(model.device),
         "total_over_replay": median(over_replay),
@@ -212,6 +214,7 @@ def _measured(model: Model, case: Case, pairs: int | None, tick: Callable[[int],
         "head_rows": counts.head_rows,
         "largest_elements": counts.largest,
         "peak_bytes": counts.peak_bytes,
+        **graphs_since(model, before),
     }
 
 

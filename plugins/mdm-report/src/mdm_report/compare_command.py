@@ -16,7 +16,7 @@ Record = dict[str, Any]
 PLAIN = (
     "label", "run", "model", "sampler", "tokens_per_step", "cache", "task", "metric", "examples", "repeats", "accuracy",
     "accuracy_se", "cumulative_entropy", "forwards", "rows", "tokens", "seconds", "forwards_per_example",
-    "rows_per_example", "seconds_per_example", "errors",
+    "rows_per_example", "seconds_per_example", "errors", "tokens_per_forward", "aup",
 )  # fmt: skip
 PAIRED = ("wins", "ties", "losses", "difference", "p_value", "test", "entropy_difference")
 
@@ -43,7 +43,8 @@ def compare(
     """Compare runs, and the samplers, models and paces inside of each, example by example.
 
     Differences are to the baseline at the same pace: with a 95% bootstrap interval, wins/ties/losses, and the exact
-    McNemar test. Costs are per decoded example.
+    McNemar test. Costs are per decoded example. AUP, accuracy under parallelism, is one number for the runs of a
+    sampler at several speeds.
     """
     from mdm.runs import files
 
@@ -87,6 +88,10 @@ def _repeated(records: list[Record]) -> bool:
     return any(record["repeats"] > 1 for record in records)
 
 
+def _of_several_speeds(records: list[Record]) -> bool:
+    return any(record["aup"] is not None for record in records)
+
+
 def _paired(text: Callable[[Record], str]) -> Callable[[Record], str]:
     return lambda record: text(record["against"]) if "against" in record else ""
 
@@ -104,6 +109,8 @@ COLUMNS: dict[str, tuple[Callable[[list[Record]], bool], Callable[[Record], str]
     "cum. entropy": (_always, lambda record: f"{record['cumulative_entropy']:.3f}"),
     "forwards": (_always, lambda record: f"{record['forwards_per_example']:.1f}"),
     "rows": (_always, lambda record: f"{record['rows_per_example']:.1f}"),
+    "tokens/forward": (_of_several_speeds, lambda record: f"{record['tokens_per_forward'] or 0:.2f}"),
+    "AUP": (_of_several_speeds, lambda record: "" if record["aup"] is None else f"{record['aup']:.1f}"),
     "seconds": (_always, lambda record: f"{record['seconds_per_example']:.3f}"),
 }
 """The table's columns: whether a table of these records has the column, and a record's cell in it."""
