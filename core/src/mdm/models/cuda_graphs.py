@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -156,7 +156,7 @@ _counts: WeakKeyDictionary[Model, GraphCounts] = WeakKeyDictionary()
 
 def counts(model: Model) -> GraphCounts:
     """What has been captured of ``model``'s forwards since it was loaded."""
-    return _counts.setdefault(model, GraphCounts())
+    return replace(_counts.get(model, GraphCounts()))
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def graphs_of(model: Model) -> Iterator[GraphCache | None]:
         return
     weights = next(model.body.parameters()).data_ptr()
     free = _free.setdefault(model, {})
-    cache = free.pop(weights, None) or GraphCache(cuda_capture(model.device), counts(model))
+    cache = free.pop(weights, None) or GraphCache(cuda_capture(model.device), _counts.setdefault(model, GraphCounts()))
     try:
         yield cache
     finally:
