@@ -1,4 +1,4 @@
-"""Property tests are judged by what they find, not by how long the first example takes; kernels run with and without a GPU."""
+"""Property tests are judged by what they find, not by how long the first example takes; kernels need no GPU."""
 
 import os
 import signal
