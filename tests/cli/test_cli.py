@@ -129,6 +129,18 @@ def test_doctor(site):
 
 
 @pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("5.16.9", "wrong  transformers: 5.16.9: mdm-core needs >=5.17"),
+        ("5.99.1", "ok     transformers: 5.99.1, newer than what is tested (up to 5."),
+    ],
+)
+def test_doctor_says_what_lies_outside_of_what_is_declared_and_tested(site, version, said):
+    site.package("transformers", {}, version=version)
+    assert said in site.mdm("doctor").stdout
+
+
+@pytest.mark.parametrize(
     ("args", "said"),
     [
         (["rnu"], "unknown command 'rnu'. Did you mean 'run'? Installed: "),

@@ -7,11 +7,15 @@ import platform
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from importlib import metadata
 from typing import NamedTuple
 
 import click
 from mdm import registry
+
+NEWEST_TESTED = {"python": "3.13", "torch": "2.14", "transformers": "5.24"}
+"""The newest that an environment of tox.ini runs; the oldest is what mdm-core requires."""
 
 
 class Finding(NamedTuple):
@@ -37,7 +41,7 @@ def doctor(as_json: bool) -> int:
 
 
 def _python() -> Finding:
-    return Finding("python", sys.version_info >= (3, 11), f"{platform.python_version()} at {sys.executable}")
+    return _judged("python", platform.python_version(), f" at {sys.executable}")
 
 
 def _core() -> Finding:
@@ -53,9 +57,23 @@ def _core() -> Finding:
 def _package(name: str) -> Finding:
     try:
         __import__(name)
-        return Finding(name, True, metadata.version(name))
     except Exception as error:
         return Finding(name, False, f"does not import: {error}")
+    return _judged(name, metadata.version(name))
+
+
+def _judged(name: str, version: str, where: str = "") -> Finding:
+    """Whether mdm-core allows ``version``, with a word where nobody has tried one so new."""
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    with suppress(metadata.PackageNotFoundError):  # which ``_core`` says
+        core = metadata.distribution("mdm-core")
+        for wanted in map(Requirement, [f"python{core.metadata['Requires-Python'] or ''}", *(core.requires or ())]):
+            if wanted.name == name and not wanted.specifier.contains(version, prereleases=True):
+                return Finding(name, False, f"{version}{where}: mdm-core needs {wanted.specifier}")
+    newer = Version(version).release[:2] > Version(NEWEST_TESTED[name]).release
+    return Finding(name, True, version + where + newer * f", newer than what is tested (up to {NEWEST_TESTED[name]})")
 
 
 def _devices() -> Finding:

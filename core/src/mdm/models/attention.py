@@ -116,8 +116,21 @@ def install(body: nn.Module) -> None:
     config = getattr(body, "config", None)
     if getattr(body, "_supports_attention_backend", False) and getattr(config, "_attn_implementation", "") == "sdpa":
         AttentionInterface.register(ATTENTION_NAME, attend)
-        AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+        AttentionMaskInterface.register(ATTENTION_NAME, _mask)
         body.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
+
+
+def _mask(*, allow_is_bidirectional_skip: bool = False, **kwargs: Any) -> Tensor | None:
+    """transformers' mask for sdpa, but none where every position sees every other.
+
+    Some versions of transformers make an all-visible one while torch traces or a CUDA stream captures. A causal layer
+    never allows this skip.
+    """
+    unmasked = kwargs.get("attention_mask") is None and kwargs.get("local_size") is None
+    if allow_is_bidirectional_skip and unmasked:
+        return None
+    mask: Tensor | None = sdpa_mask(allow_is_bidirectional_skip=allow_is_bidirectional_skip, **kwargs)
+    return mask
 
 
 def attend(
