@@ -61,7 +61,7 @@ def test_what_cards_of_several_sizes_hold(monkeypatch, llada_8b, total, chunk, l
     # Four fifths of it, without the logits of one call of the head: 2**29, or an eighth of what is free.
     usable = 0.8 * free - chunk
     kept = 2 * 32 * 4096 * length * 2  # keys and values, of 32 layers 4096 wide
-    # Of a layer the states, six times; queries, keys and values, twice; three times its MLP of 12288; a line of the mask.
+    # A layer: the states, six times; queries, keys and values, twice; three times its MLP of 12288; a line of the mask.
     forward = (6 * 4096 + 2 * 3 * 4096 + 3 * 12288 + length) * length * 2
     asked = {"cfg_branches": 1, "batch_size": "auto", "max_rows": "auto"}
 

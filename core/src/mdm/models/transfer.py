@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from mdm.protocols.upload import to_device as to_device
 from torch import Tensor
 from torch.overrides import wrap_torch_function
 
@@ -48,8 +49,3 @@ def on_host(tensor: Tensor) -> Array:
         TypeError: it lies on another device.
     """
     return tensor.numpy()
-
-
-def to_device(values: Sequence[int], device: torch.device) -> Tensor:
-    """int64 ``[n]`` of numbers that the host knows, without waiting for the device."""
-    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)
