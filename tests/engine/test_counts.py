@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import mdm
 import pytest
+from mdm.protocols import State, upload
 from mdm_testing.counters import counting
 from mdm_testing.probe import prompts
 from mdm_testing.toy import EOS, toy_model
@@ -13,9 +16,20 @@ SAMPLERS = {
     "info-gain": {}, "lookum": {"threshold": 0.3}, "info-gain-all": {"candidates": "all"},
 }  # fmt: skip
 
+STATE = sum(field.type == "Tensor" for field in fields(State)) + 1
+"""Copies to the device as rows come: their state, and for which of them scores are known."""
+MEMORY = {"klass": 3, "remdm": 1}
+"""The same of what samplers remember of rows."""
+
 
 def waits(sampler, cache="none", attention="full", **settings):
     """Waits of a decode, and the steps that it takes."""
+    counts, steps = counted(sampler, cache, attention, **settings)
+    return counts.syncs, steps
+
+
+def counted(sampler, cache="none", attention="full", **settings):
+    """Counts of a decode, and the steps that it takes."""
     model, given = toy_model(attention), prompts()[:2]
     steps = []
     with counting(model) as counts:
@@ -23,7 +37,7 @@ def waits(sampler, cache="none", attention="full", **settings):
             model, given, sampler.removesuffix("-all"), SAMPLERS[sampler], cache=cache, block_length=4,
             on_step=lambda event: steps.append(event.lines), **({"gen_length": 8} | settings),
         )  # fmt: skip
-    return counts.syncs, sum(any(line["kind"] != "fill" for line in lines) for lines in steps)
+    return counts, sum(any(line["kind"] != "fill" for line in lines) for lines in steps)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -32,6 +46,20 @@ def test_a_step_waits_once_whatever_the_rows_and_layers(sampler, cache):
     """Beside one wait a step, there may be one at the end, for the last trace."""
     syncs, steps = waits(sampler, cache, "block-causal" if cache == "block" else "full")
     assert steps <= syncs <= steps + 1
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual", "block"])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_no_copy_to_the_device_waits_and_numbers_that_come_again_stay_there(sampler, cache, temperature):
+    attention = "block-causal" if cache == "block" else "full"
+    upload._on_device.cache_clear()
+    counts, steps = counted(sampler, cache, attention, temperature=temperature)
+    assert counts.pageable == 0
+    rows_come = STATE + MEMORY.get(sampler, 0)
+    assert rows_come < counts.to_device <= rows_come + 3 * steps
+    counts, _ = counted(sampler, cache, attention, temperature=temperature)
+    assert (counts.to_device, counts.pageable) == (rows_come, 0)
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.8}, {"guidance": 0.5}, {"tokens_per_step": 3}], ids=str)

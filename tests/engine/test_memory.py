@@ -7,6 +7,7 @@ import pytest
 import torch
 from mdm.engine import memory
 from mdm.errors import MdmError
+from mdm.scoring.readout import chunk_elements
 from mdm_testing.counters import counting
 from mdm_testing.probe import decode, essence, looking, prompts
 from mdm_testing.toy import HEADS, KV_HEADS, LAYERS, WIDTH, toy_model
@@ -17,7 +18,7 @@ KEPT = 2 * LAYERS * KV_HEADS * (WIDTH // HEADS) * LENGTH * 4
 
 
 def fit(monkeypatch, free, count=1000, *, kv=True, cfg_branches=1, **asked):
-    reserve = 16 * memory.CHUNK_ELEMENTS
+    reserve = memory.LOGIT_BYTES * memory.chunk_elements(torch.device("cpu"), free)
     monkeypatch.setattr(memory, "free_bytes", lambda device: int((free + reserve) / memory.USABLE_FRACTION))
     asked = {"batch_size": "auto", "max_rows": "auto"} | asked
     return memory.plan_batch(toy_model(), LENGTH, count, kv=kv, cfg_branches=cfg_branches, **asked)
@@ -41,6 +42,44 @@ def test_a_batch_is_no_larger_than_pays_and_what_is_given_stays(monkeypatch):
     found = fit(monkeypatch, 10**12, batch_size=7, max_rows=None)
     assert (found.batch_size, found.max_rows) == (7, None)
     assert fit(monkeypatch, 10**12, batch_size=None, max_rows=5).batch_size == 1000
+
+
+@pytest.fixture(scope="module")
+def llada_8b():
+    """All but the weights, on a device that is no CPU."""
+    from mdm_bench.shapes import SHAPES, random_model
+
+    return random_model(SHAPES["llada-8b"], device="meta", dtype="bfloat16")
+
+
+@pytest.mark.parametrize(("length", "pays"), [(512, 32), (4096, 4)])  # 16384 row-tokens
+@pytest.mark.parametrize(("total", "chunk"), [(24e9, 1e9), (40e9, 3e9), (80e9, 12 * 2**29)])
+def test_what_cards_of_several_sizes_hold(monkeypatch, llada_8b, total, chunk, length, pays):
+    """bfloat16; 8.0e9 weights of 2 bytes lie on the card already."""
+    free = total - 16e9
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(free))
+    # Four fifths of it, without the logits of one call of the head: 2**29, or an eighth of what is free.
+    usable = 0.8 * free - chunk
+    kept = 2 * 32 * 4096 * length * 2  # keys and values, of 32 layers 4096 wide
+    # A layer: the states, six times; queries, keys and values, twice; three times its MLP of 12288; a line of the mask.
+    forward = (6 * 4096 + 2 * 3 * 4096 + 3 * 12288 + length) * length * 2
+    asked = {"cfg_branches": 1, "batch_size": "auto", "max_rows": "auto"}
+
+    found = memory.plan_batch(llada_8b, length, 1000, kv=True, **asked)
+    assert found.batch_size == min(usable / 2 // kept, pays)
+    assert found.max_rows == (usable - found.batch_size * kept) // forward
+
+    found = memory.plan_batch(llada_8b, length, 1000, kv=False, **asked)
+    assert (found.batch_size, found.max_rows) == (min(usable // forward, pays), usable // forward)
+
+
+def test_a_call_of_the_head_takes_what_the_device_has_room_for():
+    """All of 4,245 rows of 126464 logits at once on a GPU with memory to spare, 132 of them on a CPU."""
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert chunk_elements(gpu, 80 * 10**9) // 126464 == 4245
+    assert chunk_elements(gpu, 8 * 10**9) == 10**9 // 12
+    assert chunk_elements(gpu, 0) == 2**20
+    assert chunk_elements(cpu, 80 * 10**9) // 126464 == chunk_elements(cpu, 0) // 126464 == 132
 
 
 def plain(cache="none", **asked):

@@ -79,6 +79,14 @@ class Asks(BaseSampler):
         return best(state, scores, scores.log_odds / max(left, 1))
 
 
+class Lectures(BaseSampler):
+    """Tells the device in every step what it could have remembered."""
+
+    def decide(self, state, scores, memory, draws):
+        weights = torch.tensor([1.0] * len(scores.valid)).to(state.device)
+        return best(state, scores, scores.log_odds * weights[:, None])
+
+
 class Overwrites(BaseSampler):
     """Ranks in place."""
 
@@ -270,6 +278,7 @@ FAULTS = [
     ("sampler", Counts, "keeps_nothing_in_itself"),
     ("sampler", Counts, "is_a_pure_function"),
     ("sampler", Asks, "waits_for_nothing"),
+    ("sampler", Lectures, "copies_nothing_that_waits"),
     ("sampler", Overwrites, "changes_nothing_it_is_given"),
     ("sampler", WrongScores, "scores_it_returns_are_true"),
     ("sampler", BreaksItsWord, "keeps_binding_promises"),

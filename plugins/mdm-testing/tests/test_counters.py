@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from threading import Event, Thread
 
+import numpy as np
 import pytest
 import torch
 from mdm.models import transfer
+from mdm.protocols.upload import to_device, upload
 from mdm_testing.counters import counting
 from torch import Tensor
 
@@ -111,11 +113,48 @@ def test_numbers_made_on_the_host_are_read_without_a_wait():
     assert counts.syncs == 1  # of X.numpy() alone
 
 
-def test_values_that_go_to_a_device_are_counted():
+HERE = X.device
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda: torch.tensor([1, 2], device="cpu"), lambda: torch.as_tensor([3.0], device=HERE),
+        lambda: torch.tensor([1, 2]).to(HERE), lambda: torch.tensor([1, 2]).to(HERE, non_blocking=True),
+        lambda: torch.tensor([[1], [2]]).view(2).float().to(device=HERE), lambda: torch.zeros(3).to(HERE),
+        lambda: torch.as_tensor(np.arange(3)).to(HERE), lambda: torch.tensor([1.0]).to(X),
+        lambda: torch.cat([torch.ones(2), torch.tensor([3.0])]).to(HERE), lambda: X.new_tensor([1.0]),
+        lambda: X.clone().copy_(torch.arange(6)), lambda: X[[1, 2]], lambda: X[torch.tensor([1, 2])],
+        lambda: X.clone().__setitem__([0, 2], 1.0), lambda: torch.tensor([1, 2]).to(HERE).to(HERE),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("inference", [True, False])
+def test_a_copy_of_what_the_host_made_waits(copy, inference):
+    with torch.inference_mode(inference), counting() as counts:
+        copy()
+    assert (counts.to_device, counts.pageable, counts.syncs) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: torch.tensor([1, 2]), lambda: torch.ones(2, device="cpu"), lambda: X.to(HERE), lambda: X[1:3, None],
+        lambda: X * torch.tensor(2.0), lambda: X[X.long()], lambda: X[torch.arange(3, device=HERE)].to(HERE),
+        lambda: torch.tensor([1, 2]).to(torch.float64), lambda: torch.zeros_like(X).to(HERE), lambda: X[0].to(HERE),
+        lambda: torch.tensor([1, 2])[[0, 1]], lambda: X.new_zeros(3).to(HERE), lambda: X.clone().__setitem__(0, 1.0),
+    ],
+)  # fmt: skip
+def test_nothing_is_copied_where_a_tensor_is(work):
+    with torch.inference_mode(), counting() as counts:
+        work()
+    assert (counts.to_device, counts.pageable) == (0, 0)
+
+
+def test_an_upload_does_not_wait_and_what_comes_again_is_there():
+    values = [8127, 9131, 4099]
     with counting() as counts:
-        torch.tensor([1, 2])
-        torch.ones(2, device="cpu")
-        X.to(X.device)
-        torch.tensor([1, 2], device="cpu")
-        torch.as_tensor([3.0], device=torch.device("cpu"))
-    assert counts.to_device == 2
+        upload(torch.tensor([1, 2]), HERE).to(HERE)
+        first = to_device(values, HERE)
+        again = to_device(tuple(values), HERE)
+    assert first.tolist() == values and again is first
+    assert (counts.to_device, counts.pageable) == (2, 0)

@@ -11,6 +11,7 @@ from mdm.engine.rows import RowRecord
 from mdm.protocols.draws import Draws
 from mdm.protocols.hooks import Line, StepEvent
 from mdm.protocols.settings import Settings
+from mdm.protocols.upload import to_device
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.statistics import statistics
 from torch import Tensor
@@ -56,8 +57,8 @@ def generate(
         length = waiting[0].gen_length
         batch = [r for r in waiting[:size] if r.gen_length == length]
         waiting = waiting[len(batch) :]
-        row_id = torch.tensor([r.row_id for r in batch], device=model.device)
-        positions = torch.tensor([len(r.tokens) for r in batch], device=model.device)
+        row_id = to_device([r.row_id for r in batch], model.device)
+        positions = to_device([len(r.tokens) for r in batch], model.device)
         draws = Draws(settings.seed, row_id, torch.zeros_like(row_id))
         choose = TokenChooser(settings.temperature, rules, draws, positions)
         answers = model.generate([r.tokens for r in batch], length, choose)

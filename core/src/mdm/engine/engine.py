@@ -25,6 +25,7 @@ from mdm.protocols.sampler import Commit
 from mdm.protocols.scores import Scores
 from mdm.protocols.settings import Settings
 from mdm.protocols.state import State
+from mdm.protocols.upload import upload
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.scorer import ForwardBatch, Query, Scorer
 from torch import Tensor
@@ -119,7 +120,7 @@ class Engine:
         for row in rows:
             row.split_steps(self.settings.steps)
         device, before = self.model.device, len(self.rows)
-        state, known = state.to(device), known.to(device, non_blocking=True)
+        state, known = state.to(device), upload(known, device)
         memory = None if memory is None else memory.to(device)
         if before:
             state = join(self.state, state)

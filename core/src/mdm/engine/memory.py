@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mdm.models.placement import free_bytes as free_bytes
 from mdm.protocols.settings import Size
-from mdm.scoring.readout import CHUNK_ELEMENTS
+from mdm.scoring.readout import LOGIT_BYTES, chunk_elements
 
 if TYPE_CHECKING:
     from mdm.models.model import Model
@@ -66,9 +67,7 @@ def plan_batch(
         cfg_branches: canvases a row takes in a forward (2 with guidance).
     """
     free = free_bytes(model.device)
-    usable = (
-        int(free * USABLE_FRACTION) - 16 * CHUNK_ELEMENTS
-    )  # a chunk of logits in float32, and what its statistics make
+    usable = int(free * USABLE_FRACTION) - LOGIT_BYTES * chunk_elements(model.device, free)
     kept, moving = (kv * kept_bytes(model, length) * cfg_branches), forward_bytes(model, length) * cfg_branches
     batch = count if batch_size is None or batch_size == "auto" else min(batch_size, count)
     if batch_size == "auto":
@@ -78,18 +77,6 @@ def plan_batch(
         batch = max(1, min(count, holds, pays))
     rows = max(1, (usable - kept * batch) // moving) if max_rows == "auto" else max_rows
     return Sizes(batch, rows, free)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that can be had on ``device``."""
-    if device.type == "cuda":
-        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + idle
-    if device.type == "mps":
-        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    import psutil  # type: ignore[import-untyped]  # the portable way to ask
-
-    return int(psutil.virtual_memory().available)
 
 
 def kept_bytes(model: Model, length: int) -> int:

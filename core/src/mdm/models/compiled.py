@@ -84,7 +84,7 @@ def _forward(body: nn.Module, tokens: Tensor, positions: Tensor, mask: Tensor | 
     rows = tokens.shape[0]
     token = _in_this_thread.set(True)
     try:
-        with attention.end_to_end(rows, mask, cache):
+        with torch_compile.limits(), attention.end_to_end(rows, mask, cache):
             hidden = run(body, tokens.reshape(1, -1), positions.reshape(1, -1), None, None)
         return hidden.view(rows, -1, hidden.shape[-1])
     except exc.FailOnRecompileLimitHit:

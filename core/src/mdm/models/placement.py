@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mdm.errors import MdmError
+
+if TYPE_CHECKING:
+    import torch
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -47,6 +50,20 @@ def device_of(name: str) -> str:
     if parsed.type == "mps" and not torch.backends.mps.is_available():
         raise MdmError("device 'mps' is not available on this machine: use --device cpu")
     return name
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be had on ``device``."""
+    import torch
+
+    if device.type == "cuda":
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + idle
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    import psutil  # type: ignore[import-untyped]  # the portable way to ask
+
+    return int(psutil.virtual_memory().available)
 
 
 def dtype_of(name: str, device: str, config: Mapping[str, Any]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from functools import cache, wraps
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from shutil import which
 from typing import Any, TypeVar
@@ -37,17 +38,24 @@ def require(device: str) -> None:
         raise MdmError("compile needs Triton on this device: pip install triton, or drop --compile")
 
 
+@contextmanager
+def limits() -> Iterator[None]:
+    """In the block functions may be compiled in ``MAX_SPECIALIZATIONS`` kinds, and numbers of modules are constants.
+
+    As inputs, which torch makes of them otherwise, they have everything compiled twice.
+    """
+    from torch._dynamo import config
+
+    with config.patch(recompile_limit=MAX_SPECIALIZATIONS, specialize_float=True):
+        yield
+
+
 @cache
 def compiled(function: F, *, whole: bool = False) -> F:
-    """``function`` for tensors of any shape, compiled when it is first called; ``whole`` lets no part stay out."""
-    compiled = torch.compile(function, dynamic=True, fullgraph=whole)
+    """``function`` for tensors of any shape, compiled when it is first called; ``whole`` lets no part stay out.
 
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        from torch._dynamo import config
-
-        # Numbers of a module, such as the scale of its attention, are what they are: as inputs they compile it twice.
-        with config.patch(recompile_limit=MAX_SPECIALIZATIONS, specialize_float=whole):
-            return compiled(*args, **kwargs)
-
-    return call  # type: ignore[return-value]
+    torch would first compile four little programs to see what the compiler knows of this processor.
+    """
+    options: Any = {"cpp.vec_isa_ok": True}
+    compiled: Any = torch.compile(function, dynamic=True, fullgraph=whole, options=options)
+    return compiled  # type: ignore[no-any-return]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import torch
+from mdm.protocols.upload import to_device as to_device
 from torch import Tensor
 from torch.overrides import wrap_torch_function
 
@@ -48,14 +49,3 @@ def on_host(tensor: Tensor) -> Array:
         TypeError: it lies on another device.
     """
     return tensor.numpy()
-
-
-def to_device(values: Sequence[int], device: torch.device) -> Tensor:
-    """int64 ``[n]`` of numbers that the host knows, without waiting for the device; not to be written into."""
-    return _on_device(tuple(values), device)
-
-
-@lru_cache(maxsize=4096)  # the same few lists come again in every step
-def _on_device(values: tuple[int, ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # anybody may use it later
-        return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)

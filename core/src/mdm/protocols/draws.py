@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import torch
+from mdm.protocols.upload import upload
 from torch import Tensor
 
 # splitmix64 (Steele, Lea & Flood 2014), as signed 64-bit constants; products wrap.
@@ -97,7 +98,7 @@ class Draws:
             numbers = candidate if isinstance(candidate, range) else (candidate,)
             purposes = [_host_absorb(key, name) for key in self.host]
             keys = [[_host_absorb(key, number) for number in numbers] for key in purposes]
-            state = torch.tensor(keys, dtype=torch.uint64).view(torch.int64).to(at.device, non_blocking=True)
+            state = upload(torch.tensor(keys, dtype=torch.uint64).view(torch.int64), at.device)
             # [B, N]: one candidate for all broadcasts over the axes of ``at`` between row and position.
             shape = (-1, *[1] * (at.dim() - 3), len(numbers), 1) if at.dim() > 2 else (-1, *[1] * (at.dim() - 1))
             return _absorb(state.view(shape), at)

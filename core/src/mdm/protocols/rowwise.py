@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Self, TypeVar
 
 import torch
+from mdm.protocols.upload import upload
 from torch import Tensor
 
 
@@ -38,7 +39,7 @@ class Rowwise:
         return replace(self, **map_tensors(self, lambda v: v[index]))
 
     def to(self, device: torch.device) -> Self:
-        return replace(self, **map_tensors(self, lambda v: v.to(device, non_blocking=True)))
+        return replace(self, **map_tensors(self, lambda v: upload(v, device)))
 
     def join(self, other: Self) -> Self:
         """The rows of both; along their other axes tensors are padded with zeros to one shape."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mdm.protocols.rowwise import fast_replace, map_tensors, repeat_rows
+from mdm.protocols.upload import upload
 from torch import Tensor
 
 
@@ -84,7 +85,7 @@ class State:
         return twin
 
     def to(self, device: torch.device) -> State:
-        return fast_replace(self, **map_tensors(self, lambda v: v.to(device, non_blocking=True)))
+        return fast_replace(self, **map_tensors(self, lambda v: upload(v, device)))
 
     def rows(self, index: Tensor) -> State:
         """Rows ``index`` ``[R]``, in that order."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from mdm.protocols.upload import upload
 from torch import Tensor
 
 Processor = Callable[[Tensor, Tensor], Tensor]
@@ -72,5 +73,5 @@ class LogitRules:
                     for start, stop in self.allowed:
                         outside[start:stop] = False
                     bias[outside] = -torch.inf
-                self._biases[key] = bias.to(device)
+                self._biases[key] = upload(bias, device)
         return self._biases[key]

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 from mdm.models.model import Model
+from mdm.models.placement import free_bytes
 from mdm.protocols.draws import Draws
 from mdm.protocols.scores import Stats
 from mdm.protocols.settings import Settings
@@ -16,7 +17,20 @@ from mdm.scoring.tiles import TILE, Scratch, TokenDraw
 from torch import Tensor
 
 CHUNK_ELEMENTS = 1 << 24
-"""Logits made by one call of a whole head: enough rows for an efficient matrix product, 64 MB in float32."""
+"""Logits made by one call of a whole head on a CPU: enough rows for an efficient matrix product, 64 MB in float32."""
+
+DEVICE_CHUNK_ELEMENTS = 1 << 29
+"""The same elsewhere, where every call reads the head's weights again: 1 GB in bfloat16, where there is room."""
+
+LOGIT_BYTES = 12
+"""What a logit takes at most: itself, a float32 copy, and half of three more as its two branches are merged."""
+
+
+def chunk_elements(device: torch.device, free: int) -> int:
+    """Logits made by one call of a whole head, which take no more than an eighth of the ``free`` bytes of a GPU."""
+    if device.type == "cpu":
+        return CHUNK_ELEMENTS
+    return max(CHUNK_ELEMENTS // 16, min(DEVICE_CHUNK_ELEMENTS, free // 8 // LOGIT_BYTES))
 
 
 class Readout:
@@ -49,7 +63,9 @@ class Readout:
         self.scratch = Scratch()
         self._runs: dict[int, list[tuple[int, int, LogitRules]]] = {}
         can_fuse = model.head_is_matrix and not rules.processors and not logits
-        self.fused = can_fuse and (model.device.type == "cpu" if fused is None else fused)
+        on_cpu = model.device.type == "cpu"
+        self.fused = can_fuse and (on_cpu if fused is None else fused)
+        self.chunk_elements = chunk_elements(model.device, 0 if on_cpu else free_bytes(model.device))
 
     def __call__(self, hidden: Tensor, tokens: Tensor, row: Tensor, positions: Tensor, draws: Draws | None) -> Stats:
         """Statistics ``[T]`` of hidden states ``[T, branches, D]``.
@@ -83,7 +99,7 @@ class Readout:
         # Fused: a tile, and as many rows of it as a pass works on. Else as few calls of the whole head as can be.
         size = PASS_ELEMENTS // TILE
         if not self.fused:
-            size = -(-count // -(-count * spec.vocab_size * self.cfg_branches // CHUNK_ELEMENTS))
+            size = -(-count // -(-count * spec.vocab_size * self.cfg_branches // self.chunk_elements))
         for start in range(0, count, size):
             rows = slice(start, start + size)
             draw = None if keys is None else TokenDraw(keys[rows], self.settings.temperature, spec.mask_id)

@@ -146,6 +146,7 @@ OVERHEAD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "/minimal": lambda row: f"{row['total_over_minimal']:.3f}",
     "ops/token": lambda row: f"{row['operations_per_token']:.0f}",
     "waits/step": lambda row: f"{row['syncs_per_step']:.2f}",
+    "uploads/step": lambda row: f"{row['uploads_per_step']:.2f}",
     "head rows": lambda row: f"{row['head_rows']:,}",
     "peak MB": lambda row: f"{row['peak_bytes'] / 1e6:.1f}",
     "tokens/s": lambda row: f"{row['tokens_per_second']:.1f}",

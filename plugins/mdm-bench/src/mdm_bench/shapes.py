@@ -52,11 +52,11 @@ SHAPES = {
 
 
 def random_model(shape: Shape, *, device: str = "cpu", dtype: str = "float32", seed: int = 0) -> Model:
-    """A model of ``shape``."""
+    """A model of ``shape``; on the device "meta" it has all but memory for its weights."""
     network = _on_meta(shape)
     config = network.config
     network = network.to(getattr(torch, dtype)).to_empty(device=device)
-    random = torch.Generator(device).manual_seed(seed)
+    random = None if device == "meta" else torch.Generator(device).manual_seed(seed)
     for name, weight in network.named_parameters():
         if weight.dim() == 1 and not name.endswith("bias"):
             weight.data.fill_(1.0)

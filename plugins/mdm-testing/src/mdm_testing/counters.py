@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
+from mdm.protocols.upload import upload
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -50,6 +51,7 @@ _TO_HOST = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__}
 """Methods that bring a tensor to the host; on a CPU no operation shows it."""
 _FROM_VALUES = {torch.tensor, torch.as_tensor}
 """Functions that make a tensor of Python values: with a device named, the values are copied to it at once."""
+_INDEXING = {Tensor.__getitem__, Tensor.__setitem__}
 
 
 @dataclass
@@ -66,7 +68,9 @@ class Counts:
     syncs: int = 0
     """times the host waited for a result: each is a device to host transfer on an accelerator"""
     to_device: int = 0
-    """tensors made of Python values on a named device: each is a host to device copy that waits on an accelerator"""
+    """tensors of the host that went to the device"""
+    pageable: int = 0
+    """those among them that did not go by ``mdm.protocols.upload``: on an accelerator each of these copies waits"""
     operations: int = 0
     """operations outside the model and its head"""
     model_operations: int = 0
@@ -160,7 +164,10 @@ class _Methods(TorchFunctionMode):
     """Counts what no operation shows on a CPU, each call once however it is made of others.
 
     ``mdm.models.transfer.on_host`` is a function that torch can override, so it comes here whole: what it calls inside
-    is not seen, and the numbers it reads were made on the host.
+    is not seen, and the numbers it reads were made on the host. So is ``mdm.protocols.upload.upload``.
+
+    The host's own tensors are those that functions made without a device and without a tensor from elsewhere. What was
+    there before counting began counts as the device's, and so does what torch.from_numpy makes, which no mode sees.
     """
 
     def __init__(self, counts: Counts) -> None:
@@ -168,13 +175,55 @@ class _Methods(TorchFunctionMode):
         self.counts = counts
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, before = kwargs or {}, self.counts.syncs
+        kwargs, before, out = kwargs or {}, self.counts.syncs, None
+        moves = _moves(func, args, kwargs)
         try:
-            return func(*args, **kwargs)
+            out = func(*args, **kwargs)
         finally:
             if func in _TO_HOST or (func is Tensor.to and _names_the_cpu(args, kwargs)):
                 self.counts.syncs = before + 1
-            self.counts.to_device += func in _FROM_VALUES and kwargs.get("device") is not None
+            self.counts.to_device += moves
+            self.counts.pageable += moves and func is not upload
+        if moves and args and out is args[0] and _on_host(out):
+            return out.view(out.shape)  # the same numbers, as a tensor of the device
+        if not moves and _stays_on_host(args, kwargs):
+            for tensor in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(tensor, Tensor):
+                    tensor._mdm_on_host = True  # type: ignore[attr-defined]
+        return out
+
+
+def _on_host(value: Any) -> bool:
+    return isinstance(value, Tensor) and hasattr(value, "_mdm_on_host")
+
+
+def _stays_on_host(args: Any, kwargs: Any) -> bool:
+    """Whether what is made of these is the host's: nothing among them names, or lies on, the device."""
+    if kwargs.get("device") is not None:
+        return False
+    flat = [x for value in (*args, *kwargs.values()) for x in (value if isinstance(value, (tuple, list)) else (value,))]
+    return all(_on_host(x) for x in flat if isinstance(x, Tensor))
+
+
+def _moves(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether a call copies numbers of the host to the device."""
+    if func in _FROM_VALUES:
+        return kwargs.get("device") is not None
+    if func is upload:
+        return True
+    if func is Tensor.to and _on_host(args[0]):
+        to = [*args[1:], *kwargs.values()]
+        return any(isinstance(x, torch.device) or (isinstance(x, Tensor) and not _on_host(x)) for x in to)
+    if func is Tensor.cuda:
+        return _on_host(args[0])
+    if func is Tensor.copy_:
+        return not _on_host(args[0]) and _on_host(args[1])
+    if func is Tensor.new_tensor:
+        return not _on_host(args[0])
+    if func in _INDEXING and not _on_host(args[0]):
+        index = args[1] if isinstance(args[1], tuple) else (args[1],)
+        return any(isinstance(i, (list, range)) or (_on_host(i) and i.dim() > 0) for i in index)
+    return False
 
 
 def _names_the_cpu(args: Any, kwargs: Any) -> bool:

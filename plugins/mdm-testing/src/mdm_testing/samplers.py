@@ -24,6 +24,9 @@ from mdm_testing.toy import EOS, MASK, VOCABULARY, toy_model
 PACES: tuple[dict[str, Any], ...] = ({}, {"tokens_per_step": 3})
 """One token a step, and several with a ragged end."""
 
+MOST_UPLOADS = 2
+"""A step: keys of the sampler's draws."""
+
 
 @check("sampler")
 def options_refuse_unknown_names(of: Subject) -> None:
@@ -169,21 +172,21 @@ def is_a_pure_function(of: Subject) -> None:
 @check("sampler")
 def waits_for_nothing(of: Subject) -> None:
     """Deciding brings nothing to the host, which would make an accelerator wait: no item, no nonzero."""
-    waits = 0
+    steps = _counted(of)
+    waits = sum(counts.syncs for counts in steps)
+    assert not waits, f"waits {waits} times for the host in {len(steps)} steps: keep to tensor operations"
 
-    @contextmanager
-    def counted() -> Iterator[None]:
-        nonlocal waits
-        counts = Counts()
-        try:
-            with counting() as counts:
-                yield
-        finally:
-            waits += counts.syncs
 
-    watched = Watched(of.make(), around=counted)
-    decode(toy_model(), prompts()[:2], watched, tokens_per_step=3)
-    assert not waits, f"waits {waits} times for the host in {len(watched.decided)} steps: keep to tensor operations"
+@check("sampler")
+def copies_nothing_that_waits(of: Subject) -> None:
+    """After its first step it brings no numbers of the host to the device but its draws, which do not wait."""
+    later = _counted(of)[1:]
+    pageable, uploads = (sum(getattr(counts, name) for counts in later) for name in ("pageable", "to_device"))
+    assert not pageable, (
+        f"copies numbers of the host to the device {pageable} times in {len(later)} steps, and each copy waits: make "
+        "tensors with operations there, or once"
+    )
+    assert uploads <= MOST_UPLOADS * len(later), f"copies {uploads} times to the device in {len(later)} steps"
 
 
 @check("sampler")
@@ -269,6 +272,27 @@ def refuses_unknown_names(of: Subject) -> None:
     except ValueError:
         return
     raise AssertionError("Options takes a name it does not know: derive it from mdm.protocols.options.NoOptions")
+
+
+def _counted(of: Subject) -> list[Counts]:
+    """What each step of a decode costs in the sampler's own code."""
+    steps: list[Counts] = []
+
+    @contextmanager
+    def counted() -> Iterator[None]:
+        if len(steps) == len(watched.decided):
+            steps.append(Counts())
+        counts = Counts()
+        try:
+            with counting() as counts:
+                yield
+        finally:
+            for name in ("syncs", "to_device", "pageable"):
+                setattr(steps[-1], name, getattr(steps[-1], name) + getattr(counts, name))
+
+    watched = Watched(of.make(), around=counted)
+    decode(toy_model(), prompts()[:2], watched, tokens_per_step=3)
+    return steps
 
 
 def _alone_and_together(of: Subject, model: Model, cache: str, **settings: Any) -> None:
