@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -142,3 +144,33 @@ def _near_float64(x):
         assert torch.equal(tiles.top_tokens[:, 0, 1], rest.argmax(1))
     torch.testing.assert_close(tiles.tail_sum.double(), e.sum(1, keepdim=True), rtol=1e-6, atol=0)
     torch.testing.assert_close(tiles.tail_energy.double(), (e * z).nansum(1, keepdim=True), rtol=1e-6, atol=0)
+
+
+COMPILED = """
+import triton
+from mdm.scoring import tiles_triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+NAMES = "logits stride width first keys scale never top_out best_out tail_out energy_out value_out drawn_out logit_out"
+REALS = "top_out tail_out energy_out value_out logit_out".split()
+for dtype, draws in (("bf16", 0), ("bf16", 7), ("fp32", 0)):
+    kinds = {"logits": f"*{dtype}", "keys": "*i64" if draws else f"*{dtype}", "scale": "fp32"}
+    kinds |= dict.fromkeys(("stride", "width", "first", "never"), "i32") | dict.fromkeys(REALS, "*fp32")
+    signature = {name: kinds.get(name, "*i64") for name in NAMES.split()}
+    constants = {"DRAWS": draws, "SPLIT": 1 << 14, "TURN": 1024, "ALIGNED": 16}
+    signature |= dict.fromkeys(constants, "constexpr")
+    source = ASTSource(fn=tiles_triton._pass, signature=signature, constexprs=constants)
+    code = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+    assert code.asm["cubin"]
+"""
+
+
+def test_the_kernel_compiles_for_a_gpu_that_is_not_there(tmp_path):
+    """The interpreter runs what the compiler refuses: with and without draws, for an H100."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED], env=environment | {"TRITON_CACHE_DIR": str(tmp_path)}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

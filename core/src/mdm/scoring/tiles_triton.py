@@ -134,22 +134,23 @@ def _pass(
     token = _find(logits, next_low, runner_up, token, count)
     tl.store(best_out + 2 * out + 1, token.to(tl.int64) + start + first)
 
-    for draw in range(DRAWS):  # the first read has left the run in the GPU's cache
-        key = tl.load(keys + row * DRAWS + draw)
-        lane = tl.arange(0, 2 * LANES)
-        value = tl.full([2 * LANES], -float("inf"), tl.float32)
-        drawn = lane
-        for turn in range(0, SPLIT, 2 * LANES):
-            at = turn + lane
-            noisy = _gumbel(key, at.to(tl.int64) + start + first) + _load(logits, at, count) * scale
-            wins = (noisy > value) & (at + start + first != never) & (at < count)
-            value = tl.where(wins, noisy, value)
-            drawn = tl.where(wins, at, drawn)
-        best_value = tl.max(value, 0)
-        token = tl.min(tl.where(value == best_value, drawn, SPLIT), 0)
-        tl.store(value_out + out * DRAWS + draw, best_value)
-        tl.store(drawn_out + out * DRAWS + draw, token.to(tl.int64) + start + first)
-        tl.store(logit_out + out * DRAWS + draw, tl.load(logits + token).to(tl.float32))
+    if DRAWS:  # else there are no keys, which must not even be compiled
+        for draw in range(DRAWS):  # the first read has left the run in the GPU's cache
+            key = tl.load(keys + row * DRAWS + draw)
+            lane = tl.arange(0, 2 * LANES)
+            value = tl.full([2 * LANES], -float("inf"), tl.float32)
+            drawn = lane
+            for turn in range(0, SPLIT, 2 * LANES):
+                at = turn + lane
+                noisy = _gumbel(key, at.to(tl.int64) + start + first) + _load(logits, at, count) * scale
+                wins = (noisy > value) & (at + start + first != never) & (at < count)
+                value = tl.where(wins, noisy, value)
+                drawn = tl.where(wins, at, drawn)
+            best_value = tl.max(value, 0)
+            token = tl.min(tl.where(value == best_value, drawn, SPLIT), 0)
+            tl.store(value_out + out * DRAWS + draw, best_value)
+            tl.store(drawn_out + out * DRAWS + draw, token.to(tl.int64) + start + first)
+            tl.store(logit_out + out * DRAWS + draw, tl.load(logits + token).to(tl.float32))
 
 
 @triton.jit
