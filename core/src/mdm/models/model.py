@@ -68,6 +68,7 @@ class Model:
             attention.install(body)
             if next(body.parameters()).device.type == "cuda":
                 products.join(body)
+                torch.cuda.empty_cache()  # what the narrow products held
         self.lm_head = lm_head
         self.tokenizer = tokenizer
         self.name = name

@@ -191,7 +191,9 @@ class Scorer:
         if self.graphs is None or batch.writes:
             return False
         rows = min(self.max_rows or len(batch), len(batch))
-        return rows * self.cfg_branches * batch.width <= MAX_ROW_TOKENS
+        # Of a whole canvas a replay scores the prompt too, which is free only where the weights decide.
+        most = PADDED_ROW_TOKENS if batch.runs_whole else MAX_ROW_TOKENS
+        return rows * self.cfg_branches * batch.width <= most
 
     def padded(self, rows: int, candidates: int, width: int) -> int | None:
         """How many candidates each of ``rows`` rows is to have in a forward of ``width`` positions, if one has so many.
