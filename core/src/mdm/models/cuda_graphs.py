@@ -18,6 +18,7 @@ import torch
 from mdm.models.kv_store import KVStore
 from mdm.models.model import Model
 from mdm.protocols.rowwise import fast_replace
+from mdm.protocols.upload import keeping
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
@@ -101,7 +102,8 @@ class GraphCache:
     ) -> None:
         inputs = [tensor.clone() for tensor in tensors]
         own = _put_together(given, iter(inputs))
-        captured = self.capture(lambda: function(*own))
+        with keeping() as constants:
+            captured = self.capture(lambda: function(*own))
         if captured is None:
             self._off = True
             self._calls.clear()
@@ -110,7 +112,7 @@ class GraphCache:
         self.counts.bytes += captured.bytes
         outputs: list[Tensor] = []
         _take_apart(captured.result, outputs)
-        self._calls[key] = _Replay(captured, inputs, outputs, keep)
+        self._calls[key] = _Replay(captured, inputs, outputs, (keep, constants))
 
 
 class _Replay(NamedTuple):

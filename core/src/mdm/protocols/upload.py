@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.overrides import wrap_torch_function
+
+_kept: ContextVar[list[Tensor] | None] = ContextVar("mdm.protocols.upload", default=None)
 
 
 @wrap_torch_function(lambda tensor, device: (tensor,))  # so that a torch function mode sees the call as one
@@ -19,7 +23,21 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
 
 def to_device(values: Sequence[int], device: torch.device) -> Tensor:
     """int64 ``[n]`` of numbers that the host knows. Those that come again are not copied again: do not write there."""
-    return _on_device(tuple(values), device)
+    tensor = _on_device(tuple(values), device)
+    if (kept := _kept.get()) is not None:
+        kept.append(tensor)
+    return tensor
+
+
+@contextmanager
+def keeping() -> Iterator[list[Tensor]]:
+    """The tensors that ``to_device`` gives in the block, for who reads them later: others may be forgotten."""
+    kept: list[Tensor] = []
+    token = _kept.set(kept)
+    try:
+        yield kept
+    finally:
+        _kept.reset(token)
 
 
 @lru_cache(maxsize=4096)

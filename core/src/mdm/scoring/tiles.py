@@ -151,7 +151,7 @@ def top_two(x: Tensor, need_second_token: bool = True) -> tuple[Tensor, Tensor]:
         return torch.cat([largest, second], 1), torch.cat([at, its], 1)
     lanes = x.reshape(-1, LANE)
     maxima = lanes.view(count, width // LANE, LANE).amax(-1)
-    row = _every(len(lanes), width // LANE, x.device)
+    row = _every(len(lanes), width // LANE) if x.is_cpu else torch.arange(0, len(lanes), width // LANE, device=x.device)
     lane = maxima.max(-1).indices
     near = lanes.index_select(0, row + lane)
     largest, at = near.max(-1, keepdim=True)
@@ -169,7 +169,7 @@ def top_two(x: Tensor, need_second_token: bool = True) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=64)
-def _every(stop: int, step: int, device: torch.device) -> Tensor:
-    """int64: 0, ``step``, 2 ``step`` and so on, below ``stop``."""
+def _every(stop: int, step: int) -> Tensor:
+    """int64 on the CPU: 0, ``step``, 2 ``step`` and so on, below ``stop``."""
     with torch.inference_mode(False):  # anybody may use it later
-        return torch.arange(0, stop, step, device=device)
+        return torch.arange(0, stop, step)
