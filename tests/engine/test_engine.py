@@ -5,7 +5,7 @@ from __future__ import annotations
 import mdm
 import pytest
 import torch
-from mdm.protocols import BaseSampler, Commit, NoOptions, top_k
+from mdm.protocols import BaseSampler, Commit, NoOptions, top_k, upload
 from mdm.scoring.logit_rules import LogitRules
 from mdm_testing.counters import counting
 from mdm_testing.toy import MASK, toy_model
@@ -95,6 +95,7 @@ class Made(TorchDispatchMode):
 
 def test_rules_and_end_tokens_are_brought_to_the_device_once_a_decode():
     def made(gen_length):
+        upload._on_device.cache_clear()
         with Made() as mode:
             mdm.decode(
                 toy_model(), ["hi"], "confidence", gen_length=gen_length, stop_at_eos=True, eos_penalty=100.0,
