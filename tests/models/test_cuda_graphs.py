@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +68,10 @@ def test_whatever_the_settings(monkeypatch, families, family, cache, settings):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_decides_the_same_by_replays(monkeypatch, families, sampler):
-    assert same_with_graphs(monkeypatch, families["llada"], "dual", sampler, prompts=PROMPTS[:2], gen_length=8)
+    replayed = same_with_graphs(monkeypatch, families["llada"], "dual", sampler, prompts=PROMPTS[:2], gen_length=8)
+    assert (
+        bool(replayed) is not registry.resolve("sampler", sampler).keeps_logits
+    )  # logits would be kept in every graph
 
 
 @pytest.mark.wide
@@ -97,6 +101,48 @@ def test_lookahead_rows_that_fill_a_shape_cost_no_decision(families):
     assert _padded([1, 9], 3, 4, 2) == [1, 1, 4, 4, 9, 9]
     assert _places([1, 2, 2], 4) == [0, 0, 1, 1]
     assert _places([1, 1, 4, 4, 9, 9], 12) == [0, 0, 0, 0, 2, 2, 2, 2, 2, 4, 4, 4]
+
+
+@pytest.mark.parametrize("size", [3, 8, 16])
+def test_batches_capture_no_more_than_they_replay(monkeypatch, families, size):
+    """Candidates of several rows come in any number: only as many as are padded to one number a row are captured."""
+    model, prompts = families["llada"], [[n, n + 1, n + 2] for n in range(1, size + 1)]
+    before = counts(model)
+    with tape.taped(monkeypatch):
+        for _ in range(2):
+            mdm.decode(model, prompts, "info-gain", {"candidates": 8}, cache="dual", gen_length=24, block_length=24)
+    assert counts(model).captures - before.captures <= 8
+
+
+def test_another_seed_needs_no_other_graph(monkeypatch, families):
+    model = families["llada"]
+    with tape.taped(monkeypatch):
+        for seed in (0, 0, 1, 2):
+            before = counts(model).captures
+            found = decoded(model, "dual", temperature=0.7, prompts=PROMPTS[:1], seed=seed)
+        assert counts(model).captures == before
+    assert found == decoded(model, "dual", temperature=0.7, prompts=PROMPTS[:1], seed=2)
+
+
+def test_what_is_changed_between_two_decodes_is_heeded(monkeypatch):
+    """A hook, its end, and other weights."""
+    toy = toy_model()
+    body = copy.deepcopy(toy.body)
+    model = Model(toy.spec, body, copy.deepcopy(toy.lm_head), toy.tokenizer)
+
+    def same():
+        plain = decoded(model, "dual", graphs=False)
+        with tape.taped(monkeypatch):
+            assert decoded(model, "dual") == plain
+        return plain
+
+    first = [same(), same()][1]
+    hook = body.layers[0].register_forward_hook(lambda module, given, out: out + 1.0)
+    assert same() != first
+    hook.remove()
+    assert same() == first
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.flip(0).clone(), requires_grad=False)
+    assert same() != first
 
 
 def test_without_graphs_nothing_is_captured(monkeypatch, families):

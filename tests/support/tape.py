@@ -68,6 +68,6 @@ def capture(call: Callable[[], Any]) -> Captured:
 def taped(monkeypatch: Any):
     """In the block every model's forwards are captured on tapes."""
     with monkeypatch.context() as patch:
-        patch.setattr(cuda_graphs, "can_capture", lambda model: True)
+        patch.setattr(cuda_graphs, "can_capture", cuda_graphs.is_plain)
         patch.setattr(cuda_graphs, "cuda_capture", lambda device: capture)
         yield

@@ -93,6 +93,23 @@ def test_without_a_card_it_is_one_line():
     assert done.stderr.startswith("mdm: there is no GPU 'cuda:77'") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--part", "bogus"], "there are device, parity, kernels"),
+        (["--device", "mps"], "it is cuda, cuda:1 and so on, or cpu"),
+        (["--minutes", "nan"], "no number of minutes"),
+        (["--skip", "a cell"], "name it with --part"),
+        (["--part", "device", "--device", "cpu", "--skip", "nosuch"], "device has no such cell"),
+    ],
+)
+def test_what_does_not_apply_is_refused_by_name(flags, said):
+    done = subprocess.run(
+        [sys.executable, "-m", "mdm_bench.gpu", *flags], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_file_that_cannot_be_written_is_refused_first():
     done = check("--device", "cpu", "--out", "no/such/folder/x.json")
     assert done.returncode == 2 and "cannot write no/such/folder/x.json" in done.stderr

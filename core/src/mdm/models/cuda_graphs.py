@@ -20,6 +20,7 @@ from mdm.models.model import Model
 from mdm.protocols.rowwise import fast_replace
 from mdm.protocols.upload import keeping
 from torch import Tensor
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 MAX_GRAPHS = 64
@@ -65,7 +66,8 @@ class GraphCache:
         self.store: KVStore | None = None
         """the last decode's, whose memory the next one takes over: graphs have its addresses"""
         self._calls: dict[Hashable, _Replay | None] = {}
-        self._off = False
+        self.off = False
+        """whether the decode goes on without"""
 
     def open(self, store: KVStore) -> None:
         """Graphs read this store from now on; those that read another are of no more use."""
@@ -81,7 +83,7 @@ class GraphCache:
             keep: what else it reads, kept alive as long as the graph.
         """
         # Under a dispatch mode, which counts operations, the call is made so that they can be seen.
-        if self._off or _get_current_dispatch_mode() is not None:
+        if self.off or _get_current_dispatch_mode() is not None:
             return function(*given)
         tensors: list[Tensor] = []
         key = (None if store is None else store.generation, facts, _take_apart(given, tensors))
@@ -105,7 +107,7 @@ class GraphCache:
         with keeping() as constants:
             captured = self.capture(lambda: function(*own))
         if captured is None:
-            self._off = True
+            self.off = True
             self._calls.clear()
             return
         self.counts.captures += 1
@@ -167,9 +169,11 @@ def graphs_of(model: Model) -> Iterator[GraphCache | None]:
     if not can_capture(model):
         yield None
         return
-    weights = next(model.body.parameters()).data_ptr()
+    parts = (model.body, model.lm_head)
+    weights = hash(tuple(t.data_ptr() for part in parts for t in (*part.parameters(), *part.buffers())))
     free = _free.setdefault(model, {})
     cache = free.pop(weights, None) or GraphCache(cuda_capture(model.device), _counts.setdefault(model, GraphCounts()))
+    cache.off = False  # what could not be captured for want of memory may be by now
     try:
         yield cache
     finally:
@@ -178,9 +182,17 @@ def graphs_of(model: Model) -> Iterator[GraphCache | None]:
 
 
 def can_capture(model: Model) -> bool:
-    """Whether a model's forwards can be captured: on a CUDA device, and its own rather than wrapped or replaced."""
-    plain = all(getattr(getattr(model, name), "__func__", None) is getattr(Model, name) for name in ("hidden", "head"))
-    return model.device.type == "cuda" and plain and not any(hasattr(m, "_hf_hook") for m in model.body.modules())
+    """Whether a model's forwards can be captured: on a CUDA device, and the model's own."""
+    return model.device.type == "cuda" and is_plain(model)
+
+
+def is_plain(model: Model) -> bool:
+    """Whether a model's forward is its own alone: a replay would not call hooks, nor what wraps or replaces it."""
+    if any(getattr(getattr(model, name), "__func__", None) is not getattr(Model, name) for name in ("hidden", "head")):
+        return False
+    modules = [*model.body.modules(), *model.lm_head.modules()]
+    hooked = any(m._forward_hooks or m._forward_pre_hooks or hasattr(m, "_hf_hook") for m in modules)
+    return not hooked and not _global_forward_hooks and not _global_forward_pre_hooks
 
 
 def cuda_capture(device: torch.device) -> Capture:

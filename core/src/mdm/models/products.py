@@ -60,5 +60,10 @@ class _Part(nn.Module):
         super().__init__()
         self.joined, self.index = joined, index
 
+    @property
+    def weight(self) -> Tensor:
+        """The projection's own rows of the joined weight."""
+        return torch.split(self.joined.weight, self.joined.sizes)[self.index]
+
     def forward(self, states: Tensor) -> Tensor:
         return self.joined.part(states, self.index)

@@ -125,7 +125,7 @@ class Settings(BaseModel):
     )
     compile: bool = documented(False, "Compile forward passes and scoring: slow to start, then faster.", scope="engine")
     graphs: bool = documented(
-        True, "On a GPU, replay forward passes whose shapes repeat as CUDA graphs.", scope="engine", diffusion_only=True
+        True, "On a GPU, replay forward passes whose shapes repeat as CUDA graphs.", scope="engine"
     )
     reuse_scores: bool = documented(
         True, "Let a lookahead's scores stand for the next step's forward pass.", scope="engine", diffusion_only=True

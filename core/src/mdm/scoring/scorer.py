@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,6 +16,7 @@ from mdm.protocols.rowwise import fast_replace
 from mdm.protocols.scores import Scores, Stats
 from mdm.protocols.settings import Settings
 from mdm.protocols.state import State
+from mdm.protocols.upload import to_device
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.readout import Readout
 from torch import Tensor
@@ -124,10 +126,11 @@ class Scorer:
         self.readout = Readout(model, rules, settings, held=held, logits=logits)
         self.cfg_branches = self.readout.cfg_branches
         self.store: KVStore | None = None
-        # A processor is anybody's code: what it does on the host would not be done again in a replay.
-        self.graphs = None if rules.processors else graphs
+        # A processor is anybody's code: what it does on the host would not be done again in a replay. Every graph would
+        # hold logits of its own.
+        self.graphs = None if rules.processors or logits else graphs
         self._facts = (
-            settings.guidance, settings.temperature, settings.compile, self.block_length, held, logits, rules.facts
+            settings.guidance, settings.temperature, settings.compile, self.block_length, held, rules.facts
         )  # fmt: skip
 
     def open_store(self, rows: int, length: int) -> None:
@@ -183,12 +186,18 @@ class Scorer:
             in_canvas = state.in_canvas[batch.row_index]
         if self.cfg_branches == 2:
             prompt = ((state.positions < state.prompt_length[:, None]) & ~state.targets)[batch.row_index]
-        plain = Draws(draws.seed, draws.row_id, draws.step) if self.temperature > 0 else None
+        plain = None
+        if self.temperature > 0:  # a seed on the device is no fact of a graph
+            seed = draws.seed if self.graphs is None else to_device([draws.seed], draws.row_id.device)
+            plain = Draws(seed, draws.row_id, draws.step)  # type: ignore[arg-type]
         return Surroundings(state.positions, in_canvas, prompt, plain)
 
     def _repeats(self, batch: ForwardBatch) -> bool:
-        """Whether such a forward comes again, and is captured then: one of few row-tokens that stores nothing."""
-        if self.graphs is None or batch.writes:
+        """Whether such a forward comes again, and is captured then: one of few row-tokens that stores nothing.
+
+        Candidates that are not padded to one number a row come in too many ways.
+        """
+        if self.graphs is None or batch.writes or len(set(Counter(batch.rows).values())) > 1:
             return False
         rows = min(self.max_rows or len(batch), len(batch))
         # Of a whole canvas a replay scores the prompt too, which is free only where the weights decide.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import signal
 import sys
 import tempfile
@@ -53,6 +55,15 @@ def main(
     Ends within its time. A part that fails or hangs is a line on the page; Ctrl-C leaves what is measured. The exit
     status is 1 where a decode or a kernel is wrong, and 2 where there is no card.
     """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        _refuse(f"--device {device}: it is cuda, cuda:1 and so on, or cpu, to try the check itself")
+    if minutes is not None and not math.isfinite(minutes):
+        _refuse(f"--minutes {minutes} is no number of minutes")
+    known = [*WEIGHTS, *(SPEED + name for name in SHAPES)]
+    if part is not None and part not in known:
+        _refuse(f"--part {part}: there are {', '.join(known)}")
+    if skip and part is None:
+        _refuse("--skip leaves out cells of one part: name it with --part")
     options = Options(device, full)
     if part is not None:
         if child:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TextIO
 
+import click
 from mdm.runs.files import to_json
 
 SPEED = "speed:"
@@ -67,6 +68,8 @@ def run(name: str, options: Options, skip: Collection[str]) -> int:
         out.flush()
 
     part = make(name, options)
+    if unknown := set(skip) - set(part.cells):
+        raise click.UsageError(f"--skip {sorted(unknown)[0]}: {name} has no such cell")
     say(plan=part.cells, limit=part.limit)
     left = [cell for cell in part.cells if cell not in skip]
     if not left:
