@@ -146,7 +146,7 @@ def test_a_compiled_decode_is_replayed_with_compiled_forwards(wide, monkeypatch,
         ran.append(tokens.shape)
         return run(body, tokens, *given)
 
-    monkeypatch.setattr(compiled, "_compiled", seen)
+    monkeypatch.setattr(compiled, "_forward", seen)
     case = replace(CALLS, cache="dual", compile=True)
     found = overheads.measure(wide, case, pairs=1)
     # Recorded, and in a round: total, replay, forwards, plain; before it once for each shape.
