@@ -149,8 +149,8 @@ def test_a_compiled_decode_is_replayed_with_compiled_forwards(wide, monkeypatch,
     monkeypatch.setattr(compiled, "_forward", seen)
     case = replace(CALLS, cache="dual", compile=True)
     found = overheads.measure(wide, case, pairs=1)
-    # Recorded, and in a round: total, replay, forwards, plain; before it once for each shape.
-    assert len(ran) == 5 * found["forwards"] + len(set(ran))
+    # Counted, recorded, and in a round: total, replay, forwards, plain; before it once for each shape.
+    assert len(ran) == 6 * found["forwards"] + len(set(ran))
 
 
 @pytest.mark.parametrize(
