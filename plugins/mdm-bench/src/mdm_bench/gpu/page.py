@@ -75,7 +75,7 @@ def _number(format: str, scale: float = 1.0) -> Callable[[Any], str]:
 
 COLUMNS: dict[str, Callable[[Report], str]] = {
     "tok/s": lambda cell: _number("{:.1f}")(cell.get("tokens_per_second")),
-    "whole": lambda cell: _number("{:.1f}")(cell.get("whole_tokens_per_second")),
+    "whole": lambda cell: _number("{:.0f}")(cell.get("whole_tokens_per_second")),
     "ms/step": lambda cell: _number("{:.2f}")(cell.get("ms_per_step")),
     "device": lambda cell: _number("{:.2f}")(cell.get("device_ms")),
     "launch": lambda cell: _number("{:.0f}")(cell.get("launches")),
