@@ -61,7 +61,9 @@ def test_a_replayed_decode_is_the_same_decode(monkeypatch, families, family, cac
 
 
 @pytest.mark.parametrize("settings", SETTINGS[1:], ids=str)
-@pytest.mark.parametrize(("family", "cache"), [("dream", "prefix"), ("sdar", "block")])
+@pytest.mark.parametrize(
+    ("family", "cache"), [("dream", "prefix"), pytest.param("sdar", "block", marks=pytest.mark.wide)]
+)
 def test_whatever_the_settings(monkeypatch, families, family, cache, settings):
     same_with_graphs(monkeypatch, families[family], cache, **settings)
 

@@ -82,6 +82,7 @@ def test_the_kernel_is_exact_to_float32(dtype, width):
     _near_float64(_rows(2, width, DTYPES[dtype]))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("width", [126_464, 152_064])
 def test_the_kernel_is_exact_over_a_whole_vocabulary(width):
     _near_float64(_rows(1, width, torch.bfloat16))
