@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from mdm.models.kv_store import KVStore
 from mdm.models.model import Model
+from mdm.models.placement import is_hooked
 from mdm.protocols.rowwise import fast_replace
 from mdm.protocols.upload import keeping
 from torch import Tensor
@@ -190,9 +191,8 @@ def is_plain(model: Model) -> bool:
     """Whether a model's forward is its own alone: a replay would not call hooks, nor what wraps or replaces it."""
     if any(getattr(getattr(model, name), "__func__", None) is not getattr(Model, name) for name in ("hidden", "head")):
         return False
-    modules = [*model.body.modules(), *model.lm_head.modules()]
-    hooked = any(m._forward_hooks or m._forward_pre_hooks or hasattr(m, "_hf_hook") for m in modules)
-    return not hooked and not _global_forward_hooks and not _global_forward_pre_hooks
+    hooked = any(map(is_hooked, (*model.body.modules(), *model.lm_head.modules())))
+    return not (hooked or _global_forward_hooks or _global_forward_pre_hooks)
 
 
 def cuda_capture(device: torch.device) -> Capture:

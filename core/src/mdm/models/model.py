@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mdm.errors import MdmError
 from mdm.models import attention, products
+from mdm.models.placement import is_hooked
 from mdm.protocols.model import ModelSpec
 from mdm.protocols.task import MASK, Message
 from torch import Tensor, nn
@@ -106,8 +107,7 @@ class Model:
         """Whether ``head_part`` is to be had: a plain linear head, neither quantized nor hooked into."""
         head = self.lm_head
         # accelerate hooks into a head that lies elsewhere than the hidden states, or on the disk.
-        hooked = head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook")
-        return type(head) is nn.Linear and not hooked and type(self).head is Model.head
+        return type(head) is nn.Linear and not is_hooked(head) and type(self).head is Model.head
 
     def head_part(self, hidden: Tensor, first: int, end: int, out: Tensor | None = None) -> Tensor:
         """Logits ``[T, end - first]`` of the tokens from ``first`` on, for ``hidden`` ``[T, D]``; in ``out``."""

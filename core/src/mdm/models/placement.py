@@ -13,6 +13,7 @@ from mdm.errors import MdmError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -64,6 +65,11 @@ def free_bytes(device: torch.device) -> int:
     import psutil  # type: ignore[import-untyped]  # the portable way to ask
 
     return int(psutil.virtual_memory().available)
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody else's code runs around a module: a hook, or accelerate's, which moves weights."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"))
 
 
 def dtype_of(name: str, device: str, config: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import torch
+from mdm.models.placement import is_hooked
 from torch import Tensor, nn
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -24,9 +25,7 @@ def join(body: nn.Module) -> None:
 
 
 def _is_plain(linear: Any) -> TypeGuard[nn.Linear]:
-    if type(linear) is not nn.Linear or type(linear.weight) is not nn.Parameter:
-        return False
-    return not (linear._forward_hooks or linear._forward_pre_hooks or hasattr(linear, "_hf_hook"))
+    return type(linear) is nn.Linear and type(linear.weight) is nn.Parameter and not is_hooked(linear)
 
 
 def _kind(linear: nn.Linear) -> tuple[object, ...]:
