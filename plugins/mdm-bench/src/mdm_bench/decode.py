@@ -78,7 +78,7 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
         results = case.decode(model, **settings)
     weights = _weights(model)
     peak = torch.cuda.max_memory_allocated(device) if on_gpu else weights["all"] + counts.peak_bytes
-    if case.compile:  # where operations are counted nothing is compiled
+    if case.compile or (on_gpu and case.graphs):  # what is counted is neither compiled nor captured
         case.decode(model, trace=False, **settings)
     elapsed = seconds(lambda: case.decode(model, trace=False, **settings), device)
     tokens = sum(len(result.tokens) for result in results)
