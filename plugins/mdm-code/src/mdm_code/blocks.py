@@ -105,6 +105,8 @@ def _ends(lines: list[str], at: int, mark: str) -> _End | None:
         if behind.strip():  # another block, or prose behind the fence; either way this one is over
             return _End(at, None, False)
         return _End(at, None, True) if len(found[0]) >= len(mark) else None
+    if len(found[0]) < len(mark):
+        return None
     if before.count('"') % 2 or before.count("'") % 2 or FENCE.search(behind):
         return None  # in a string, or a span in a comment
     return _End(at, before, True)

@@ -14,20 +14,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from mdm_code import syntax
 from mdm_code.blocks import Block, blocks
-from mdm_code.syntax import (
-    bound,
-    first_line,
-    idle,
-    is_future,
-    is_stub,
-    is_text,
-    lines_of,
-    names_of,
-    parsed,
-    statements,
-    taken_names,
-)
 
 DRAFT = re.compile(r"(?:<|\[)(think|thinking|thought|reasoning)(?:>|\])", re.I)
 DRAFT_END = re.compile(r"(?:<|\[)/(think|thinking|thought|reasoning)(?:>|\])", re.I)
@@ -71,7 +59,7 @@ def program(completion: str, names: Sequence[str], given: str = "") -> str:
     text = answer(completion, names[0] if names else "")
     reader = Reader(names, given)
     for end in NEXT.finditer(text):
-        if (found := reader.read(text[: end.start()])) and parsed(found):
+        if (found := reader.read(text[: end.start()])) and syntax.parsed(found):
             return found
     return reader.read(text) or given + text
 
@@ -95,7 +83,7 @@ def same(one: str, other: str) -> bool:
     """Whether two sources are the same program, but for comments and layout."""
     if one.strip() == other.strip():
         return True
-    trees = parsed(one), parsed(other)
+    trees = syntax.parsed(one), syntax.parsed(other)
     return None not in trees and ast.dump(trees[0]) == ast.dump(trees[1])  # type: ignore[arg-type]
 
 
@@ -117,7 +105,7 @@ class Reader:
                 return self._complete(source.text, [other for other in sources if other is not source])
             elif (whole := self._continued(source.text)) and not _quoted(source.text, sources[:at]):
                 return whole
-        binding = [s for s in sources if s.tree and (not self.name or self.name in bound(s.tree.body))]
+        binding = [s for s in sources if s.tree and (not self.name or self.name in syntax.bound(s.tree.body))]
         return self._complete(binding[-1].text, sources[: sources.index(binding[-1])]) if binding else None
 
     def _sources(self, text: str) -> Iterator[Source]:
@@ -126,7 +114,7 @@ class Reader:
                 continue
             source = self._code(block.text)
             if source and block.fenced:
-                yield Source(source, parsed(source), block.tag, block.closed)
+                yield Source(source, syntax.parsed(source), block.tag, block.closed)
             elif source:
                 yield _without_prose(source)
             else:
@@ -135,9 +123,9 @@ class Reader:
     def _code(self, text: str) -> str | None:
         """``text`` as code, mended only where it is none; None if there is no way to read all of it as code."""
         for mended in _mended(text):
-            if (tree := parsed(mended)) and not all(map(idle, tree.body)):
+            if (tree := syntax.parsed(mended)) and not all(map(syntax.idle, tree.body)):
                 return mended
-        if self.given and text[:1] in " \t\n" and (tree := parsed(self.given + text)) and self._defines(tree):
+        if self.given and text[:1] in " \t\n" and (tree := syntax.parsed(self.given + text)) and self._defines(tree):
             return text
         return None
 
@@ -168,13 +156,15 @@ class Reader:
 
     def _broken(self, text: str, block: Block) -> Source:
         """A signature that is only shown is a stub; anything else that cannot be parsed is broken."""
-        stub = parsed(f"{text.rstrip()}\n    pass")
+        stub = syntax.parsed(f"{text.rstrip()}\n    pass")
         return Source(text, stub if block.closed and block.fenced else None, block.tag, block.closed)
 
     def _defines(self, tree: ast.Module) -> bool:
         """Whether there is a definition of the name that does something."""
         return bool(self.name) and any(
-            not is_stub(node) for node in statements(tree.body) if names_of(node, imports=False) & {self.name}
+            not syntax.is_stub(node)
+            for node in syntax.statements(tree.body)
+            if syntax.names_of(node, imports=False) & {self.name}
         )
 
     def _continued(self, text: str) -> str | None:
@@ -183,32 +173,34 @@ class Reader:
             return None
         body = textwrap.dedent(text.expandtabs(4) if "\t" in text else text)
         first, *rest = text.lstrip("\n").split("\n")
-        for mended in (text, "\n".join(["    " + first.lstrip(), *rest]), textwrap.indent(body, "    ")):
+        for mended in (text, textwrap.indent(body, "    "), "\n".join(["    " + first.lstrip(), *rest])):
             whole = _trimmed(self.given + mended, self.names)
-            tree = parsed(whole) if whole else None
-            if tree and any(returns(node) for node in statements(tree.body) if self.name in names_of(node)):
+            tree = syntax.parsed(whole) if whole else None
+            if tree and any(
+                syntax.returns(node) for node in syntax.statements(tree.body) if self.name in syntax.names_of(node)
+            ):
                 return whole
         return None
 
     def _complete(self, text: str, others: Sequence[Source]) -> str:
         """``text`` with what it needs from other blocks and ``given``, put behind its docstring and future imports."""
-        tree = parsed(text)
+        tree = syntax.parsed(text)
         pieces: list[str] = []
-        stub = parsed(self.given) or parsed(self.given + "\n    pass\n")
+        stub = syntax.parsed(self.given) or syntax.parsed(self.given + "\n    pass\n")
         if stub:
             known = {ast.dump(node) for node in tree.body} if tree else set()
-            wanted = [n for n in stub.body if self.name not in names_of(n) and ast.dump(n) not in known]
-            pieces += [lines_of(self.given, node) for node in wanted]
+            wanted = [n for n in stub.body if self.name not in syntax.names_of(n) and ast.dump(n) not in known]
+            pieces += [syntax.lines_of(self.given, node) for node in wanted]
         elif self.given and self.given.strip() not in text:
             pieces.append(self.given)
         if tree:
-            own = bound(tree.body) | (bound(stub.body) if stub else set())
-            pieces += _needed({*self.names, *taken_names(text)} - own - {self.name}, others, {self.name})
+            own = syntax.bound(tree.body) | (syntax.bound(stub.body) if stub else set())
+            pieces += _needed({*self.names, *syntax.taken_names(text)} - own - {self.name}, others, {self.name})
         if not pieces:
             return text
         lines, head = text.split("\n"), 0
         for number, node in enumerate(tree.body if tree else []):
-            if not (is_future(node) or (number == 0 and is_text(node))):
+            if not (syntax.is_future(node) or (number == 0 and syntax.is_text(node))):
                 break
             head = node.end_lineno or 0
         return "\n".join([*lines[:head], *pieces, *lines[head:]])
@@ -247,13 +239,13 @@ def _trimmed(text: str, names: Iterable[str] = ()) -> str | None:
     lines = text.split("\n")
     count, tree = len(lines), None
     for _ in range(TRIES):
-        if not count or (tree := parsed("\n".join(lines[:count]))):
+        if not count or (tree := syntax.parsed("\n".join(lines[:count]))):
             break
         count = min(count - 1, max(_error("\n".join(lines[:count])), 1))
     if not tree or not tree.body:
         return None
     if next((line for line in lines[count:] if line.strip()), "x")[0] in " \t)]}":
-        count = first_line(tree.body[-1]) - 1  # the cut was inside the last statement, which is broken
+        count = syntax.first_line(tree.body[-1]) - 1  # the cut was inside the last statement, which is broken
     if any(_mentions("\n".join(lines[count:]), name) for name in names):
         return None
     return "\n".join(lines[:count]) if "".join(lines[:count]).strip() else None
@@ -284,13 +276,13 @@ def _longest(lines: list[str], indent: str) -> tuple[int, Source | None]:
 
 def _without_prose(text: str) -> Source:
     """Code without words behind it that happen to be expressions."""
-    tree = parsed(text)
+    tree = syntax.parsed(text)
     count = len(tree.body) if tree else 0
-    while tree and count > 1 and idle(tree.body[count - 1]):
+    while tree and count > 1 and syntax.idle(tree.body[count - 1]):
         count -= 1
     if tree and count < len(tree.body):
         text = "\n".join(text.split("\n")[: tree.body[count - 1].end_lineno])
-        tree = parsed(text)
+        tree = syntax.parsed(text)
     return Source(text, tree)
 
 
@@ -301,7 +293,8 @@ def _margin(line: str, indent: str) -> bool:
 
 def _mentions(text: str, name: str) -> bool:
     """Whether a definition of the name begins somewhere at the margin."""
-    return bool(name) and re.search(rf"^['\"`]*(?:async\s+def|def|class)\s+{re.escape(name)}\b", text, re.M) is not None
+    begins = rf"^(?:\s*['\"`]+)?(?:async\s+def|def|class)\s+{re.escape(name)}\b"
+    return bool(name) and re.search(begins, text, re.M) is not None
 
 
 def _quoted(text: str, sources: Sequence[Source]) -> bool:
@@ -328,13 +321,13 @@ def _needed(missing: set[str], others: Sequence[Source], never: set[str]) -> lis
     while missing:
         name = missing.pop()
         known.add(name)
-        found = [(at, node) for at, node in places if name in names_of(node) or "*" in names_of(node)]
+        found = [(at, node) for at, node in places if name in syntax.names_of(node) or "*" in syntax.names_of(node)]
         if not found:
             continue
-        at, node = next((place for place in reversed(found) if name in names_of(place[1])), found[-1])
-        if is_future(node) or names_of(node) & never:
+        at, node = next((place for place in reversed(found) if name in syntax.names_of(place[1])), found[-1])
+        if syntax.is_future(node) or syntax.names_of(node) & never:
             continue
-        piece = lines_of(others[at].text, node)
+        piece = syntax.lines_of(others[at].text, node)
         taken[at, node.lineno] = piece
-        missing |= taken_names(piece) - known
+        missing |= syntax.taken_names(piece) - known
     return [taken[place] for place in sorted(taken)]

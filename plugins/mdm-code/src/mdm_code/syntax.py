@@ -7,10 +7,12 @@ import builtins
 import symtable
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 
+@lru_cache(maxsize=64)
 def parsed(text: str) -> ast.Module | None:
-    """``text`` as Python reads it; None if it does not."""
+    """``text`` as Python reads it; None if it does not. The tree is not to be changed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -27,8 +29,8 @@ def idle(node: ast.stmt) -> bool:
 
 
 def is_stub(node: ast.stmt) -> bool:
-    """Whether a definition has no body to speak of."""
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    """Whether a function has no body to speak of."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return False
     return all(idle(part) or (isinstance(part, ast.Raise) and "NotImplemented" in ast.dump(part)) for part in node.body)
 

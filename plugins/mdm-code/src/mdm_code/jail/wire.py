@@ -97,10 +97,10 @@ class _Encoder:
         if isinstance(value, complex):
             self.take(32)
             return ["complex", float.hex(value.real), float.hex(value.imag)]
-        for kind in (bytes, bytearray):
-            if isinstance(value, kind):
-                self.take(2 * kind.__len__(value) + 16)
-                return ["bytes", kind.hex(value)]
+        if isinstance(value, bytes | bytearray):
+            with memoryview(value) as view:
+                self.take(2 * view.nbytes + 16)
+                return ["bytes", view.hex()]
         for name, kind in SEQUENCES.items():
             if isinstance(value, kind):
                 self.take(12)
