@@ -39,15 +39,21 @@ class Problem:
         return Job(written, self.tests, {name: name for name in self.names}, self.prelude)
 
 
+def _parse(code: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # escapes that a later Python frowns upon
+        return ast.parse(code)
+
+
 def _block(code: str) -> str:
     return f"```python\n{code.strip(chr(10))}\n```"
 
 
-def _halves(code: str) -> tuple[str, str]:
-    """The first statement apart, if what is left still stands by itself; else nothing and all of it."""
-    body, lines = ast.parse(code).body, code.split("\n")
-    if len(body) < 2 or not isinstance(body[0], ast.Import | ast.ImportFrom | ast.FunctionDef):
-        return "", code
+def _halves(code: str) -> tuple[str, str] | None:
+    """The first function apart, if what is left still stands by itself."""
+    body, lines = _parse(code).body, code.split("\n")
+    if len(body) < 2 or not isinstance(body[0], ast.FunctionDef):
+        return None
     end = body[0].end_lineno or 0
     return "\n".join(lines[:end]), "\n".join(lines[end:])
 
@@ -75,7 +81,7 @@ def planted(code: str, name: str) -> str:
             value = node.value or ast.Constant(None)
             return ast.Return(ast.IfExp(value, ast.Constant(None), ast.Constant(1)))
 
-    tree = ast.parse(code)
+    tree = _parse(code)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             was = ast.dump(node)
@@ -97,31 +103,39 @@ def mbpp() -> Iterator[Problem]:
         yield Problem(example.id, names, "", example.reference, (setup, *tests), imports)
 
 
-def written(problem: Problem, code: str, draft: str) -> Iterator[tuple[str, str]]:
-    """The layouts, and the program that is read from each of them."""
+def layouts(problem: Problem, code: str, draft: str) -> Iterator[tuple[str, str]]:
+    """The name of a layout and the text, for each that a problem can have."""
     for layout, text in LAYOUTS.items():
-        yield layout, program(text(code, draft, problem.names[0]), problem.names, problem.given)
-    if problem.given and code.startswith(problem.given):
-        body = code.removeprefix(problem.given)
-        yield "the body", program(body + "\n\nThat is all.\n", problem.names, problem.given)
-        yield "the body in a block", program(_block(problem.given) + _block(body), problem.names, problem.given)
-    first, rest = _halves(code)
-    if first:
-        yield "two blocks", program(f"{_block(first)}\nand\n{_block(rest)}", problem.names, problem.given)
+        yield layout, text(code, draft, problem.names[0])
+    if problem.given and (body := _body(problem, code)):
+        yield "the body", body + "\n\nThat is all.\n"
+        yield "the body in a block", _block(problem.given) + _block(body)
+    if blocks := _halves(code):
+        yield "two blocks", "\nand\n".join(map(_block, blocks))
+
+
+def _body(problem: Problem, code: str) -> str:
+    """What follows the given part; empty where that is not the function's body."""
+    if code.startswith(problem.given):
+        return code.removeprefix(problem.given)
+    [function] = [n for n in _parse(code).body if isinstance(n, ast.FunctionDef) and n.name == problem.names[0]]
+    return textwrap.indent("\n".join(map(ast.unparse, function.body[1:])), "    ")
 
 
 def meaning(code: str) -> str:
-    """What two layouts of one program have in common."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return ast.dump(ast.parse(code))
-        except (SyntaxError, ValueError):
-            return code
+    """What two layouts of one program have in common: all but comments and docstrings."""
+    try:
+        tree = _parse(code)
+    except (SyntaxError, ValueError):
+        return code
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def main(limit: int | None) -> None:
-    limits = Limits(cpu=5, wall=30)
+    limits = Limits(cpu=30, wall=90)
     for task, problems in (("humaneval", list(humaneval())), ("mbpp", list(mbpp()))):
         table: dict[str, Counter[str]] = {}
         odd: list[str] = []
@@ -133,7 +147,8 @@ def main(limit: int | None) -> None:
             known = {meaning(problem.whole): True}
             bug = planted(problem.whole, problem.names[0])
             for kind, code, draft in (("right", problem.whole, bug), ("wrong", bug, problem.whole)):
-                for layout, found in written(problem, code, draft):
+                for layout, text in layouts(problem, code, draft):
+                    found = program(text, problem.names, problem.given)
                     key = meaning(found)
                     if key not in known:
                         known[key] = run(problem.job(found), limits).passed
@@ -147,9 +162,8 @@ def main(limit: int | None) -> None:
             list(threads.map(one, problems[:limit]))
         print(f"{task}: {len(problems)} problems; right that pass, with a planted bug that pass")
         for layout, counts in table.items():
-            print(
-                f"  {layout:24} {counts['right passed']}/{counts['right']}  {counts['wrong passed']}/{counts['wrong']}"
-            )
+            shares = [f"{counts[f'{kind} passed']}/{counts[kind]}" for kind in ("right", "wrong")]
+            print(f"  {layout:24} {'  '.join(shares)}")
         print(*(f"  {line}" for line in sorted(odd)), sep="\n", flush=True)
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Programs are found in whatever layout a model writes them, and no wrong one becomes right on the way."""
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -81,7 +80,7 @@ def answer(completion: str, name: str) -> str:
 
 def same(one: str, other: str) -> bool:
     """Whether two sources are the same program, but for comments and layout."""
-    if one.strip() == other.strip():
+    if one.strip("\n") == other.strip("\n"):
         return True
     trees = syntax.parsed(one), syntax.parsed(other)
     return None not in trees and ast.dump(trees[0]) == ast.dump(trees[1])  # type: ignore[arg-type]
@@ -161,24 +160,20 @@ class Reader:
 
     def _defines(self, tree: ast.Module) -> bool:
         """Whether there is a definition of the name that does something."""
-        return bool(self.name) and any(
-            not syntax.is_stub(node)
-            for node in syntax.statements(tree.body)
-            if syntax.names_of(node, imports=False) & {self.name}
-        )
+        nodes = [n for n in syntax.statements(tree.body) if self.name in syntax.names_of(n, imports=False)]
+        return not all(map(syntax.is_stub, nodes))
 
     def _continued(self, text: str) -> str | None:
         """``given`` with ``text`` as the body that follows, without what stands behind it; None if it is none."""
-        if not self.given:
+        if not self.given or not re.search(r"\b(?:return|yield)\b", text):
             return None
         body = textwrap.dedent(text.expandtabs(4) if "\t" in text else text)
         first, *rest = text.lstrip("\n").split("\n")
         for mended in (text, textwrap.indent(body, "    "), "\n".join(["    " + first.lstrip(), *rest])):
             whole = _trimmed(self.given + mended, self.names)
             tree = syntax.parsed(whole) if whole else None
-            if tree and any(
-                syntax.returns(node) for node in syntax.statements(tree.body) if self.name in syntax.names_of(node)
-            ):
+            nodes = syntax.statements(tree.body) if tree else ()
+            if any(syntax.returns(node) for node in nodes if self.name in syntax.names_of(node)):
                 return whole
         return None
 
@@ -224,7 +219,7 @@ def _mended(text: str) -> Iterator[str]:
         yield textwrap.dedent(quoted[2])
         try:
             yield str(ast.literal_eval(text.strip()))
-        except (SyntaxError, ValueError, MemoryError, RecursionError):
+        except syntax.NOT_PYTHON:
             yield quoted[2].replace("\\n", "\n").replace("\\t", "\t").replace("\\'", "'").replace('\\"', '"')
     yield textwrap.dedent(re.sub(r"['\"`]+\s*$", "", text))
     if "\\_" in text:
@@ -241,7 +236,8 @@ def _trimmed(text: str, names: Iterable[str] = ()) -> str | None:
     for _ in range(TRIES):
         if not count or (tree := syntax.parsed("\n".join(lines[:count]))):
             break
-        count = min(count - 1, max(_error("\n".join(lines[:count])), 1))
+        wrong = syntax.error("\n".join(lines[:count]))
+        count = min(count - 1, max(wrong.lineno or count, 1) if wrong else count)
     if not tree or not tree.body:
         return None
     if next((line for line in lines[count:] if line.strip()), "x")[0] in " \t)]}":
@@ -249,19 +245,6 @@ def _trimmed(text: str, names: Iterable[str] = ()) -> str | None:
     if any(_mentions("\n".join(lines[count:]), name) for name in names):
         return None
     return "\n".join(lines[:count]) if "".join(lines[:count]).strip() else None
-
-
-def _error(text: str) -> int:
-    """The line of the error in ``text``; nothing that holds it and all before is Python."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            ast.parse(text)
-        except SyntaxError as error:
-            return error.lineno or len(text)
-        except (ValueError, MemoryError, RecursionError):
-            pass
-    return len(text)
 
 
 def _longest(lines: list[str], indent: str) -> tuple[int, Source | None]:
@@ -304,13 +287,8 @@ def _quoted(text: str, sources: Sequence[Source]) -> bool:
 
 
 def _in_string(text: str) -> bool:
-    try:
-        ast.parse(textwrap.dedent(text))
-    except SyntaxError as error:
-        return str(error.msg).startswith("unterminated triple-quoted")
-    except (ValueError, MemoryError, RecursionError):
-        pass
-    return False
+    wrong = syntax.error(textwrap.dedent(text))
+    return wrong is not None and str(wrong.msg).startswith("unterminated triple-quoted")
 
 
 def _needed(missing: set[str], others: Sequence[Source], never: set[str]) -> list[str]:

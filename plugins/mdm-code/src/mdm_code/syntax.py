@@ -9,16 +9,34 @@ import warnings
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+NOT_PYTHON = (SyntaxError, ValueError, MemoryError, RecursionError)
+"""What Python raises on a text that it cannot read, or whose expressions are too deep for it."""
+
 
 @lru_cache(maxsize=64)
 def parsed(text: str) -> ast.Module | None:
     """``text`` as Python reads it; None if it does not. The tree is not to be changed."""
+    try:
+        return _parse(text)
+    except NOT_PYTHON:
+        return None
+
+
+def error(text: str) -> SyntaxError | None:
+    """What is wrong with ``text``, where Python can say it."""
+    try:
+        _parse(text)
+    except SyntaxError as wrong:
+        return wrong
+    except NOT_PYTHON:
+        pass
+    return None
+
+
+def _parse(text: str) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return ast.parse(text)
-        except (SyntaxError, ValueError, MemoryError, RecursionError):
-            return None
+        warnings.simplefilter("ignore")  # escapes that a later Python frowns upon
+        return ast.parse(text)
 
 
 def idle(node: ast.stmt) -> bool:
@@ -73,10 +91,12 @@ def bound(body: Iterable[ast.stmt]) -> set[str]:
 
 def taken_names(text: str) -> set[str]:
     """The names that a source takes from outside, builtins left out."""
-    try:
-        tables = [symtable.symtable(text, "<program>", "exec")]
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            tables = [symtable.symtable(text, "<program>", "exec")]
+        except NOT_PYTHON:
+            return set()
     found: set[str] = set()
     for table in tables:
         tables += table.get_children()
