@@ -107,7 +107,8 @@ def layouts(problem: Problem, code: str, draft: str) -> Iterator[tuple[str, str]
     """The name of a layout and the text, for each that a problem can have."""
     for layout, text in LAYOUTS.items():
         yield layout, text(code, draft, problem.names[0])
-    if problem.given and (body := _body(problem, code)):
+    if problem.given:
+        body = _body(problem, code)
         yield "the body", body + "\n\nThat is all.\n"
         yield "the body in a block", _block(problem.given) + _block(body)
     if blocks := _halves(code):
@@ -115,11 +116,14 @@ def layouts(problem: Problem, code: str, draft: str) -> Iterator[tuple[str, str]
 
 
 def _body(problem: Problem, code: str) -> str:
-    """What follows the given part; empty where that is not the function's body."""
+    """What follows the given part."""
     if code.startswith(problem.given):
         return code.removeprefix(problem.given)
-    [function] = [n for n in _parse(code).body if isinstance(n, ast.FunctionDef) and n.name == problem.names[0]]
-    return textwrap.indent("\n".join(map(ast.unparse, function.body[1:])), "    ")
+    stub, function = (
+        next(n for n in _parse(text).body if isinstance(n, ast.FunctionDef) and n.name == problem.names[0])
+        for text in (problem.given, code)
+    )
+    return textwrap.indent("\n".join(map(ast.unparse, function.body[len(stub.body) :])), "    ")
 
 
 def meaning(code: str) -> str:

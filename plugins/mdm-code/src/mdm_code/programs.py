@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from mdm_code import syntax
 from mdm_code.blocks import Block, blocks
 
-DRAFT = re.compile(r"(?:<|\[)(think|thinking|thought|reasoning)(?:>|\])", re.I)
-DRAFT_END = re.compile(r"(?:<|\[)/(think|thinking|thought|reasoning)(?:>|\])", re.I)
-BEGIN = re.compile(r"\\?\[BEGIN\\?\]", re.I)
-DONE = re.compile(r"\\?\[DONE\\?\]", re.I)
+DRAFT = re.compile(r"[<\[\u25c1](?:\|begin_of_)?(?:think|thinking|thought|reasoning)\|?[>\]\u25b7]", re.I)
+DRAFT_END = re.compile(r"[<\[\u25c1](?:/|\|end_of_)(?:think|thinking|thought|reasoning)\|?[>\]\u25b7]", re.I)
+BEGIN = re.compile(r"\\?\[BEGIN\\?\]|^BEGIN$", re.I | re.M)
+DONE = re.compile(r"\\?\[DONE\\?\]|^DONE$", re.I | re.M)
 NEXT = re.compile(
     r"^[ \t]*(?:Question:|Human:|User:|### ?Instruction|You are an expert Python programmer, and here is your task"
     r"|Complete the following Python function)|<\|(?:endoftext|eot_id|im_end|im_start)\|>|</s>",
@@ -33,7 +33,10 @@ START = re.compile(
 """How a line begins that may be the first of a program among prose."""
 TRIES = 200
 """How often a text is cut before it is taken for prose."""
-QUOTES = re.compile(r"\s*('''|\"\"\"|'|\"|`)(.*?)\1?\s*", re.S)
+QUOTES = re.compile(r"\s*('''|\"\"\"|['\"`\u2018\u201c])(.*?)(?:\1|[\u2019\u201d])?\s*", re.S)
+MARKUP = re.compile(r"</?(?:code|pre|answer|python|solution)\b[^>\n]*>", re.I)
+WORD = re.compile(r"\s*(?:python3?|py)[ \t]*\n", re.I)
+"""What is left of a fence's tag where the fence itself is the prompt's."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,10 @@ class Reader:
         return self._complete(binding[-1].text, sources[: sources.index(binding[-1])]) if binding else None
 
     def _sources(self, text: str) -> Iterator[Source]:
+        text = WORD.sub("", text, count=1) if WORD.match(text) else text
+        if (tree := syntax.parsed(text)) and not all(map(syntax.idle, tree.body)):
+            yield _without_prose(text)
+            return
         for block in blocks(text, lambda code: self._code(code) is not None, _in_string):
             if not block.text.strip():
                 continue
@@ -132,7 +139,7 @@ class Reader:
         """The stretches of a block that are code, prose left out."""
         quoted = QUOTES.match(block.text)
         text = block.text[quoted.start(2) :] if quoted and START.match(block.text, quoted.start(2)) else block.text
-        text = textwrap.dedent(text) if block.fenced else text
+        text = MARKUP.sub("", textwrap.dedent(text) if block.fenced else text)
         if self._continued(text):
             yield Source(text, ast.Module([], []), block.tag)
             return
@@ -148,15 +155,16 @@ class Reader:
                 inner = next((n for n in range(at + 1, len(lines)) if _margin(lines[n], start[1])), len(lines))
                 broken = textwrap.dedent("\n".join(lines[at:inner]))
                 if _mentions(broken, self.name):
-                    yield self._broken(broken, block)
+                    yield self._broken(broken, block, "\n".join(lines[inner:]).strip().split("\n")[0])
                 at = inner
             else:
                 at += 1
 
-    def _broken(self, text: str, block: Block) -> Source:
-        """A signature that is only shown is a stub; anything else that cannot be parsed is broken."""
-        stub = syntax.parsed(f"{text.rstrip()}\n    pass")
-        return Source(text, stub if block.closed and block.fenced else None, block.tag, block.closed)
+    def _broken(self, text: str, block: Block, behind: str) -> Source:
+        """A signature that is only shown is a stub; one that was cut off, and what cannot be parsed, is broken."""
+        shown = block.closed if block.fenced else syntax.parsed(behind) is None
+        stub = syntax.parsed(f"{text.rstrip()}\n    pass") if shown else None
+        return Source(text, stub, block.tag, block.closed)
 
     def _defines(self, tree: ast.Module) -> bool:
         """Whether there is a definition of the name that does something."""
@@ -222,6 +230,8 @@ def _mended(text: str) -> Iterator[str]:
         except syntax.NOT_PYTHON:
             yield quoted[2].replace("\\n", "\n").replace("\\t", "\t").replace("\\'", "'").replace('\\"', '"')
     yield textwrap.dedent(re.sub(r"['\"`]+\s*$", "", text))
+    if MARKUP.search(text):
+        yield textwrap.dedent(MARKUP.sub("", text))
     if "\\_" in text:
         yield textwrap.dedent(text.replace("\\_", "_"))
 
