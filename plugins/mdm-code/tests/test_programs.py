@@ -290,3 +290,14 @@ PARTS = ["```", "~~~", "````", "python", "\n", " ", "    ", "def mean(xs):", "re
 @given(st.lists(st.sampled_from(PARTS), max_size=25).map("".join), st.sampled_from(["", STUB, "def mean(xs):"]))
 def test_nothing_that_is_written_breaks_the_reader(text, begun):
     assert isinstance(program(text, ["mean"], begun), str) and isinstance(program(text, [], begun), str)
+
+
+REPEATED = ["x = 1\nand so on\n", "x = (\n", "def mean(xs:\n", "def mean(xs):\n    return (\n", "```\n", "```python\n", "'\'\'\n",
+            "Question: a\n" + WHOLE, "return 1\nand so on\n", "[BEGIN]\n", "<think>", "("]  # fmt: skip
+
+
+@pytest.mark.parametrize("again", REPEATED)
+def test_a_model_that_repeats_itself_is_read_and_given_up(again):
+    """What is said behind hundreds of repetitions is not looked for, and nothing before them passes for it."""
+    program(300 * again, ["mean"], STUB)
+    assert not right(program(WHOLE + 700 * "x = 1\nand so on\n" + WRONG, ["mean"]))

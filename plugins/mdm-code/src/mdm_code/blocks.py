@@ -13,6 +13,9 @@ CODE_BEHIND_A_FENCE = re.compile(
 )
 """An opening fence whose line already holds the program's first line."""
 
+TRIES = 20
+"""How many fences may stand in one string."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -84,11 +87,14 @@ def _end(
     whole: Callable[[str], bool], in_string: Callable[[str], bool],
 ) -> _End:  # fmt: skip
     """Where the block ends whose first line is ``start``; a fence in a string of the program is part of it."""
-    first = None
+    first, tries = None, 0
     for line in range(start, len(lines)):
         end = _ends(lines, line, mark)
         if end is None:
             continue
+        tries += 1
+        if tries > TRIES:
+            break
         code = "\n".join([*inside, *lines[start:line], end.before or ""])
         if whole(code) if first else not in_string(code):
             return end

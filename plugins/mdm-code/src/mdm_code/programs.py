@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from mdm_code import syntax
 from mdm_code.blocks import Block, blocks
@@ -31,8 +32,9 @@ START = re.compile(
     r"|[A-Za-z_]\w*(?:[ \t]*:[^=]+)?[ \t]*=[^=])"
 )
 """How a line begins that may be the first of a program among prose."""
-TRIES = 200
-"""How often a text is cut before it is taken for prose."""
+TRIES, QUESTIONS = 400, 4
+"""How often stretches of a text are tried as code, and how many questions behind an answer are looked at: a model that
+repeats itself writes hundreds."""
 QUOTES = re.compile(r"\s*('''|\"\"\"|['\"`\u2018\u201c])(.*?)(?:\1|[\u2019\u201d])?\s*", re.S)
 MARKUP = re.compile(r"</?(?:code|pre|answer|python|solution)\b[^>\n]*>", re.I)
 WORD = re.compile(r"\s*(?:python3?|py)[ \t]*\n", re.I)
@@ -60,7 +62,7 @@ def program(completion: str, names: Sequence[str], given: str = "") -> str:
     """
     text = answer(completion, names[0] if names else "")
     reader = Reader(names, given)
-    for end in NEXT.finditer(text):
+    for end in islice(NEXT.finditer(text), QUESTIONS):
         if (found := reader.read(text[: end.start()])) and syntax.parsed(found):
             return found
     return reader.read(text) or given + text
@@ -94,9 +96,11 @@ class Reader:
 
     def __init__(self, names: Sequence[str], given: str) -> None:
         self.names, self.name, self.given = names, names[0] if names else "", given
+        self.tries = TRIES
 
     def read(self, text: str) -> str | None:
         """The program of ``text``, None if there is none."""
+        self.tries = TRIES
         sources = list(self._sources(text))
         for at in reversed(range(len(sources))):
             source = sources[at]
@@ -146,8 +150,11 @@ class Reader:
         lines, at = text.split("\n"), 0
         while at < len(lines):
             start = START.match(lines[at])
+            if self.tries <= 0:
+                yield Source("\n".join(lines[at:]), None, block.tag)  # nobody knows what else is said in it
+                return
             if start:
-                count, source = _longest(lines[at:], start[1])
+                count, source = self._longest(lines[at:], start[1])
                 if source:
                     yield source
                     at += count
@@ -178,12 +185,42 @@ class Reader:
         body = textwrap.dedent(text.expandtabs(4) if "\t" in text else text)
         first, *rest = text.lstrip("\n").split("\n")
         for mended in (text, textwrap.indent(body, "    "), "\n".join(["    " + first.lstrip(), *rest])):
-            whole = _trimmed(self.given + mended, self.names)
+            whole = self._trimmed(self.given + mended, self.names)
             tree = syntax.parsed(whole) if whole else None
             nodes = syntax.statements(tree.body) if tree else ()
             if any(syntax.returns(node) for node in nodes if self.name in syntax.names_of(node)):
                 return whole
         return None
+
+    def _trimmed(self, text: str, names: Iterable[str] = ()) -> str | None:
+        """The longest beginning of ``text`` that is Python, cut between two statements of the margin.
+
+        None if nothing is left, or if what is cut off defines one of the ``names``: the last word on it would be lost.
+        """
+        lines = text.split("\n")
+        count, tree = len(lines), None
+        while count and (tree := syntax.parsed("\n".join(lines[:count]))) is None:
+            self.tries -= 1
+            if self.tries <= 0:
+                return None
+            wrong = syntax.error("\n".join(lines[:count]))
+            count = min(count - 1, max(wrong.lineno or count, 1) if wrong else count)
+        if not tree or not tree.body:
+            return None
+        if next((line for line in lines[count:] if line.strip()), "x")[0] in " \t)]}":
+            count = syntax.first_line(tree.body[-1]) - 1  # the cut was inside the last statement, which is broken
+        if any(_mentions("\n".join(lines[count:]), name) for name in names):
+            return None
+        return "\n".join(lines[:count]) if "".join(lines[:count]).strip() else None
+
+    def _longest(self, lines: list[str], indent: str) -> tuple[int, Source | None]:
+        """The longest program that begins with the first of ``lines``, and how many lines it takes."""
+        end = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith(indent)), len(lines))
+        text = self._trimmed("\n".join(line[len(indent) :] for line in lines[:end]))
+        source = _without_prose(text) if text else None
+        if not source or not source.tree:
+            return 0, None
+        return source.text.count("\n") + 1, source
 
     def _complete(self, text: str, others: Sequence[Source]) -> str:
         """``text`` with what it needs from other blocks and ``given``, put behind its docstring and future imports."""
@@ -234,37 +271,6 @@ def _mended(text: str) -> Iterator[str]:
         yield textwrap.dedent(MARKUP.sub("", text))
     if "\\_" in text:
         yield textwrap.dedent(text.replace("\\_", "_"))
-
-
-def _trimmed(text: str, names: Iterable[str] = ()) -> str | None:
-    """The longest beginning of ``text`` that is Python, cut between two statements of the margin.
-
-    None if nothing is left, or if what is cut off defines one of the ``names``: the last word on it would be lost.
-    """
-    lines = text.split("\n")
-    count, tree = len(lines), None
-    for _ in range(TRIES):
-        if not count or (tree := syntax.parsed("\n".join(lines[:count]))):
-            break
-        wrong = syntax.error("\n".join(lines[:count]))
-        count = min(count - 1, max(wrong.lineno or count, 1) if wrong else count)
-    if not tree or not tree.body:
-        return None
-    if next((line for line in lines[count:] if line.strip()), "x")[0] in " \t)]}":
-        count = syntax.first_line(tree.body[-1]) - 1  # the cut was inside the last statement, which is broken
-    if any(_mentions("\n".join(lines[count:]), name) for name in names):
-        return None
-    return "\n".join(lines[:count]) if "".join(lines[:count]).strip() else None
-
-
-def _longest(lines: list[str], indent: str) -> tuple[int, Source | None]:
-    """The longest program that begins with the first of ``lines``, and how many lines it takes."""
-    end = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith(indent)), len(lines))
-    text = _trimmed("\n".join(line[len(indent) :] for line in lines[:end]))
-    source = _without_prose(text) if text else None
-    if not source or not source.tree:
-        return 0, None
-    return source.text.count("\n") + 1, source
 
 
 def _without_prose(text: str) -> Source:
