@@ -49,15 +49,16 @@ class TextCodec:
         texts = {added[i].content if i in added else self._text([i]) for i in self._special} - {""}
         self._names = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
-    def content(self, text: str) -> list[int]:
-        """Ids of a text in which nothing is a special token.
+    def content(self, text: str, behind: bool = False) -> list[int]:
+        """Ids of a text in which nothing is a special token; ``behind`` another text, or by itself.
 
         Raises:
             MdmError: it has characters that the tokenizer does not know, or names a token that it cannot spell.
         """
-        ids = self._encode(text, split_special_tokens=True)
-        # A blank between masks may have no ids of its own (WordPiece): that is no unknown character.
-        if (not ids and text.strip()) or (self._unknown is not None and self._unknown in ids):
+        ids = self._encode(text, behind, split_special_tokens=True)
+        if self._unread(text, ids):  # ESM finds its letters as others find special tokens
+            ids = self._encode(text, behind)
+        if self._unread(text, ids):
             raise MdmError(f"{self._name}'s tokenizer does not know some characters of {text!r}")
         if self._special.isdisjoint(ids):
             return ids
@@ -67,7 +68,11 @@ class TextCodec:
         if at < 0 or len(token) < 2:
             raise MdmError(f"{self._name}'s tokenizer makes its token {token} of {text!r}: give token ids instead")
         middle = at + len(token) // 2
-        return self.content(text[:middle]) + self._behind(text[middle:], self.content)
+        return self.content(text[:middle], behind) + self.content(text[middle:], behind=True)
+
+    def _unread(self, text: str, ids: Sequence[int]) -> bool:
+        # A blank between masks may have no ids of its own (WordPiece): that is no unknown character.
+        return (not ids and bool(text.strip())) or (self._unknown is not None and self._unknown in ids)
 
     def spelled(self, text: str) -> Rendered:
         """A content as a part of a rendered text."""
@@ -80,7 +85,7 @@ class TextCodec:
         for number, (start, stop) in enumerate(pairwise(edges)):
             encode = self.content if number % 2 else self._encode
             if part := text.text[start:stop]:
-                ids += self._behind(part, encode) if start else encode(part)
+                ids += encode(part, start > 0)
         return ids
 
     def render(
@@ -141,19 +146,23 @@ class TextCodec:
         """The text of each id by itself, special tokens included."""
         return [self._text([i]) for i in ids]
 
-    def _encode(self, text: str, **options: Any) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False, **options))
+    def _encode(self, text: str, behind: bool = False, **options: Any) -> list[int]:
+        """Ids of a text; ``behind`` another one it has not the blank that some tokenizers put before a text."""
+
+        def ids_of(text: str) -> list[int]:
+            return list(self._tokenizer.encode(text, add_special_tokens=False, **options))
+
+        for lead in "\n.a" if behind else "":
+            before, both = ids_of(lead), ids_of(lead + text)
+            if self._unknown not in before and both[: len(before)] == before:
+                return both[len(before) :]
+        return ids_of(text)
 
     def _text(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         text: str = self._tokenizer.decode(
             list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
         )
         return text
-
-    def _behind(self, text: str, encode: Any) -> list[int]:
-        """Ids of a text that stands behind another one: without the blank that some tokenizers put before a text."""
-        lead, both = self._encode("\n"), encode("\n" + text)
-        return list(both[len(lead) :] if both[: len(lead)] == lead else encode(text))
 
     def _marks(self, text: str) -> dict[str, str]:
         """For each special token that ``text`` names, a private character that is not in it."""
