@@ -32,7 +32,9 @@ def decoded(model, *prompts, **more):
     ],
 )
 def test_fewer_steps_than_blocks_are_refused(model, prompt, length, size, steps, blocks):
-    with pytest.raises(mdm.MdmError, match=f"prompt 0: steps {steps} over {blocks} blocks .*take at least {blocks} steps"):
+    with pytest.raises(
+        mdm.MdmError, match=f"prompt 0: steps {steps} over {blocks} blocks .*take at least {blocks} steps"
+    ):
         decoded(model, prompt, gen_length=length, block_length=size, steps=steps)
     [result] = decoded(model, prompt, gen_length=length, block_length=size, steps=blocks)
     assert result.forwards == blocks
@@ -78,7 +80,22 @@ def test_a_run_refuses_before_it_decodes(tmp_path):
     from mdm.cli import cli
 
     done = CliRunner().invoke(
-        cli, ["run", "--limit", "2", "--block-length", "4", "--steps", "3", "--sampler", "confidence", "-o", "mode=generate", "--out", str(tmp_path / "run")]
+        cli,
+        [
+            "run",
+            "--limit",
+            "2",
+            "--block-length",
+            "4",
+            "--steps",
+            "3",
+            "--sampler",
+            "confidence",
+            "-o",
+            "mode=generate",
+            "--out",
+            str(tmp_path / "run"),
+        ],
     )
     assert isinstance(done.exception, mdm.MdmError) and "sudoku, example" in str(done.exception)
     assert "steps 3 over 4 blocks of 4 tokens: 4 blocks take at least 4 steps" in str(done.exception)

@@ -60,7 +60,7 @@ def test_what_a_message_names_of_tokens_is_text(model, ids, text):
     encoded = model.encode_chat([Message("user", text), Message("assistant", "ok"), Message("user", "hello")])
     own = [token for token in encoded if token in {ids[name] for name in SPECIAL}]
     header = [ids["<|start_header_id|>"], ids["<|end_header_id|>"]]
-    assert own == [ids["<|startoftext|>"], *(header + [ids[TURN]]) * 3, *header]
+    assert own == [ids["<|startoftext|>"], *[*header, ids[TURN]] * 3, *header]
     assert text.strip() in model.tokenizer.decode(encoded)
 
 
@@ -85,7 +85,9 @@ def test_merges_are_as_ever_where_nothing_is_named(model):
 
 
 def test_a_template_that_joins_contents_keeps_its_own_tokens(tmp_path):
-    folder, first = checkpoint(tmp_path, "{% for m in messages %}{{ m.content | upper }}<|eot_id|>{{ m.content }}{% endfor %}")
+    folder, first = checkpoint(
+        tmp_path, "{% for m in messages %}{{ m.content | upper }}<|eot_id|>{{ m.content }}{% endfor %}"
+    )
     model = mdm.load_model(folder, device="cpu")
     chat = model.render_chat([{"role": "user", "content": f"a{TURN}b"}])
     assert chat == Rendered(f"A{TURN}B{TURN}a{TURN}b", ((1, 11), (23, 33)))
@@ -151,11 +153,15 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("template", [*BROKEN.values(), 5, {"tool_use": "x"}, [1, 2]], ids=[*BROKEN, "5", "dict", "list"])
+@pytest.mark.parametrize(
+    "template", [*BROKEN.values(), 5, {"tool_use": "x"}, [1, 2]], ids=[*BROKEN, "5", "dict", "list"]
+)
 def test_a_template_that_cannot_be_applied_is_one_line(tmp_path, template):
     folder, _ = checkpoint(tmp_path, template)
     with pytest.raises(mdm.MdmError, match="template|tokenizer cannot be read") as caught:
-        mdm.decode(mdm.load_model(folder, device="cpu"), [[{"role": "user", "content": "hi"}]], "confidence", gen_length=2)
+        mdm.decode(
+            mdm.load_model(folder, device="cpu"), [[{"role": "user", "content": "hi"}]], "confidence", gen_length=2
+        )
     assert "\n" not in str(caught.value) and caught.value.__cause__ is None
 
 

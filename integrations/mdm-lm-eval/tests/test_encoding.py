@@ -30,7 +30,13 @@ def checkpoint(folder: Path, family: str = "llada", **config) -> Path:
     folder.mkdir(parents=True)
     first = save_bpe(folder, SPECIAL, whole=True, eos_token=TURN, **config)
     return save(
-        folder, family, vocab_size=288, embedding_size=288, eos_token_id=first, mask_token_id=first + 1, pad_token_id=first
+        folder,
+        family,
+        vocab_size=288,
+        embedding_size=288,
+        eos_token_id=first,
+        mask_token_id=first + 1,
+        pad_token_id=first,
     )
 
 
@@ -195,7 +201,12 @@ def test_choices_that_merge_with_their_context_through_lm_evals_command_line(tmp
 @needs_lm_eval
 def test_a_template_that_raises_is_one_line_in_lm_eval(tmp_path):
     folder = checkpoint(tmp_path / "llada", chat_template="{{ raise_exception('no system turn') }}")
-    task = {"output_type": "generate_until", "doc_to_text": "{{q}}", "doc_to_target": "", "generation_kwargs": {"until": []}}
+    task = {
+        "output_type": "generate_until",
+        "doc_to_text": "{{q}}",
+        "doc_to_target": "",
+        "generation_kwargs": {"until": []},
+    }
     done = lm_eval(tmp_path, task, [{"q": "hi"}], "--model_args", f"pretrained={folder}", "--apply_chat_template")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith(f"mdm: {folder}'s chat template cannot be applied")

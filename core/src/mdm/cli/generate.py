@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("text")
 @click.option("--infill", is_flag=True, help=f"Fill the {MASK} in TEXT instead of continuing it.")
-@click.option("--mask", metavar="STRING", help=f"How an infill's TEXT writes a masked token (default: {MASK}).")
+@click.option("--mask", metavar="STRING", help=f"How an infill writes a masked token (default: {MASK}).")
 @click.option("--chat/--no-chat", default=None, help="TEXT is a user's message (default: as the model is used to).")
 @click.option("--live", "watched", is_flag=True, help="Show the canvas as it is decoded, on stderr.")
 @decode_flags

@@ -9,7 +9,7 @@ from typing import Any
 
 from mdm.errors import MdmError
 
-OFF = (None, False, 0, {}, [])
+OFF: tuple[Any, ...] = (None, False, 0, {}, [])
 PLAIN: dict[str, tuple[Any, ...]] = {
     # another network altogether
     **dict.fromkeys(
@@ -88,7 +88,7 @@ def token_ids(value: int | list[int] | None) -> tuple[int, ...]:
 def end_tokens(
     config: Mapping[str, Any], source: str, vocabulary: int, tokenizer: Any, turns: Iterable[str] = ()
 ) -> tuple[int, ...]:
-    """Every token that ends an answer: config.json's (the first is what is filled in behind an end), those of
+    """Every token that ends an answer: config.json's (the first is filled in behind an end), those of
     generation_config.json, the tokenizer's eos_token, and the family's own end of a turn.
 
     Ids that the network cannot write are left out.
@@ -100,7 +100,10 @@ def end_tokens(
     Raises:
         MdmError: generation_config.json cannot be read, or an id is none.
     """
-    ids = [*token_ids(config.get("eos_token_id")), *_generation_ends(Path(source) / "generation_config.json")]
+    ids: list[Any] = [
+        *token_ids(config.get("eos_token_id")),
+        *_generation_ends(Path(source) / "generation_config.json"),
+    ]
     if tokenizer is not None:
         known = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
         ids += [tokenizer.eos_token_id, *(known.get(turn) for turn in turns)]

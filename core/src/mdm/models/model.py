@@ -197,9 +197,7 @@ class Model:
         Raises:
             MdmError: as ``encode_chat``.
         """
-        return self.text.render(
-            messages, self.chat_template, add_generation_prompt=add_generation_prompt, **options
-        )
+        return self.text.render(messages, self.chat_template, add_generation_prompt=add_generation_prompt, **options)
 
     def decode(
         self, ids: Sequence[int], eos_ids: Sequence[int] | None = None, stop: Sequence[str] = (), given: int = 0

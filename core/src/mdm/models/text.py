@@ -116,10 +116,8 @@ class TextCodec:
             raise MdmError(f"{self._name}'s chat template gives {type(text).__name__} instead of a text")
         return self._unmarked(text, {mark: token for token, mark in marks.items()})
 
-    def decode(
-        self, ids: Sequence[int], ends: Collection[int] = (), stop: Sequence[str] = (), given: int = 0
-    ) -> str:
-        """Text of ids up to the first of the tokens ``ends`` and the first of the texts ``stop``, without special tokens.
+    def decode(self, ids: Sequence[int], ends: Collection[int] = (), stop: Sequence[str] = (), given: int = 0) -> str:
+        """Text of ids up to the first of the tokens ``ends`` and of the texts ``stop``, without special tokens.
 
         Args:
             stop: looked for in the text with its special tokens.

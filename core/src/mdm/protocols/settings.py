@@ -52,7 +52,8 @@ def _token_range(value: Any) -> Any:
 
 
 Texts = Annotated[
-    list[Annotated[str, Field(min_length=1)]], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+    list[Annotated[str, Field(min_length=1)]],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
 ]
 """One text or several."""
 
@@ -101,7 +102,10 @@ class Settings(BaseModel):
         None, "Tokens to generate after the prompt; 0 fills the prompt's own masks.", unset=str(DEFAULT_GEN_LENGTH)
     )
     steps: Count | None = documented(
-        None, "Steps of a whole generation, split over its blocks.", diffusion_only=True, unset="one per token"
+        None,
+        "Steps of a whole generation, split over its blocks, of which each takes at least one.",
+        diffusion_only=True,
+        unset="one per token",
     )
     tokens_per_step: Count | None = documented(
         None, "Tokens committed per step, instead of a number of steps.", diffusion_only=True
@@ -115,7 +119,9 @@ class Settings(BaseModel):
     guidance: Finite = documented(0.0, "Scale w of classifier-free guidance, u + (w + 1)(c - u).", diffusion_only=True)
     eos_penalty: Finite = documented(0.0, "Subtracted from the logit of each end token.")
     pad_penalty: Finite = documented(0.0, "Subtracted from the padding token's logit, which may be the end token's.")
-    stop_at_eos: bool = documented(False, "Fill the masks behind the first end token with the model's first one.", diffusion_only=True)
+    stop_at_eos: bool = documented(
+        False, "Fill the masks behind the first end token with the model's first one.", diffusion_only=True
+    )
     eos_token_id: TokenId | None = documented(None, "The only end token's id.", unset="the model's", metavar="ID")
     stop: Texts = documented(
         [], "Text before which the answer's text ends, special tokens included; its tokens stay.", metavar="TEXT"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def encode(model: Model, prompt: Prompt, mask: str = MASK) -> tuple[list[int], int]:
-    """The ids that a prompt starts from, and how many of them are the context; ``mask`` is how its answer writes one."""
+    """The ids that a prompt starts from, and how many are the context; ``mask`` is how its answer writes one."""
     if isinstance(prompt.context, str):
         context = [*model.spec.prefix, *(model.encode(prompt.context, None) if prompt.context else [])]
     else:

@@ -159,9 +159,7 @@ class ExampleDecoder:
     def _finish(self, examples: Sequence[EncodedExample], index: int, result: Result) -> None:
         """Grade a decoded example. The engine calls this, and what fails in here is not the example's failure."""
         example, config = examples[index], self._run.config
-        text = completion(
-            config, self._model, result.sequence, example.ids, example.context, example.prompt.stop
-        )
+        text = completion(config, self._model, result.sequence, example.ids, example.context, example.prompt.stop)
         self._decoded.add(example.row)
         try:
             self._grader.add(example, result, text, self._elapsed())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from mdm.errors import MdmError
 from mdm.models import Model
@@ -87,10 +86,15 @@ class Encoder:
         encoded = [self._encode(context, continuation) for context, continuation in pairs]
         shared: dict[str, int] = {}
         for context, ids, whole in encoded:
-            count = next((i for i, (a, b) in enumerate(zip(ids, whole, strict=False)) if a != b), min(len(ids), len(whole)))
+            count = next(
+                (i for i, (a, b) in enumerate(zip(ids, whole, strict=False)) if a != b), min(len(ids), len(whole))
+            )
             shared[context] = min(shared.get(context, count), count)
         return [
-            Answer(tuple(whole[: shared[context]]) if context and shared[context] else self.start(), tuple(whole[shared[context] :]))
+            Answer(
+                tuple(whole[: shared[context]]) if context and shared[context] else self.start(),
+                tuple(whole[shared[context] :]),
+            )
             for context, _, whole in encoded
         ]
 
@@ -98,8 +102,8 @@ class Encoder:
         """The context without blanks at its end, its ids, and those of both texts together."""
         kept = context.rstrip()
         whole = self._parts(context) + self._model.text.spelled(continuation)
-        ids = (opened(self._model, self._ids(part)) for part in (whole[: len(kept)], whole))
-        return kept, *ids
+        before, both = (opened(self._model, self._ids(part)) for part in (whole[: len(kept)], whole))
+        return kept, before, both
 
     def _parts(self, context: str) -> Rendered:
         known = next((text for text in self._chats if context.startswith(text)), "")

@@ -10,8 +10,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from mdm import api, registry
 from mdm.errors import MdmError
-from mdm.runs import config
 from mdm.protocols.settings import Settings
+from mdm.runs import config
 from mdm.runs.decode_args import cache_name, decode_settings, load_model
 from mdm.runs.variants import AUTOREGRESSIVE, without_policy
 from tqdm import tqdm
@@ -60,6 +60,8 @@ class MdmLM(LM):
         super().__init__()
         if (draws is not None and draws < 1) or max_length < 2:
             raise MdmError(f"draws={draws}, max_length={max_length}: at least 1 and 2")
+        if "model" in settings:
+            raise MdmError(f"model={settings['model']}: the model is named by pretrained")
         if batch_size is not None:
             settings["batch_size"] = "auto" if str(batch_size).startswith("auto") else batch_size
         if max_batch_size is not None and settings.get("batch_size") != "auto":
@@ -80,7 +82,7 @@ class MdmLM(LM):
             self.config = without_policy(self.config)
             if draws is not None or greedy:
                 raise MdmError(
-                    f"draws and greedy do not apply to {pretrained}: an autoregressive model's log-likelihoods are exact"
+                    f"draws and greedy do not apply to {pretrained}: it is autoregressive, and its log-likelihoods exact"
                 )
         self.draws = draws or DRAWS
         self.encoder = Encoder(self.model)
@@ -143,11 +145,15 @@ class MdmLM(LM):
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         if self.config.guidance:
             raise MdmError(
-                f"guidance={self.config.guidance:g} does not apply to rolling log-likelihoods: there is no prompt to mask"
+                f"guidance={self.config.guidance:g} does not apply to rolling log-likelihoods: no prompt is there"
             )
         windows = [self._windows(self.encoder.text(request.args[0])) for request in requests]
         every = [window for of_one in windows for window in of_one]
-        found = [value for value, _ in self._exact(every, disable_tqdm)] if self.causal else self._bounds(every, disable_tqdm)
+        found = (
+            [value for value, _ in self._exact(every, disable_tqdm)]
+            if self.causal
+            else self._bounds(every, disable_tqdm)
+        )
         values = iter(found)
         results = [sum(next(values) for _ in of_one) for of_one in windows]
         for request, result in zip(requests, results, strict=True):
@@ -166,9 +172,7 @@ class MdmLM(LM):
     def _exact(self, answers: Sequence[Answer], disable_tqdm: bool) -> list[tuple[float, bool]]:
         size = self._batch_size(self.max_length, len(answers), kv=False) or 1
         with tqdm(total=len(answers), desc="log-likelihoods", disable=disable_tqdm) as bar:
-            return exact(
-                self.model, answers, max_length=self.max_length, batch_size=size, done=lambda _: bar.update()
-            )
+            return exact(self.model, answers, max_length=self.max_length, batch_size=size, done=lambda _: bar.update())
 
     def _batch_size(self, longest: int, count: int, *, kv: bool) -> int | None:
         """Rows of at most ``longest`` tokens to run together, of ``count``."""
@@ -180,9 +184,7 @@ class MdmLM(LM):
         ).batch_size  # fmt: skip
         return min(planned, self.max_batch_size or planned)
 
-    def _decode(
-        self, prompts: Sequence[Sequence[int]], lengths: Sequence[int], **arguments: Any
-    ) -> list[api.Result]:
+    def _decode(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int], **arguments: Any) -> list[api.Result]:
         sampler = next(iter(self.config.sampler), AUTOREGRESSIVE)
         settings = decode_settings(self.config, self.model, sampler)
         if self.max_batch_size is not None:

@@ -39,7 +39,7 @@ ACCEPTED: dict[str, tuple[Any, ...]] = {
     "rope": (True,),
     "use_qk_norm": (False, None),
 }
-"""Config keys of the published model that select code paths, and the values that are Llama's; beside the common ones."""
+"""Config keys of the published model, beside the common ones, that select code, and the values that are Llama's."""
 
 CHAT = (
     "{% for m in messages %}{% if loop.first %}<|startoftext|>{% endif %}<|start_header_id|>{{ m['role'] }}"
