@@ -101,20 +101,6 @@ def test_an_object_has_its_options_already(model):
     assert "give sampler_options with a name only" in refusal(model, sampler=sampler, sampler_options={"a": 1})
 
 
-def test_every_option_changes_or_is_accepted(model):
-    """Each field reaches the decoding by its keyword: a value that is not its default is valid."""
-    other = {
-        "seed": 3, "gen_length": 5, "steps": 2, "tokens_per_step": 2, "schedule": "cosine", "block_length": 2,
-        "temperature": 0.5, "guidance": 1.0, "eos_penalty": 1.0, "pad_penalty": 1.0, "stop_at_eos": True,
-        "eos_token_id": 7, "pad_token_id": 8, "allowed_tokens": [(3, 90)], "suppressed_tokens": [4], "batch_size": 1,
-        "max_rows": 2, "compile": False, "graphs": True, "reuse_scores": False,
-    }  # fmt: skip
-    assert set(other) == set(Settings.model_fields)
-    for name, value in other.items():
-        [result] = mdm.decode(model, ["hello"], "confidence", **{"gen_length": 4, name: value})
-        assert len(result.tokens) == (5 if name == "gen_length" else 4)
-
-
 def test_numbers_of_other_libraries(model):
     import numpy
     import torch

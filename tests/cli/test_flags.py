@@ -85,7 +85,7 @@ def test_types(name, kind):
 def test_lists_are_repeated_and_flags_stay_unset():
     flags = options(run)
     assert {name for name, flag in flags.items() if flag.multiple} == {
-        "model", "sampler", "tokens_per_step", "allowed_tokens", "suppressed_tokens", "assignments",
+        "model", "sampler", "tokens_per_step", "allowed_tokens", "suppressed_tokens", "stop", "assignments",
     }  # fmt: skip
     parsed = run.make_context("run", []).params
     assert used({name: value for name, value in parsed.items() if name in RunConfig.model_fields}) == {}

@@ -97,9 +97,9 @@ class Tokens:
     device, dtype, body, lm_head = torch.device("cpu"), torch.float32, None, None
     spec = ModelSpec("fake", 256, 0, eos_ids=(1,), prompt_style="compact")
 
-    def encode(self, text):
+    def encode(self, text, mask=MASK):
         ids = []
-        for i, part in enumerate(text.split(MASK)):
+        for i, part in enumerate([text] if mask is None else text.split(mask)):
             ids += [0] * (i > 0) + [ord(letter) for letter in part]
         return ids
 
@@ -109,8 +109,9 @@ class Tokens:
     def token_texts(self, ids):
         return [chr(i) for i in ids]
 
-    def decode(self, ids, eos_ids=None):
-        return "".join(map(chr, ids[: ids.index(1)] if 1 in ids else ids))
+    def decode(self, ids, eos_ids=None, stop=(), given=0):
+        text = "".join(map(chr, ids[: ids.index(1)] if 1 in ids else ids))
+        return text[: min([text.index(end, given) for end in stop if end in text[given:]], default=len(text))]
 
 
 class Engine:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from mdm import registry
 from mdm.engine.autoregressive import generate
+from mdm.engine.canvas import block_length_of
 from mdm.engine.engine import Engine
 from mdm.engine.memory import plan_batch as plan_batch
 from mdm.engine.requests import EncodedPrompt, PromptForm, Request, encode_prompts, open_requests
@@ -26,7 +27,6 @@ from mdm.protocols.model import ModelSpec
 from mdm.protocols.options import check_options
 from mdm.protocols.sampler import BaseSampler
 from mdm.protocols.settings import (
-    DEFAULT_BLOCK_LENGTH,
     DEFAULT_GEN_LENGTH,
     DEFAULT_SAMPLER,
     Settings,
@@ -46,7 +46,7 @@ class Result:
     tokens: list[int]
     """The generated ids; of an infill, the ids that replaced the masks."""
     text: str | None
-    """Their text up to the end token; None without a tokenizer."""
+    """Their text up to the first end token and the first of ``stop``; None without a tokenizer. The tokens stay."""
     sequence: list[int]
     """Prompt and generation. A block-causal model decodes whole blocks, so it may hold more tokens than asked for."""
     trace: list[Line] = field(repr=False)
@@ -82,8 +82,9 @@ def decode(
 
     Args:
         model: from ``load_model``.
-        prompts: each a raw text; or token ids, in which the model's mask id marks a position to fill in; or a chat, a
-            list of ``{"role": ..., "content": ...}``, which the model's chat template encodes.
+        prompts: each a raw text, in which ``[MASK]`` marks a position to fill in; or token ids, in which the model's
+            mask id does; or a chat, a list of ``{"role": ..., "content": ...}``, which the model's chat template
+            encodes. What texts and contents name of special tokens is text: a prompt that has such tokens is ids.
         sampler: a registered name or an object of your own; None: info-gain. An autoregressive model takes neither a
             sampler nor a cache.
         sampler_options: validated by the sampler's own Options.
@@ -129,11 +130,14 @@ def decode(
 
     def finish(row: RowRecord) -> None:
         number = row.request
-        results[number] = _result(row, requests[number], encoded[number], model, eos_ids, with_trace=bool(trace))
+        text_ends = (eos_ids, settings.stop)
+        results[number] = _result(row, requests[number], encoded[number], model, text_ends, with_trace=bool(trace))
         if on_finish is not None:
             on_finish(number, results[number])
 
     settings = _with_sizes(settings, model, requests, kv=policy is None or policy[1].uses_kv)
+    if settings.stop and model.tokenizer is None:
+        raise MdmError("stop: this checkpoint has no tokenizer, so that there is no text to end")
     if policy is None:
         generate(model, requests, settings, rules, on_finish=finish, on_step=on_step)
     else:
@@ -212,13 +216,13 @@ def _plugin(kind: str, plugin: str | BaseSampler | BaseCache, options: Mapping[s
 
 
 def _end_tokens(spec: ModelSpec, settings: Settings) -> tuple[int, ...]:
-    """The end tokens in use; an error where the model has none and something asks for one."""
+    """The end tokens in use; an error where something asks for one and the model has none that it may write."""
     _check_ids(spec, "eos_token_id", settings.eos_token_id)
     _check_ids(spec, "pad_token_id", settings.pad_token_id)
     eos_ids = spec.eos_ids if settings.eos_token_id is None else (settings.eos_token_id,)
     for name in ("stop_at_eos", "eos_penalty", "eos_rank"):
         asked = getattr(settings, name) != Settings.model_fields[name].default
-        if asked and not eos_ids:
+        if asked and not set(eos_ids) - set(spec.suppressed):
             raise MdmError(f"{name}: this {spec.family} model has no end token; name one with eos_token_id")
     return eos_ids
 
@@ -271,19 +275,20 @@ def _with_sizes(settings: Settings, model: Model, requests: Sequence[Request], *
         model, longest, len(requests), kv=kv, cfg_branches=2 if settings.guidance else 1,
         batch_size=settings.batch_size, max_rows=settings.max_rows,
     )  # fmt: skip
-    block_length = settings.block_length or model.spec.block_length or DEFAULT_BLOCK_LENGTH
+    block_length = block_length_of(settings, model.spec)
     decided = {"batch_size": sizes.batch_size, "max_rows": sizes.max_rows, "block_length": block_length}
     return settings.model_copy(update=decided)
 
 
 def _result(
-    row: RowRecord, request: Request, prompt: EncodedPrompt, model: Model, eos_ids: Sequence[int], *, with_trace: bool
-) -> Result:
+    row: RowRecord, request: Request, prompt: EncodedPrompt, model: Model,
+    text_ends: tuple[Sequence[int], Sequence[str]], *, with_trace: bool,
+) -> Result:  # fmt: skip
     sequence, lines, start = row.tokens, row.trace, row.prompt_length
     end = min(row.length - len(request.suffix), start + request.gen_length)  # a grid's last block may reach further
     tokens = sequence[start:end] if end > start else [sequence[i] for i in row.targets]
     return Result(
-        tokens, text=model.decode(tokens, eos_ids) if model.tokenizer is not None else None, sequence=sequence,
+        tokens, text=model.decode(tokens, *text_ends) if model.tokenizer is not None else None, sequence=sequence,
         trace=lines if with_trace else [], cumulative_entropy=cumulative_entropy(lines), prompt_style=prompt.form,
         forwards=sum(line["forwards"] for line in lines), rows=sum(line["rows"] for line in lines),
     )  # fmt: skip

@@ -16,7 +16,8 @@ import mdm
 import pytest
 import torch
 from hypothesis import given, strategies as st
-from mdm_lm_eval.likelihood import Answer, log_likelihoods, masks, opened
+from mdm_lm_eval.encoding import opened
+from mdm_lm_eval.likelihood import Answer, exact, log_likelihoods, masks
 from tiny_families import save, save_causal, save_masked
 
 HERE = Path(__file__).parent
@@ -112,10 +113,53 @@ def test_a_text_stands_between_what_the_model_puts_around_it(tmp_path):
     assert value == pytest.approx(float(logits.log_softmax(-1)[7]), abs=1e-4)
 
 
-def test_an_autoregressive_model_is_refused_in_one_line(tmp_path):
+@pytest.mark.parametrize("family", ["llada", "dream", "sdar"])
+@pytest.mark.parametrize("guidance", [0.5, 3.0])
+def test_guidance_is_its_formula(tmp_path, family, guidance):
+    """One masked token: u + (w + 1)(c - u), where u sees the prompt masked and nothing else changed."""
+    model = mdm.load_model(save(tmp_path / family, family), device="cpu")
+    prompt, target, never = (20, 21, 22), 30, model.spec.mask_id
+    logits = []
+    for shown in (prompt, (never,) * 3):
+        logits.append(model.score_logits(torch.tensor([[*shown, never]]), 4)[0, 3].clone())
+    conditional, unconditional = logits
+    mixed = unconditional + (guidance + 1) * (conditional - unconditional)
+    mixed[never] = -torch.inf
+    [value] = log_likelihoods(model, [Answer(prompt, (target,))], draws=1, block_length=4, guidance=guidance)
+    assert value == pytest.approx(float(mixed.log_softmax(-1)[target]), abs=1e-3)
+
+
+def test_guidance_masks_the_prompt_of_every_block(tmp_path):
+    """The second block's finished past is no prompt: it stays visible where the prompt is masked."""
+    model = mdm.load_model(save(tmp_path / "sdar", "sdar"), device="cpu")
+    ids, never = list(range(20, 27)), model.spec.mask_id
+    whole, first = (
+        log_likelihoods(model, [Answer(tuple(ids[:3]), tuple(ids[3:end]))], draws=1, block_length=4, guidance=2.0)[0]
+        for end in (5, 4)
+    )
+    logits = []
+    for shown in (ids[:3], [never] * 3):
+        logits.append(model.score_logits(torch.tensor([[*shown, ids[3], never]]), 4)[0, 4].clone())
+    mixed = logits[1] + 3.0 * (logits[0] - logits[1])
+    mixed[never] = -torch.inf
+    assert whole - first == pytest.approx(float(mixed.log_softmax(-1)[ids[4]]), abs=1e-3)
+
+
+def test_an_autoregressive_models_are_exact(tmp_path):
     model = mdm.load_model(save_causal(tmp_path / "llama"), device="cpu")
-    with pytest.raises(mdm.MdmError, match="is autoregressive, and .*: use lm-eval's own --model hf$"):
-        log_likelihoods(model, [Answer((5, 6), (7, 8))], draws=4)
+    answers = [Answer((5, 6), (7, 8)), Answer((5,), (6, 7, 8)), Answer((9,) * 20, (4,)), Answer((5, 6), ())]
+    values = exact(model, answers, max_length=64, batch_size=2)
+    for answer, (value, greedy) in zip(answers, values, strict=True):
+        ids = torch.tensor([answer.prefix + answer.target])
+        logp = model.network(ids).logits[0].log_softmax(-1)
+        steps = range(len(answer.prefix), ids.shape[1])
+        assert value == pytest.approx(sum(float(logp[i - 1, ids[0, i]]) for i in steps), abs=1e-4)
+        assert greedy == all(int(logp[i - 1].argmax()) == int(ids[0, i]) for i in steps)
+    best = int(model.network(torch.tensor([[5, 6]])).logits[0, -1].argmax())
+    assert exact(model, [Answer((5, 6), (best,))], max_length=64)[0][1]
+    assert exact(model, answers[2:3], max_length=8) == exact(model, [Answer((9,) * 7, (4,))], max_length=8)
+    with pytest.raises(mdm.MdmError, match="an answer of 3 tokens needs a max_length above 3"):
+        exact(model, answers[1:2], max_length=3)
 
 
 @needs_lm_eval

@@ -88,7 +88,9 @@ def test_the_tokenizer_is_built_from_its_files(tmp_path):
     tiny_families.save(tmp_path, "dream", mask_token_id=first + 4, vocab_size=320)
     model = mdm.load_model(tmp_path, device="cpu")
     ids = model.encode("hello [MASK] 42<|im_end|>")
-    assert ids[0] == first - 1 and ids[2] == first + 4 and ids[-1] == first + 2  # one merged word, the mask, a token
+    assert ids[0] == first - 1 and ids[2] == first + 4  # one merged word, the mask
+    assert first + 2 not in ids and model.tokenizer.decode(ids).endswith("42<|im_end|>")  # what a text names is text
+    assert model.spec.eos_ids == (tiny_families.EOS, first, first + 2)  # config.json's, the tokenizer's, a turn's
     assert model.tokenizer.decode(model.encode("hello\n\t4 2 é")) == "hello\n\t4 2 é"
     chat = model.tokenizer.decode(model.encode_chat([Message("user", "hello")]))
     assert chat.startswith("<|im_start|>system\n")

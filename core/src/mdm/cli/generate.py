@@ -22,45 +22,48 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("text")
 @click.option("--infill", is_flag=True, help=f"Fill the {MASK} in TEXT instead of continuing it.")
-@click.option("--mask", metavar="STRING", default=MASK, show_default=True, help="How TEXT writes a masked token.")
+@click.option("--mask", metavar="STRING", help=f"How an infill writes a masked token (default: {MASK}).")
 @click.option("--chat/--no-chat", default=None, help="TEXT is a user's message (default: as the model is used to).")
 @click.option("--live", "watched", is_flag=True, help="Show the canvas as it is decoded, on stderr.")
 @decode_flags
 def generate(
-    text: str, infill: bool, mask: str, chat: bool | None, watched: bool, assignments: tuple[str, ...], as_json: bool,
+    text: str, infill: bool, mask: str | None, chat: bool | None, watched: bool, assignments: tuple[str, ...], as_json: bool,
     **flags: Any,
 ) -> None:  # fmt: skip
     """Decode one prompt. TEXT `-` reads it from stdin."""
     from mdm.runs import config as configs
-    from mdm.runs.decode_args import encode, end_tokens, load_model
+    from mdm.runs.decode_args import completion, encode, load_model
 
     if text == "-":
         text = sys.stdin.read()
     if infill and chat:
         raise MdmError("--infill takes TEXT as it is: it cannot be a --chat message")
-    if not mask:
+    if mask == "":
         raise MdmError("--mask is empty")
+    if mask and not infill:
+        raise MdmError(f"--mask {mask} is how an infill writes a masked token: give --infill too")
+    mask = mask or MASK
     config = configs.build(configs.DecodeConfig, None, used(flags), assignments)
     if max(len(config.model), len(config.sampler), len(config.tokens_per_step or [])) > 1:
         raise MdmError("generate takes one --model and one --sampler at one pace; `mdm run` compares several")
-    text = text.replace(mask, MASK)
     default_length = 0 if infill else DEFAULT_GEN_LENGTH
     gen_length = default_length if config.gen_length is None else config.gen_length
-    if gen_length == 0 and MASK not in text:
-        raise MdmError(f"nothing to decode: --gen-length is 0 and the text holds no {mask}")
+    if gen_length == 0 and not (infill and mask in text):
+        way_out = f"only --infill fills in the {mask} of a text" if mask in text else f"the text holds no {mask}"
+        raise MdmError(f"nothing to decode: --gen-length is 0 and {way_out}")
 
     from mdm.runs.files import to_json
 
     model = load_model(config, config.model[0])
-    ids, context = encode(model, _prompt(model, text, gen_length, infill, chat))
+    ids, context = encode(model, _prompt(model, text, gen_length, infill, chat), mask)
     start = time.perf_counter()
     result = _decode(config, model, ids, gen_length, watched)
     seconds = time.perf_counter() - start
-    completion = model.decode(result.sequence[context:], end_tokens(config, model))
+    answer = completion(config, model, result.sequence, ids, context)
     if as_json:
-        click.echo(to_json(_record(result, completion, seconds, full=config.trace == "full")))
+        click.echo(to_json(_record(result, answer, seconds, full=config.trace == "full")))
         return
-    click.echo(completion)
+    click.echo(answer)
     costs = f"{result.forwards} forwards, {result.rows} rows"
     click.echo(f"{costs}, cumulative entropy {result.cumulative_entropy:.3f} nats, {seconds:.1f} s", err=True)
 
@@ -91,12 +94,12 @@ def _decode(config: DecodeConfig, model: Model, ids: list[int], gen_length: int,
     return result
 
 
-def _record(result: Result, completion: str, seconds: float, *, full: bool) -> dict[str, Any]:
+def _record(result: Result, answer: str, seconds: float, *, full: bool) -> dict[str, Any]:
     """What ``--json`` prints."""
     from mdm.protocols.hooks import plain
 
     return {
-        "text": completion, "tokens": list(result.tokens), "sequence": list(result.sequence),
+        "text": answer, "tokens": list(result.tokens), "sequence": list(result.sequence),
         "cumulative_entropy": float(result.cumulative_entropy), "forwards": result.forwards, "rows": result.rows,
         "seconds": seconds, "trace": list(result.trace) if full else [plain(line) for line in result.trace],
     }  # fmt: skip

@@ -10,7 +10,9 @@ import torch
 from mdm.engine.requests import Request
 from mdm.engine.rows import RowRecord
 from mdm.engine.schedule import blocks
+from mdm.errors import MdmError
 from mdm.protocols.model import ModelSpec
+from mdm.protocols.settings import DEFAULT_BLOCK_LENGTH, Settings
 from mdm.protocols.state import State
 from torch import Tensor
 
@@ -76,6 +78,32 @@ def _open_row(request: Request, mask_id: int, block_length: int, on_grid: bool, 
         targets=holes + list(range(prompt_length, stop)),
         starts=[start for start, _ in spans] + [min(spans[-1][1], stop)],
     )
+
+
+def check_steps(name: str, request: Request, spec: ModelSpec, settings: Settings, works_on: str) -> None:
+    """Refuse a request with more blocks to decode than ``settings.steps``: a block takes at least one.
+
+    Args:
+        name: what the error line calls the request.
+        works_on: as in ``open_rows``.
+
+    Raises:
+        MdmError: it says how many blocks there are.
+    """
+    if settings.steps is None:
+        return
+    size, on_grid = block_length_of(settings, spec), spec.attention == "block-causal"
+    count = _open_row(request, spec.mask_id, size, on_grid, works_on == "canvas").blocks_with_masks()
+    if settings.steps < count:
+        raise MdmError(
+            f"{name}: steps {settings.steps} over {count} blocks of {size} tokens: {count} blocks take at least "
+            f"{count} steps; give more steps or a greater block length"
+        )
+
+
+def block_length_of(settings: Settings, spec: ModelSpec) -> int:
+    """Tokens of a block: as asked for, or the model's own, or the common default."""
+    return settings.block_length or spec.block_length or DEFAULT_BLOCK_LENGTH
 
 
 def block_numbers(starts: Tensor, length: int) -> Tensor:

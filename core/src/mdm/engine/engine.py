@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from mdm.engine.canvas import join, open_rows
+from mdm.engine.canvas import check_steps, join, open_rows
 from mdm.engine.evaluate import evaluate
 from mdm.engine.requests import Request
 from mdm.engine.rows import RowRecord, count_calls, row_counts, share_costs
@@ -94,8 +94,10 @@ class Engine:
         """Decode all ``requests``; a row that ends makes room for one that waits.
 
         Raises:
-            MdmError: the sampler gets nowhere.
+            MdmError: the sampler gets nowhere, or there are more blocks than steps.
         """
+        for request in requests:
+            check_steps(f"prompt {request.index}", request, self.model.spec, self.settings, self.sampler.works_on)
         # Rows of like length share a batch, so that there is little padding.
         waiting = sorted(requests, key=lambda r: -(len(r.tokens) + r.gen_length))
         size = self.settings.batch_size or len(waiting)

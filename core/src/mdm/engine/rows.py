@@ -108,10 +108,13 @@ class RowRecord:
     """candidates that were run in this step"""
     trace: list[Line] = field(default_factory=list)
 
+    def blocks_with_masks(self) -> int:
+        """How many blocks there are to decode."""
+        return sum(any(start <= p < stop for p in self.targets) for start, stop in pairwise(self.starts))
+
     def split_steps(self, steps: int | None) -> None:
         """Spread the steps of a generation over the blocks that have masks."""
-        with_masks = sum(any(start <= p < stop for p in self.targets) for start, stop in pairwise(self.starts))
-        self.block_steps = None if steps is None else split(steps, with_masks)
+        self.block_steps = None if steps is None else split(steps, self.blocks_with_masks())
 
     def enter_block(self, size: int, settings: Settings) -> None:
         """Begin the next block and schedule its ``size`` masks (or positions)."""

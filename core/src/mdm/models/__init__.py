@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mdm.models.checkpoints import is_stock
+    from mdm.models.config_keys import check_network, end_tokens, refuse, rope_theta, token_ids
     from mdm.models.family import BaseFamily
-    from mdm.models.loading import affixes, check_mask, load_network, load_tokenizer, refuse, stock_config, token_ids
+    from mdm.models.loading import affixes, check_mask, load_network, load_tokenizer, stock_config
     from mdm.models.model import Model
 
 __all__ = [
-    "BaseFamily", "Model", "affixes", "check_mask", "is_stock", "load_network", "load_tokenizer", "refuse",
-    "stock_config", "token_ids",
+    "BaseFamily", "Model", "affixes", "check_mask", "check_network", "end_tokens", "is_stock", "load_network",
+    "load_tokenizer", "refuse", "rope_theta", "stock_config", "token_ids",
 ]  # fmt: skip
 
-_LOADING = ("affixes", "check_mask", "load_network", "load_tokenizer", "refuse", "stock_config", "token_ids")
-
-_NAMES = {"checkpoints": ("is_stock",), "family": ("BaseFamily",), "loading": _LOADING, "model": ("Model",)}
+_NAMES = {
+    "checkpoints": ("is_stock",),
+    "config_keys": ("check_network", "end_tokens", "refuse", "rope_theta", "token_ids"),
+    "family": ("BaseFamily",),
+    "loading": ("affixes", "check_mask", "load_network", "load_tokenizer", "stock_config"),
+    "model": ("Model",),
+}
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 

@@ -221,16 +221,3 @@ def affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if whole[start : start + len(bare)] == bare:
             return tuple(whole[:start]), tuple(whole[start + len(bare) :])
     return (), ()
-
-
-def token_ids(value: int | list[int] | None) -> tuple[int, ...]:
-    """What a config says of an id: one, several or none."""
-    return () if value is None else tuple(value) if isinstance(value, list) else (value,)
-
-
-def refuse(config: Mapping[str, Any], accepted: Mapping[str, tuple[Any, ...]], where: str) -> None:
-    """Refuse a config key whose value is not among those ``accepted`` for it. A missing key is fine."""
-    for key, values in accepted.items():
-        if key in config and config[key] not in values:
-            wanted = " or ".join(map(repr, values))
-            raise MdmError(f"{where}: config key {key!r} is {config[key]!r}, and this family runs only {wanted}")

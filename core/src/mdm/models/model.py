@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from mdm.errors import MdmError
 from mdm.models import attention, products
 from mdm.models.placement import is_hooked
+from mdm.models.text import Rendered, TextCodec
 from mdm.protocols.model import ModelSpec
 from mdm.protocols.task import MASK, Message
 from torch import Tensor, nn
@@ -74,6 +75,7 @@ class Model:
         self.tokenizer = tokenizer
         self.name = name
         self.chat_template = chat_template
+        self._codec: tuple[Any, TextCodec] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -142,60 +144,76 @@ class Model:
             source = (source - 1).clamp(min=0)
         return self.head(self.hidden(tokens, at.expand_as(tokens), mask=mask)[:, source])
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text in which ``mdm.protocols.MASK`` stands for a masked position.
+    @property
+    def text(self) -> TextCodec:
+        """Between texts and ids, by the model's tokenizer.
+
+        Raises:
+            MdmError: it has none.
+        """
+        if self.tokenizer is None:
+            raise MdmError(f"{self.name or 'this checkpoint'} has no tokenizer: give prompts as lists of token ids")
+        spec = self.spec
+        key = (id(self.tokenizer), self.name, spec.mask_id, spec.eos_ids, spec.pad_id)
+        if self._codec is None or self._codec[0] != key:
+            ids = {*spec.eos_ids, *(() if spec.pad_id is None else (spec.pad_id,))}
+            self._codec = key, TextCodec(self.tokenizer, self.name or "the model", spec.mask_id, ids)
+        return self._codec[1]
+
+    def encode(self, text: str, mask: str | None = MASK) -> list[int]:
+        """Ids of a text. What it names of special tokens is text.
+
+        Args:
+            mask: how it writes a masked position; None: it has none.
 
         Raises:
             MdmError: the checkpoint has no tokenizer, or the text has characters it does not know.
         """
-        tokenizer = self._tokenizer()
         ids: list[int] = []
-        for i, part in enumerate(text.split(MASK)):
+        for i, part in enumerate([text] if mask is None else text.split(mask)):
             if i:
                 if self.spec.mask_id < 0:
-                    raise MdmError(f"{self.name or 'the model'} is autoregressive: it cannot fill in {MASK}")
+                    raise MdmError(f"{self.name or 'the model'} is autoregressive: it cannot fill in {mask}")
                 ids.append(self.spec.mask_id)
             if part:
-                new = tokenizer.encode(part, add_special_tokens=False)
-                unknown = getattr(tokenizer, "unk_token_id", None)
-                # A blank between masks may have no ids of its own (WordPiece): that is no unknown character.
-                if (not new and part.strip()) or (unknown is not None and unknown in new):
-                    raise MdmError(f"{self.name or 'the model'}'s tokenizer does not know some characters of {part!r}")
-                ids += new
+                ids += self.text.content(part)
         return ids
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a chat that the assistant is to answer.
+        """Ids of a chat that the assistant is to answer. What its contents name of special tokens is text.
 
         Raises:
-            MdmError: there is no tokenizer or no chat template.
+            MdmError: there is no tokenizer or no chat template, or the template refuses the chat.
         """
-        tokenizer = self._tokenizer()
-        template = None if getattr(tokenizer, "chat_template", None) else self.chat_template
-        if template is None and not getattr(tokenizer, "chat_template", None):
-            raise MdmError(f"{self.name or 'the model'} has no chat template: use plain text (--no-chat)")
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        text = tokenizer.apply_chat_template(turns, chat_template=template, add_generation_prompt=True, tokenize=False)
-        return list(tokenizer.encode(text, add_special_tokens=False))
+        return self.text.rendered(self.render_chat([{"role": m.role, "content": m.content} for m in messages]))
 
-    def decode(self, ids: Sequence[int], eos_ids: Sequence[int] | None = None) -> str:
-        """Text of ids up to the first end token, special tokens left out.
+    def render_chat(
+        self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True, **options: Any
+    ) -> Rendered:
+        """A chat as the checkpoint's template writes it, or the family's where it has none.
+
+        ``options`` are those of transformers' ``apply_chat_template``.
+
+        Raises:
+            MdmError: as ``encode_chat``.
+        """
+        return self.text.render(messages, self.chat_template, add_generation_prompt=add_generation_prompt, **options)
+
+    def decode(
+        self, ids: Sequence[int], eos_ids: Sequence[int] | None = None, stop: Sequence[str] = (), given: int = 0
+    ) -> str:
+        """Text of ids up to the first end token or stop text, special tokens left out.
 
         Args:
             eos_ids: the end tokens; None: the model's own.
+            stop: texts that end it too, looked for with the special tokens in place.
+            given: how many of the first ids were not generated: no stop text ends in theirs.
         """
-        tokenizer = self._tokenizer()
-        ends = self.spec.eos_ids if eos_ids is None else eos_ids
-        end = next((i for i, t in enumerate(ids) if t in ends), len(ids))
-        text: str = tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
-        return text
+        return self.text.decode(ids, self.spec.eos_ids if eos_ids is None else eos_ids, stop, given)
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The text of each id by itself, special tokens included."""
-        tokenizer = self._tokenizer()
-        return [tokenizer.decode([i], skip_special_tokens=False, clean_up_tokenization_spaces=False) for i in ids]
+        return self.text.each(ids)
 
-    def _tokenizer(self) -> Any:
-        if self.tokenizer is None:
-            raise MdmError(f"{self.name or 'this checkpoint'} has no tokenizer: give prompts as lists of token ids")
-        return self.tokenizer
+    pieces = token_texts
+    """The same, under the name that scripts have for it."""

@@ -53,6 +53,12 @@ def _token_range(value: Any) -> Any:
     return int(start), int(stop)
 
 
+Texts = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+]
+"""One text or several."""
+
 TokenId = Annotated[int, Field(ge=0)]
 TokenRange = Annotated[tuple[TokenId, TokenId], BeforeValidator(_token_range)]
 """Ids from the first up to the second, which is not among them; also written ``"A:B"``."""
@@ -98,7 +104,10 @@ class Settings(BaseModel):
         None, "Tokens to generate after the prompt; 0 fills the prompt's own masks.", unset=str(DEFAULT_GEN_LENGTH)
     )
     steps: Count | None = documented(
-        None, "Steps of a whole generation, split over its blocks.", diffusion_only=True, unset="one per token"
+        None,
+        "Steps of a whole generation, split over its blocks, of which each takes at least one.",
+        diffusion_only=True,
+        unset="one per token",
     )
     tokens_per_step: Count | None = documented(
         None, "Tokens committed per step, instead of a number of steps.", diffusion_only=True
@@ -118,15 +127,20 @@ class Settings(BaseModel):
         diffusion_only=True,
     )  # fmt: skip
     guidance: Finite = documented(0.0, "Scale w of classifier-free guidance, u + (w + 1)(c - u).", diffusion_only=True)
-    eos_penalty: Finite = documented(0.0, "Subtracted from the end token's logit.")
+    eos_penalty: Finite = documented(0.0, "Subtracted from the logit of each end token.")
     pad_penalty: Finite = documented(0.0, "Subtracted from the padding token's logit, which may be the end token's.")
     eos_rank: EosRank = documented(
         "as-scored",
         "Or last: an end token is committed only where nothing else is left to commit.",
         diffusion_only=True,
     )
-    stop_at_eos: bool = documented(False, "Fill the masks behind the first end token with it.", diffusion_only=True)
-    eos_token_id: TokenId | None = documented(None, "The end token's id.", unset="the model's", metavar="ID")
+    stop_at_eos: bool = documented(
+        False, "Fill the masks behind the first end token with the model's first one.", diffusion_only=True
+    )
+    eos_token_id: TokenId | None = documented(None, "The only end token's id.", unset="the model's", metavar="ID")
+    stop: Texts = documented(
+        [], "Text before which the answer's text ends, special tokens included; its tokens stay.", metavar="TEXT"
+    )
     pad_token_id: TokenId | None = documented(None, "The padding token's id.", unset="the model's", metavar="ID")
     allowed_tokens: list[TokenRange] | None = documented(
         None, "Generate only ids from A up to, not including, B.", metavar="A:B", min_length=1

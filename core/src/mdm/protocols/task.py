@@ -34,11 +34,13 @@ class Prompt:
     """
 
     context: str | tuple[Message, ...]
-    """plain text, or a chat"""
+    """plain text, or a chat; what it names of masks and special tokens is text"""
     answer: str = ""
     """how the answer begins; it may hold ``MASK``"""
     gen_length: int = 0
     """tokens to generate after it"""
+    stop: tuple[str, ...] = ()
+    """texts at which the answer ends, special tokens included; they are looked for in what is generated"""
 
 
 @dataclass(frozen=True)

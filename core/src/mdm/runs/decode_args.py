@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from mdm.models.model import Model
 
 
-def encode(model: Model, prompt: Prompt) -> tuple[list[int], int]:
-    """The ids that a prompt starts from, and how many of them are the context."""
+def encode(model: Model, prompt: Prompt, mask: str = MASK) -> tuple[list[int], int]:
+    """The ids that a prompt starts from, and how many are the context; ``mask`` is how its answer writes one."""
     if isinstance(prompt.context, str):
-        context = [*model.spec.prefix, *(model.encode(prompt.context) if prompt.context else [])]
+        context = [*model.spec.prefix, *(model.encode(prompt.context, None) if prompt.context else [])]
     else:
         context = list(model.encode_chat(prompt.context))
-    answer = list(model.encode(prompt.answer)) if prompt.answer else []
+    answer = list(model.encode(prompt.answer, mask)) if prompt.answer else []
     return context + answer, len(context)
 
 
@@ -54,6 +54,20 @@ def decode_settings(
 def cache_name(config: DecodeConfig, model: Model) -> str:
     """The cache that a model decodes with."""
     return model.spec.default_cache if config.cache == "auto" else config.cache
+
+
+def completion(
+    config: DecodeConfig, model: Model, sequence: list[int], prompt: list[int], context: int, stop: tuple[str, ...] = ()
+) -> str:
+    """The text that answers: behind the context, up to an end token or a stop text.
+
+    Args:
+        prompt: the ids that ``sequence`` began from, ``context`` of them the context.
+        stop: the prompt's own stop texts, beside the configuration's.
+    """
+    behind = prompt[context:]
+    given = behind.index(model.spec.mask_id) if model.spec.mask_id in behind else len(behind)
+    return model.decode(sequence[context:], end_tokens(config, model), (*stop, *config.stop), given)
 
 
 def end_tokens(config: DecodeConfig, model: Model) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from mdm.errors import MdmError
 from mdm.protocols.hooks import plain
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs.config import RunConfig
-from mdm.runs.decode_args import cache_name, decode_settings, end_tokens
+from mdm.runs.decode_args import cache_name, completion, decode_settings
 from mdm.runs.grading import EncodedExample, Grader
 from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import Rank
@@ -62,6 +62,7 @@ class ExampleDecoder:
             MdmError: a request that is wrong for all examples, an observer or a hook that failed, or, with
                 ``fail_fast``, an example that failed.
         """
+        self._check_steps(examples)
         self._sizes = self._plan_batch(examples)
         self._on_step = self._step_callback(examples)
         self._progress.begin(len(examples))
@@ -73,6 +74,18 @@ class ExampleDecoder:
             self._grader.collect(to_the_end=True)
             raise
         self._grader.collect(to_the_end=True)
+
+    def _check_steps(self, examples: Sequence[EncodedExample]) -> None:
+        """Refuse too few steps before anything is decoded, whichever example they are too few for."""
+        from mdm.engine.canvas import check_steps
+        from mdm.engine.requests import Request
+
+        spec, config = self._model.spec, self._run.config
+        if spec.attention != "causal":
+            works_on = registry.resolve("sampler", self._variant.sampler).works_on
+            for example in examples:
+                request = Request(example.index, example.ids, example.gen_length, example.row)
+                check_steps(f"{config.task}, example {example.example.id}", request, spec, config, works_on)
 
     def _plan_batch(self, examples: Sequence[EncodedExample]) -> Sizes:
         from mdm.engine import memory
@@ -145,11 +158,11 @@ class ExampleDecoder:
 
     def _finish(self, examples: Sequence[EncodedExample], index: int, result: Result) -> None:
         """Grade a decoded example. The engine calls this, and what fails in here is not the example's failure."""
-        example, end = examples[index], end_tokens(self._run.config, self._model)
-        completion = self._model.decode(result.sequence[example.context :], end)
+        example, config = examples[index], self._run.config
+        text = completion(config, self._model, result.sequence, example.ids, example.context, example.prompt.stop)
         self._decoded.add(example.row)
         try:
-            self._grader.add(example, result, completion, self._elapsed())
+            self._grader.add(example, result, text, self._elapsed())
         except MdmError:
             raise
         except Exception as error:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from mdm.models import Model
 
 
+TURNS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|eom_id|>")
+"""With what published chat models end a turn, where their tokenizer has such a token."""
+
+
 class Ar(BaseFamily):
     """Any causal language model of transformers, decoded by its own ``generate``."""
 
@@ -21,24 +25,20 @@ class Ar(BaseFamily):
         return is_stock(config, "ForCausalLM")
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.models import affixes, load_network, load_tokenizer, stock_config, token_ids
+        from mdm.models import affixes, end_tokens, load_network, load_tokenizer, stock_config
         from mdm.protocols import ModelSpec
-        from transformers import AutoModelForCausalLM, GenerationConfig
+        from transformers import AutoModelForCausalLM
 
         from mdm_ar.model import ArModel
 
         stock = stock_config(source)
         tokenizer = load_tokenizer(source, auto=True)
-        try:
-            stops = GenerationConfig.from_pretrained(source, local_files_only=True).eos_token_id
-        except OSError:
-            stops = None
         prefix, _ = affixes(tokenizer)
         spec = ModelSpec(
             family=self.name,
             vocab_size=stock.vocab_size,
             mask_id=-1,
-            eos_ids=token_ids(stops if stops is not None else stock.eos_token_id),
+            eos_ids=end_tokens({"eos_token_id": stock.eos_token_id}, source, stock.vocab_size, tokenizer, TURNS),
             pad_id=stock.pad_token_id,
             shift=True,
             attention="causal",

@@ -23,6 +23,13 @@ class ArModel(Model):
         super().__init__(spec, network.base_model, network.get_output_embeddings(), tokenizer, name=name)
         self.network = network
 
+    @torch.inference_mode()
+    def score_logits(self, tokens: Tensor, block_length: int | None = None, positions: Tensor | None = None) -> Tensor:
+        """See ``Model.score_logits``: the network's own logits, of which those at i - 1 predict position i."""
+        logits: Tensor = self.network(input_ids=tokens.to(self.device), use_cache=False).logits
+        at = torch.arange(tokens.shape[1], device=self.device) if positions is None else positions.to(self.device)
+        return logits[:, (at - 1).clamp(min=0)]
+
     def generate(
         self, prompts: Sequence[Sequence[int]], gen_length: int, choose: Callable[[Tensor, Tensor], Tensor]
     ) -> list[list[int]]:

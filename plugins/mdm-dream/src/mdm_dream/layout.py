@@ -6,15 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mdm.errors import MdmError
-from mdm.models import refuse
-
-ACCEPTED: dict[str, tuple[Any, ...]] = {
-    "hidden_act": ("silu",),
-    "num_experts": (None, 0),
-    "rope_scaling": (None,),
-    "use_sliding_window": (False, None),
-}
-"""Config keys that select code paths, and the values that are Qwen2's."""
+from mdm.models import check_network, rope_theta
 
 CHAT = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
@@ -22,6 +14,7 @@ CHAT = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Qwen2's chat template, for a checkpoint that carries none."""
+END_OF_TURN = "<|im_end|>"
 
 
 def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -30,13 +23,7 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         MdmError: a key is missing, or asks for what Qwen2 does not do.
     """
-    refuse(config, ACCEPTED, source)
-    if "sliding_attention" in (layers := config.get("layer_types") or ()):
-        refuse({"layer_types": layers}, {"layer_types": (["full_attention"] * len(layers),)}, source)
-    rope = config.get("rope_parameters") or {}  # where transformers 5 keeps rope_theta and rope_scaling
-    if rope.get("rope_type", "default") != "default":
-        refuse({"rope_parameters": rope}, {"rope_parameters": ({"rope_type": "default"},)}, source)
-    theta = rope.get("rope_theta") or config.get("rope_theta") or 1000000.0
+    check_network(config, source)
     try:
         needed = (
             "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -48,7 +35,7 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         "num_key_value_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
         "max_position_embeddings": config.get("max_position_embeddings", 32768),
         "rms_norm_eps": config.get("rms_norm_eps", 1e-6),
-        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+        "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta(config, 1000000.0)},
         "tie_word_embeddings": config.get("tie_word_embeddings", False),
         "use_sliding_window": False,
     }

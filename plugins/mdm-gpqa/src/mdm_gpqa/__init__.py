@@ -61,7 +61,7 @@ class Gpqa(BaseTask):
         choices = "\n".join(f"({a}) {text}" for a, text in zip(LETTERS, example.inputs["choices"], strict=True))
         text = INSTRUCTION.format(question=example.inputs["question"], choices=choices)
         if style == "compact":
-            return Prompt(f"{text}\nThe answer is (", gen_length=2)
+            return Prompt(f"{text}\nThe answer is (", gen_length=2, stop=("Question:",))
         return Prompt((Message("user", text),), gen_length=GEN_LENGTH)
 
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:

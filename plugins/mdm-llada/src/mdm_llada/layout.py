@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mdm.errors import MdmError
-from mdm.models import Model, check_mask, load_network, load_tokenizer, refuse, token_ids
+from mdm.models import Model, affixes, check_mask, check_network, end_tokens, load_network, load_tokenizer, rope_theta
 from mdm.protocols import ModelSpec
 
 KEYS = {
@@ -25,21 +25,21 @@ KEYS = {
 
 ACCEPTED: dict[str, tuple[Any, ...]] = {
     "activation_type": ("silu", "swiglu"),
-    "alibi": (False,),
-    "attention_layer_norm": (False,),
+    "attention_bias": (False, None),
+    "attention_layer_norm": (False, None),
     "bias_for_layer_norm": (False, None),
     "block_group_size": (1,),
     "block_type": ("llama",),
-    "include_bias": (False,),
+    "include_bias": (False, None),
     "include_qkv_bias": (False, None),
-    "input_emb_norm": (False,),
+    "input_emb_norm": (False, None),
     "layer_norm_type": ("rms",),
     "layer_norm_with_affine": (True,),
     "multi_query_attention": (False, None),
     "rope": (True,),
-    "scale_logits": (False,),
+    "use_qk_norm": (False, None),
 }
-"""Config keys of the published model that select code paths, and the values that are Llama's."""
+"""Config keys of the published model, beside the common ones, that select code, and the values that are Llama's."""
 
 CHAT = (
     "{% for m in messages %}{% if loop.first %}<|startoftext|>{% endif %}<|start_header_id|>{{ m['role'] }}"
@@ -47,6 +47,7 @@ CHAT = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 """The template of LLaDA-8B-Instruct (and MMaDA), for a checkpoint that carries none."""
+END_OF_TURN = "<|eot_id|>"
 
 
 def as_llama(config: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def as_llama(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         MdmError: a key is missing, or asks for what Llama does not do.
     """
-    refuse(config, ACCEPTED, source)
+    check_network(config, source, ACCEPTED)
     try:
         return {
             "vocab_size": config.get("embedding_size") or config["vocab_size"],
@@ -66,7 +67,7 @@ def as_llama(config: Mapping[str, Any], source: str) -> dict[str, Any]:
             "intermediate_size": config["mlp_hidden_size"],
             "max_position_embeddings": config.get("max_sequence_length", 4096),
             "rms_norm_eps": config.get("rms_norm_eps", 1e-5),
-            "rope_parameters": {"rope_type": "default", "rope_theta": config.get("rope_theta", 10000.0)},
+            "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta(config, 10000.0)},
             "tie_word_embeddings": config.get("weight_tying", False),
             "attention_bias": False,
         }
@@ -85,15 +86,16 @@ def load(family: str, source: str, config: Mapping[str, Any], *, device: str, dt
     llama = LlamaConfig(**as_llama(config, source))
     if config.get("mask_token_id") is None:
         raise MdmError(f"{source}: config.json lacks the key 'mask_token_id' of a LLaDA checkpoint")
+    tokenizer = load_tokenizer(source)
     spec = ModelSpec(
         family=family,
         vocab_size=llama.vocab_size,
         mask_id=config["mask_token_id"],
-        eos_ids=token_ids(config.get("eos_token_id")),
+        eos_ids=end_tokens(config, source, llama.vocab_size, tokenizer, [END_OF_TURN]),
         pad_id=config.get("pad_token_id"),
+        prefix=affixes(tokenizer)[0],
         prompt_style=config.get("prompt_style", "chat"),
     )
-    tokenizer = load_tokenizer(source)
     check_mask(spec.mask_id, spec.vocab_size, tokenizer, source)
     network = load_network(LlamaForCausalLM, source, llama, device=device, dtype=dtype, key_mapping=KEYS, **options)
     return Model(spec, network.model, network.lm_head, tokenizer, name=source, chat_template=CHAT)

@@ -32,7 +32,7 @@ class MathTask(BaseTask):
         shots = self.worked[: self.options.shots]
         if style == "compact":
             solved = "".join(f"Question: {asked}\nAnswer: {answer}\n\n" for asked, answer in shots)
-            return Prompt(f"{solved}Question: {question}\nAnswer:", gen_length=GEN_LENGTH)
+            return Prompt(f"{solved}Question: {question}\nAnswer:", gen_length=GEN_LENGTH, stop=("Question:",))
         turns: list[Message] = []
         for asked, answer in shots:
             turns += [Message("user", self.instruction.format(asked)), Message("assistant", answer)]

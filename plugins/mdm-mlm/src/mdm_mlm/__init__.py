@@ -24,7 +24,7 @@ class Mlm(BaseFamily):
         return is_stock(config, "ForMaskedLM", "EsmForDPLM")
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.models import affixes, check_mask, load_network, load_tokenizer, stock_config
+        from mdm.models import affixes, check_mask, end_tokens, load_network, load_tokenizer, stock_config
         from mdm.protocols import ModelSpec
         from transformers import AutoModelForMaskedLM
 
@@ -46,6 +46,8 @@ class Mlm(BaseFamily):
             family=self.name,
             vocab_size=stock.vocab_size,
             mask_id=mask,
+            # It never writes one; a text that is read back ends there all the same.
+            eos_ids=end_tokens(config, source, stock.vocab_size, tokenizer, [str(getattr(tokenizer, "sep_token", ""))]),
             pad_id=stock.pad_token_id,
             has_kv=False,
             suppressed=tuple(sorted(special - {mask})),

@@ -25,7 +25,7 @@ class Sdar(BaseFamily):
         return config.get("model_type") in ("sdar", "sdar_moe") or bool(named)
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.models import Model, check_mask, load_network, load_tokenizer, token_ids
+        from mdm.models import Model, affixes, check_mask, end_tokens, load_network, load_tokenizer
         from mdm.protocols import ModelSpec
         from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -39,15 +39,13 @@ class Sdar(BaseFamily):
         if mask is None:
             raise MdmError(f"{source}: neither config.json's 'mask_token_id' nor a token {MASK_TOKEN} names the mask")
         check_mask(mask, qwen.vocab_size, tokenizer, source)
-        ends = token_ids(config.get("eos_token_id"))
-        if (turn := known.get(END_OF_TURN)) is not None and turn not in ends:
-            ends = (*ends, turn)  # a chat's answer ends here, whatever the base model's own end is
         spec = ModelSpec(
             family=self.name,
             vocab_size=qwen.vocab_size,
             mask_id=mask,
-            eos_ids=ends,
+            eos_ids=end_tokens(config, source, qwen.vocab_size, tokenizer, [END_OF_TURN]),
             pad_id=config.get("pad_token_id"),
+            prefix=affixes(tokenizer)[0],
             attention="block-causal",
             block_length=config.get("block_size") or 4,
             default_cache="block",
