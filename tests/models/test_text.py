@@ -209,6 +209,20 @@ def test_stop_is_an_option_of_decode(model):
         mdm.decode(model, ["hello"], "confidence", gen_length=2, stop=[""])
 
 
+def test_what_a_tokenizer_puts_before_a_text_stands_before_it(tmp_path):
+    from tokenizers import Tokenizer, processors
+
+    folder, first = checkpoint(tmp_path)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    opening = SPECIAL[3]
+    tokenizer.post_processor = processors.TemplateProcessing(f"{opening} $A", special_tokens=[(opening, first + 3)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    model = mdm.load_model(folder, device="cpu")
+    assert (model.spec.prefix, model.spec.suffix) == ((first + 3,), ())
+    [result] = mdm.decode(model, ["hello"], "confidence", gen_length=2)
+    assert result.sequence[:-2] == [first + 3, *model.encode("hello")]
+
+
 def test_the_end_tokens_are_those_of_all_files(tmp_path):
     for family in ("llada", "mmada", "dream", "sdar"):
         (tmp_path / family).mkdir()

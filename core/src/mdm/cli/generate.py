@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 @click.option("--live", "watched", is_flag=True, help="Show the canvas as it is decoded, on stderr.")
 @decode_flags
 def generate(
-    text: str, infill: bool, mask: str | None, chat: bool | None, watched: bool, assignments: tuple[str, ...], as_json: bool,
-    **flags: Any,
+    text: str, infill: bool, mask: str | None, chat: bool | None, watched: bool, assignments: tuple[str, ...],
+    as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Decode one prompt. TEXT `-` reads it from stdin."""
     from mdm.runs import config as configs

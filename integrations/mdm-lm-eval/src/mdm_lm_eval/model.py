@@ -82,7 +82,7 @@ class MdmLM(LM):
             self.config = without_policy(self.config)
             if draws is not None or greedy:
                 raise MdmError(
-                    f"draws and greedy do not apply to {pretrained}: it is autoregressive, and its log-likelihoods exact"
+                    f"draws and greedy do not apply to {pretrained}: autoregressive log-likelihoods are exact"
                 )
         self.draws = draws or DRAWS
         self.encoder = Encoder(self.model)
