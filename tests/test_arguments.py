@@ -53,6 +53,10 @@ DECODE: dict[str, Any] = {
     "tokens_per_step": 2,
     "schedule": ({"steps": 4, "block_length": 8}, "cosine"),
     "temperature": 1.0,
+    "top_p": ({"temperature": 1.0}, 0.3),
+    "top_k": ({"temperature": 2.0}, 1),
+    "score_after": ({"temperature": 0.3, "sampler": "entropy"}, "tempered"),
+    "eos_rank": (ENDS, "last"),
     "guidance": 1.0,
     "eos_penalty": (ENDS, 50.0),
     "pad_penalty": ({"allowed_tokens": [(EOS, EOS + 2)]}, 50.0),
@@ -108,8 +112,9 @@ def test_an_argument_of_decode_changes_something(name):
 def test_what_an_autoregressive_model_has_not_is_refused(tmp_path_factory, name):
     model = _causal(tmp_path_factory)
     value = DECODE[name][1] if isinstance(DECODE[name], tuple) else DECODE[name]
+    others = {"temperature": 0.3} if name == "score_after" else {}
     with pytest.raises(mdm.MdmError, match=f"^{name.replace('_', ' ')} .* does not apply to ar"):
-        mdm.decode(model, [[5, 6]], gen_length=2, **{name: value})
+        mdm.decode(model, [[5, 6]], gen_length=2, **others, **{name: value})
 
 
 def _causal(factory: Any, kept: list[Any] = []) -> Any:  # noqa: B006  loaded once
@@ -148,6 +153,8 @@ COMMANDS: dict[str, Any] = {
     "quantization": "tests/models/test_loading.py::test_quantization_without_its_library",
     "attn_implementation": "tests/models/test_loading.py::test_another_way_to_the_same_logits",
     "adapter": "tests/models/test_loading.py::test_another_architecture",
+    "adapter_weights": "tests/models/test_lora.py::test_on_the_command_line",
+    "merge_adapter": "tests/models/test_lora.py::test_merged_or_beside_the_weights_it_is_the_formula",
     "offline": "tests/models/test_loading.py::test_offline_asks_no_hub",
 }
 
@@ -197,7 +204,9 @@ def test_a_flag_reaches_what_decode_is_given(name):
         config = configs.build(RunConfig, None, used({k: v for k, v in parsed.items() if k in RunConfig.model_fields}))
         return decode_settings(config, Given, config.sampler[0]) | {"gen_length": config.gen_length}  # type: ignore[arg-type]
 
-    before, after = settings(), settings(*flag_values(name))
+    # Without a temperature these change nothing, and are refused.
+    needed = ["--temperature", "0.3"] if name in ("top_p", "top_k", "score_after") else []
+    before, after = settings(*needed), settings(*needed, *flag_values(name))
     assert before[name] != after[name]
     assert {key for key in after if after[key] != before[key]} == {name}
 
