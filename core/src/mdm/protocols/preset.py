@@ -32,7 +32,7 @@ class TaskPreset:
     @property
     def published(self) -> str:
         """The figure as it is shown."""
-        return NONE_PUBLISHED if self.figure is None else f"{self.figure:g} {self.metric}"
+        return NONE_PUBLISHED if self.figure is None else f"{self.figure:.1f} {self.metric}"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Preset:
     about: str
     """Which recipe it is, and what of the published one cannot be said."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings whatever the task; keys as in a run's configuration file, ``options`` of samplers and caches included."""
+    """Settings whatever the task; keys as in a run's configuration file, ``options`` of plugins included."""
     tasks: Mapping[str, TaskPreset] = field(default_factory=dict)
     """Task -> what else is set for it, and its figure."""
     families: tuple[str, ...] = ()

@@ -83,7 +83,11 @@ def _distribution(values: Iterable[int]) -> dict[str, Any] | None:
     if not counts:
         return None
     every = sorted(counts.elements())
-    return {"mean": fmean(every), "median": median(every), "counts": {str(value): counts[value] for value in sorted(counts)}}
+    return {
+        "mean": fmean(every),
+        "median": median(every),
+        "counts": {str(value): counts[value] for value in sorted(counts)},
+    }
 
 
 def _mean(values: Iterable[float]) -> float:
