@@ -218,8 +218,9 @@ def _end_tokens(spec: ModelSpec, settings: Settings) -> tuple[int, ...]:
     _check_ids(spec, "eos_token_id", settings.eos_token_id)
     _check_ids(spec, "pad_token_id", settings.pad_token_id)
     eos_ids = spec.eos_ids if settings.eos_token_id is None else (settings.eos_token_id,)
-    for name in ("stop_at_eos", "eos_penalty"):
-        if getattr(settings, name) and not eos_ids:
+    for name in ("stop_at_eos", "eos_penalty", "eos_rank"):
+        asked = getattr(settings, name) != Settings.model_fields[name].default
+        if asked and not eos_ids:
             raise MdmError(f"{name}: this {spec.family} model has no end token; name one with eos_token_id")
     return eos_ids
 

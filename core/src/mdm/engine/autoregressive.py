@@ -24,14 +24,17 @@ class TokenChooser:
         positions: int64 ``[B]``, where the first token of each row goes.
     """
 
-    def __init__(self, temperature: float, rules: LogitRules, draws: Draws, positions: Tensor) -> None:
-        self.temperature, self.rules, self.draws, self.positions = temperature, rules, draws, positions
+    def __init__(self, settings: Settings, rules: LogitRules, draws: Draws, positions: Tensor) -> None:
+        self.settings, self.rules, self.draws, self.positions = settings, rules, draws, positions
         self.entropies: list[Tensor] = []
         """nats, ``[B]`` a step"""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         logits = self.rules(scores, lambda: input_ids)
-        stats = statistics(logits, temperature=self.temperature, keys=self.draws.token_keys(self.positions))
+        stats = statistics(
+            logits, temperature=self.settings.temperature, keys=self.draws.token_keys(self.positions),
+            top_p=self.settings.top_p, top_k=self.settings.top_k,
+        )  # fmt: skip
         self.entropies.append(stats.entropy)
         self.draws, self.positions = self.draws.later(), self.positions + 1
         return torch.full_like(scores, -torch.inf).scatter(1, stats.token[:, None], 0.0)
@@ -60,7 +63,7 @@ def generate(
         row_id = to_device([r.row_id for r in batch], model.device)
         positions = to_device([len(r.tokens) for r in batch], model.device)
         draws = Draws(settings.seed, row_id, torch.zeros_like(row_id))
-        choose = TokenChooser(settings.temperature, rules, draws, positions)
+        choose = TokenChooser(settings, rules, draws, positions)
         answers = model.generate([r.tokens for r in batch], length, choose)
         entropies = torch.stack(choose.entropies, 1).tolist()
         for request, tokens, row_entropies in zip(batch, answers, entropies, strict=True):

@@ -64,7 +64,13 @@ class Engine:
         self.model, self.sampler, self.cache, self.settings = model, sampler, cache, settings
         self.transition = Transition(model.spec, sampler, cache, settings, to_device(eos_ids, model.device))
         self.scorer = Scorer(
-            model, rules, settings, held=sampler.reads == "generated", logits=sampler.keeps_logits, graphs=graphs
+            model,
+            rules,
+            settings,
+            eos_ids,
+            held=sampler.reads == "generated",
+            logits=sampler.keeps_logits,
+            graphs=graphs,
         )
         self.recorder = Recorder(model.spec.mask_id, next(iter(eos_ids), None), on_step, full=full_trace)
         self.on_finish = on_finish

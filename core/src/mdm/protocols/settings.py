@@ -18,6 +18,8 @@ DEFAULT_GEN_LENGTH = 64
 DEFAULT_BLOCK_LENGTH = 32
 
 Schedule = Literal["even", "linear", "cosine", "dream"]
+ScoreAfter = Literal["raw", "tempered"]
+EosRank = Literal["as-scored", "last"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 Scope = Literal["row", "engine"]
 
@@ -107,9 +109,22 @@ class Settings(BaseModel):
         scope="engine", diffusion_only=True, unset="the model's, or 32",
     )  # fmt: skip
     temperature: Finite = documented(0.0, "Sampling temperature; 0 takes the most probable token.", ge=0)
+    top_p: Finite = documented(
+        1.0, "Draw from the likeliest tokens that make up this probability, at the temperature.", gt=0, le=1
+    )
+    top_k: Count | None = documented(None, "Draw from that many likeliest tokens.", unset="all")
+    score_after: ScoreAfter = documented(
+        "raw", "Confidence and entropy are the model's own, or those after temperature, top-p and top-k.",
+        diffusion_only=True,
+    )  # fmt: skip
     guidance: Finite = documented(0.0, "Scale w of classifier-free guidance, u + (w + 1)(c - u).", diffusion_only=True)
     eos_penalty: Finite = documented(0.0, "Subtracted from the end token's logit.")
     pad_penalty: Finite = documented(0.0, "Subtracted from the padding token's logit, which may be the end token's.")
+    eos_rank: EosRank = documented(
+        "as-scored",
+        "Or last: an end token is committed only where nothing else is left to commit.",
+        diffusion_only=True,
+    )
     stop_at_eos: bool = documented(False, "Fill the masks behind the first end token with it.", diffusion_only=True)
     eos_token_id: TokenId | None = documented(None, "The end token's id.", unset="the model's", metavar="ID")
     pad_token_id: TokenId | None = documented(None, "The padding token's id.", unset="the model's", metavar="ID")
@@ -130,6 +145,24 @@ class Settings(BaseModel):
     reuse_scores: bool = documented(
         True, "Let a lookahead's scores stand for the next step's forward pass.", scope="engine", diffusion_only=True
     )
+
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens are never drawn, because they are not among the likeliest."""
+        return self.top_p < 1 or self.top_k is not None
+
+    @property
+    def tempered(self) -> bool:
+        """Whether confidence and entropy are those of the distribution that tokens are drawn from."""
+        return self.score_after == "tempered"
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Settings:
+        if self.temperature == 0 and self.tempered != self.truncates:
+            name = "score_after tempered" if self.tempered else "top_p" if self.top_p < 1 else "top_k"
+            other = "top_p or top_k" if self.tempered else "score_after tempered"
+            raise ValueError(f"{name} changes nothing at temperature 0 without {other}: set a temperature, or that")
+        return self
 
     @model_validator(mode="after")
     def _one_pace(self) -> Settings:

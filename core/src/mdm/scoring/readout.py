@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,6 +14,7 @@ from mdm.protocols.settings import Settings
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.statistics import PASS_ELEMENTS, StatsAccumulator, accumulate
 from mdm.scoring.tiles import TILE, Scratch, TokenDraw
+from mdm.scoring.truncation import truncate
 from torch import Tensor
 
 CHUNK_ELEMENTS = 1 << 24
@@ -26,11 +27,15 @@ LOGIT_BYTES = 12
 """What a logit takes at most: itself, a float32 copy, and half of three more as its two branches are merged."""
 
 
-def chunk_elements(device: torch.device, free: int) -> int:
+SORTED_BYTES = 36
+"""What top-p takes more: copies before and after, and values and tokens that are sorted out of place."""
+
+
+def chunk_elements(device: torch.device, free: int, logit_bytes: int = LOGIT_BYTES) -> int:
     """Logits made by one call of a whole head, which take no more than an eighth of the ``free`` bytes of a GPU."""
     if device.type == "cpu":
         return CHUNK_ELEMENTS
-    return max(CHUNK_ELEMENTS // 16, min(DEVICE_CHUNK_ELEMENTS, free // 8 // LOGIT_BYTES))
+    return max(CHUNK_ELEMENTS // 16, min(DEVICE_CHUNK_ELEMENTS, free // 8 // logit_bytes))
 
 
 class Readout:
@@ -41,7 +46,8 @@ class Readout:
     and no use for the logits themselves. It is faster on a CPU, whose cache holds a tile, and is chosen there.
 
     Args:
-        settings: guidance, temperature and compile are heeded here.
+        settings: guidance, temperature, top_p, top_k, score_after, eos_rank and compile are heeded here.
+        eos_ids: the end tokens, for ``eos_rank``.
         held: whether the probability of the token that stands at a position is wanted.
         logits: whether logits are kept in the statistics.
         fused: None chooses.
@@ -52,20 +58,25 @@ class Readout:
         model: Model,
         rules: LogitRules,
         settings: Settings,
+        eos_ids: Sequence[int] = (),
         *,
         held: bool = False,
         logits: bool = False,
         fused: bool | None = None,
     ) -> None:
         self.model, self.rules, self.settings, self.held, self.logits = model, rules, settings, held, logits
+        self.last = tuple(eos_ids) if settings.eos_rank == "last" else ()
+        self.scale = 1 / settings.temperature if settings.tempered and settings.temperature > 0 else 1.0
+        """on logits before they are scored"""
         self.cfg_branches = 2 if settings.guidance else 1
         """forwards of a canvas: with classifier-free guidance, conditional and unconditional"""
         self.scratch = Scratch()
         self._runs: dict[int, list[tuple[int, int, LogitRules]]] = {}
-        can_fuse = model.head_is_matrix and not rules.processors and not logits
+        can_fuse = model.head_is_matrix and not rules.processors and not logits and not settings.truncates
         on_cpu = model.device.type == "cpu"
         self.fused = can_fuse and (on_cpu if fused is None else fused)
-        self.chunk_elements = chunk_elements(model.device, 0 if on_cpu else free_bytes(model.device))
+        logit_bytes = LOGIT_BYTES + (SORTED_BYTES if settings.truncates else 0)
+        self.chunk_elements = chunk_elements(model.device, 0 if on_cpu else free_bytes(model.device), logit_bytes)
 
     def __call__(self, hidden: Tensor, tokens: Tensor, row: Tensor, positions: Tensor, draws: Draws | None) -> Stats:
         """Statistics ``[T]`` of hidden states ``[T, branches, D]``.
@@ -102,27 +113,42 @@ class Readout:
             size = -(-count // -(-count * spec.vocab_size * self.cfg_branches // self.chunk_elements))
         for start in range(0, count, size):
             rows = slice(start, start + size)
-            draw = None if keys is None else TokenDraw(keys[rows], self.settings.temperature, spec.mask_id)
+            temperature = self.settings.temperature * self.scale
+            draw = None if keys is None else TokenDraw(keys[rows], temperature, spec.mask_id)
             held_here = None if held is None else held[rows]
             if self.fused:
                 yield self._fused(hidden[rows], draw, held_here)
             else:
                 logits = self._merge_branches(self.model.head(hidden[rows].flatten(0, 1)))
                 logits = self.rules(logits, lambda rows=rows: canvas(rows))  # type: ignore[misc]
+                logits, scored = self._distributions(logits)
                 yield from accumulate(
-                    logits, draw, never=spec.mask_id, held=held_here, keep=self.logits,
-                    compile=self.settings.compile, scratch=self.scratch,
+                    logits, draw, never=spec.mask_id, scored=scored, last=self.last, held=held_here,
+                    keep=self.logits, compile=self.settings.compile, scratch=self.scratch,
                 )  # fmt: skip
+
+    def _distributions(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits ``[T, V]`` that tokens are chosen from, and those that are scored where these are others."""
+        settings, chosen = self.settings, logits
+        if settings.truncates:
+            chosen = truncate(
+                logits, temperature=settings.temperature or 1.0, top_p=settings.top_p, top_k=settings.top_k,
+                never=self.model.spec.mask_id,
+            )  # fmt: skip
+        if settings.tempered:
+            return (chosen if self.scale == 1.0 else chosen.float() * self.scale), None
+        return chosen, logits if settings.truncates else None
 
     def _fused(self, hidden: Tensor, draw: TokenDraw | None, held: Tensor | None) -> StatsAccumulator:
         accumulator = StatsAccumulator(
-            draw, never=self.model.spec.mask_id, held=held, compile=self.settings.compile, scratch=self.scratch
-        )
+            draw, never=self.model.spec.mask_id, last=self.last, held=held, compile=self.settings.compile,
+            scratch=self.scratch,
+        )  # fmt: skip
         states = hidden.flatten(0, 1)
         for first, end, rules in self._vocabulary_runs(max(1, PASS_ELEMENTS // (TILE * max(1, len(states))))):
             out = self.scratch.buffer("logits", len(states), end - first, states)
             logits = self._merge_branches(self.model.head_part(states, first, end, out))
-            accumulator.add(rules(logits, None), first)
+            accumulator.add(self._distributions(rules(logits, None))[0], first)
         return accumulator
 
     def _vocabulary_runs(self, tiles: int) -> list[tuple[int, int, LogitRules]]:

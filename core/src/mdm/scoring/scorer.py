@@ -111,26 +111,27 @@ class Scorer:
     logits are merged as u + (w + 1)(c - u) before anything reads them.
 
     Args:
-        held, logits: see ``Readout``.
+        eos_ids, held, logits: see ``Readout``.
         graphs: where forwards whose shapes repeat are captured, if they are.
     """
 
     def __init__(
-        self, model: Model, rules: LogitRules, settings: Settings, *, held: bool = False, logits: bool = False,
-        graphs: GraphCache | None = None,
+        self, model: Model, rules: LogitRules, settings: Settings, eos_ids: Sequence[int] = (), *,
+        held: bool = False, logits: bool = False, graphs: GraphCache | None = None,
     ) -> None:  # fmt: skip
         self.model, self.temperature = model, settings.temperature
         self.block_length = settings.block_length if model.spec.attention == "block-causal" else None
         """the grid on which a block-causal model sees its own block and those before"""
         self.max_rows = settings.max_rows if isinstance(settings.max_rows, int) else None
-        self.readout = Readout(model, rules, settings, held=held, logits=logits)
+        self.readout = Readout(model, rules, settings, eos_ids, held=held, logits=logits)
         self.cfg_branches = self.readout.cfg_branches
         self.store: KVStore | None = None
         # A processor is anybody's code: what it does on the host would not be done again in a replay. Every graph would
         # hold logits of its own.
         self.graphs = None if rules.processors or logits else graphs
         self._facts = (
-            settings.guidance, settings.temperature, settings.compile, self.block_length, held, rules.facts
+            settings.guidance, settings.temperature, settings.top_p, settings.top_k, settings.score_after,
+            self.readout.last, settings.compile, self.block_length, held, rules.facts,
         )  # fmt: skip
 
     def open_store(self, rows: int, length: int) -> None:
