@@ -140,18 +140,18 @@ def _explain(record: dict[str, Any]) -> None:
 def _explain_preset(preset: dict[str, Any]) -> None:
     if preset["families"]:
         click.echo(f"\nFor {' and '.join(preset['families'])} models.")
-    click.echo(f"\nSettings: {_listed(preset['settings'])}")
+    click.echo(f"\nSettings: {settings_text(preset['settings'])}")
     if preset["source"]:
         click.echo(f"    {preset['source']}")
     for task, of_task in preset["tasks"].items():
         given = TaskPreset(**of_task)
         click.echo(f"\n{task}: {given.published}")
-        click.echo(f"    {_listed({**given.settings, **given.options}) or 'as above'}")
+        click.echo(f"    {settings_text({**given.settings, **given.options}) or 'as above'}")
         if given.source:
             click.echo(f"    {given.source}")
 
 
-def _listed(settings: Mapping[str, Any]) -> str:
+def settings_text(settings: Mapping[str, Any]) -> str:
     """Settings as ``name value, name value``; those of a plugin under its name."""
     flat = {key: value for key, value in settings.items() if key != "options"}
     for plugin, options in settings.get("options", {}).items():

@@ -163,8 +163,9 @@ def build(
     plugins = plugin_options.collect(config.plugins())
     plugin_options.set_from_file(plugins, config.options, from_file.plugins(), file)
     for plugin in plugins:
-        named = (values for key, values in preset_options.items() if plugin.is_called(key))
-        preset = reduce(lambda lower, upper: lower | upper, named, {})
+        preset: dict[str, Any] = {}
+        for values in (values for key, values in preset_options.items() if plugin.is_called(key)):
+            preset |= values
         upper = preset if "preset" in flags else dict(plugin.values)
         plugin.values.update(preset | upper)
     for assignment in assignments:
