@@ -145,7 +145,7 @@ class Engine:
             ]  # fmt: skip
             result = SimpleNamespace(
                 tokens=[letter] * len(masks), text="", sequence=sequence, trace=trace,
-                cumulative_entropy=0.1 * row, forwards=len(masks), rows=9 * len(masks),
+                cumulative_entropy=0.1 * row, forwards=len(masks), rows=9 * len(masks), block_steps=[len(masks)],
             )  # fmt: skip
             self.decoded.append(row)
             results.insert(0, result)

@@ -27,6 +27,7 @@ SHOWN = {
     "functions": {PROTOCOLS + "scores": ["ranks", "top_k"]},
     "cache": {PROTOCOLS + "cache": ["BaseCache", "Plan"]},
     "task": {PROTOCOLS + "task": ["BaseTask", "Example", "Prompt", "Message"]},
+    "preset": {PROTOCOLS + "preset": ["Preset", "TaskPreset"]},
     "family": {"mdm.models.family": ["BaseFamily"], PROTOCOLS + "model": ["ModelSpec", "Network", "Autoregressive"]},
     "model": {"mdm.models.model": ["Model"]},
     "options": {PROTOCOLS + "options": ["NoOptions"]},
@@ -76,7 +77,7 @@ def kinds() -> str:
 
 def promises() -> str:
     parts = []
-    for kind in ("sampler", "cache", "model", "task"):
+    for kind in ("sampler", "cache", "model", "task", "preset"):
         lines = [f"### A {kind}", "", "| check | what it holds |", "|---|---|"]
         parts.append("\n".join([*lines, *(f"| `{c.name}` | {_cell(c.about)} |" for c in checks(kind))]))
     return "\n\n".join(parts)
