@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read, and how its lines are worded."""
+"""The one exception and the one warning that a user is meant to read, and how their lines are worded."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ class MdmError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class MdmWarning(UserWarning):
+    """What a user should know and nothing stops for; the command line prints it as one line."""
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:

@@ -6,13 +6,14 @@ Every command, the core's own included, is an entry point of the group ``mdm.com
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
 from mdm import registry
 from mdm.cli.interrupt import CtrlC
-from mdm.errors import MdmError
+from mdm.errors import MdmError, MdmWarning
 
 CORE = "mdm-core"
 
@@ -73,6 +74,7 @@ def cli(ctx: click.Context) -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit: with 0, with 2 and one line for a wrong request, or with 130 after Ctrl-C."""
+    warnings.showwarning = _show(warnings.showwarning)
     with CtrlC() as ctrl_c:
         try:
             code: Any = cli.main(args, prog_name="mdm", standalone_mode=False)
@@ -87,6 +89,18 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
             click.echo(f"mdm: {' '.join(line.split())}", err=True)
             sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(other: Callable[..., None]) -> Callable[..., None]:
+    """How warnings are shown: ours as one line, any ``other`` as ever."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, MdmWarning):
+            click.echo(f"mdm: {message}", err=True)
+        else:
+            other(message, category, *where, **more)
+
+    return show
 
 
 def _line(error: Exception) -> str | None:

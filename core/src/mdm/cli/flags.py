@@ -45,7 +45,7 @@ def _flag(name: str, field: FieldInfo) -> Flag[Any]:
     spelled, help = f"--{name.replace('_', '-')}", help_text(field)
     kind, constraints = _plain(field.annotation, field.metadata)
     if kind is bool:
-        switch = f"{spelled}/--no-{spelled[2:]}" if field.default else spelled
+        switch = spelled if field.default is False else f"{spelled}/--no-{spelled[2:]}"
         return click.option(switch, name, is_flag=True, default=None, help=help)
     several = get_origin(kind) is list
     if several:

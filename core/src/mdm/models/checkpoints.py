@@ -12,6 +12,9 @@ from mdm import registry
 from mdm.errors import MdmError, first_line
 from mdm.models.family import BaseFamily
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""Beside it lie the weights of an adapter, as peft saves one."""
+
 
 def is_autoregressive(name: str | Path, *, adapter: str | None = None, offline: bool = False) -> bool:
     """Whether a checkpoint is an autoregressive baseline; reads no weights.
@@ -60,12 +63,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if holds_adapter(folder):
+            raise MdmError(
+                f"{folder} holds a LoRA adapter and no checkpoint: give the model that it was trained on as --model, "
+                f"and --adapter-weights {folder}"
+            ) from None
         raise MdmError(f"{folder} has no config.json: it is not a checkpoint in Hugging Face format") from None
     except (OSError, ValueError) as error:
         raise MdmError(f"{path} cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise MdmError(f"{path} is not a JSON object")
     return config
+
+
+def holds_adapter(folder: Path) -> bool:
+    """Whether a folder holds a LoRA adapter, alone or beside a checkpoint."""
+    return (folder / ADAPTER_CONFIG).is_file()
 
 
 def check_weights(folder: Path) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from mdm.errors import MdmError, first_line
-from mdm.models.checkpoints import check_weights, find_family, locate, read_config
+from mdm.errors import MdmError, MdmWarning, first_line
+from mdm.models.checkpoints import check_weights, find_family, holds_adapter, locate, read_config
+from mdm.models.lora import Adapter
 from mdm.models.model import Model
 from mdm.models.placement import device_of, dtype_of, loading_options
+
+NO_ADAPTER = {"subfolder": "none"}
+"""Where transformers is to look for an adapter, which it would apply unasked where peft is installed."""
 
 PROGRESS_FROM = 1 << 28  # bytes of weights from which loading shows its progress
 
@@ -28,6 +33,8 @@ def load_model(
     quantization: str | None = None,
     attn_implementation: str | None = None,
     revision: str | None = None,
+    adapter_weights: str | Path | None = None,
+    merge_adapter: bool | None = None,
     **options: Any,
 ) -> Model:
     """Load a checkpoint.
@@ -42,6 +49,8 @@ def load_model(
         quantization: bnb-4bit, bnb-8bit (bitsandbytes), torchao-int8 or torchao-int4.
         attn_implementation: the attention of transformers to use: sdpa (its default), eager, ...
         revision: the commit of a hub model; None: its newest.
+        adapter_weights: a folder with a LoRA adapter, as peft saves it, to put on the weights.
+        merge_adapter: add the adapter to the weights, so that it costs no time; None: unless these are quantized.
         options: passed to transformers' ``from_pretrained``.
 
     Raises:
@@ -55,6 +64,16 @@ def load_model(
         raise MdmError(f"device_map {device_map} places the weights, and device {device} does too: give one of them")
     target = device_of(device)
     placed = loading_options(target, device_map, quantization, attn_implementation)
+    if adapter_weights is not None:
+        merge = quantization is None if merge_adapter is None else merge_adapter
+        placed["lora"] = Adapter(Path(adapter_weights), merge=merge)
+    elif merge_adapter is not None:
+        raise MdmError("merge_adapter says what becomes of an adapter, and there is none: give adapter_weights")
+    elif holds_adapter(folder):
+        warnings.warn(
+            f"{folder} holds a LoRA adapter beside its weights, which is not applied: --adapter-weights applies it",
+            MdmWarning, stacklevel=2,
+        )  # fmt: skip
     return family.load(str(folder), config, device=target, dtype=dtype_of(dtype, target, config), **placed, **options)
 
 
@@ -82,6 +101,7 @@ def load_network(
     key_mapping: Mapping[str, str] | None = None,
     bidirectional: bool = True,
     surplus: str | None = None,
+    lora: Adapter | None = None,
     **options: Any,
 ) -> Any:
     """A transformers ``module``, such as ``LlamaForCausalLM``, with every weight of ``source`` in its place.
@@ -90,6 +110,7 @@ def load_network(
         key_mapping: regular expressions from the checkpoint's weight names to the module's.
         bidirectional: switch causal attention off.
         surplus: a regular expression of weights that the checkpoint may hold beside the module's (other heads).
+        lora: an adapter to put on the weights.
 
     Raises:
         MdmError: a file that cannot be read; a missing, unexpected or misshapen weight.
@@ -104,7 +125,7 @@ def load_network(
             network, info = module.from_pretrained(
                 source, config=config, dtype=getattr(torch, dtype), key_mapping=dict(key_mapping or {}),
                 use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True,
-                ignore_mismatched_sizes=True, **options,
+                ignore_mismatched_sizes=True, adapter_kwargs=NO_ADAPTER, **options,
             )  # fmt: skip
     except Exception as error:
         raise MdmError(f"{source} cannot be loaded: {first_line(error)}") from None
@@ -116,6 +137,8 @@ def load_network(
         if keys:
             weight = f"weight {keys[0]}" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
             raise MdmError(f"{source}: the checkpoint has {fault} {weight}: it does not fit its config.json")
+    if lora is not None:
+        lora.apply(network, key_mapping or {})
     return network.eval().requires_grad_(False)
 
 

@@ -68,7 +68,18 @@ class LoadingConfig(BaseModel):
     adapter: str | None = documented(
         None, "The model's family.", unset="the one whose checkpoints have such a config.json", metavar="FAMILY"
     )
+    adapter_weights: str | None = documented(
+        None, "Folder with a LoRA adapter, as peft saves it, to put on the weights.", metavar="FOLDER"
+    )
+    merge_adapter: bool | None = documented(
+        None, "Add the adapter to the weights, or compute it beside them.", unset="add, unless these are quantized"
+    )
     offline: bool = documented(False, "Never ask the hub for the model.")
+
+    @field_validator("adapter_weights")
+    @classmethod
+    def _absolute_folder(cls, folder: str | None) -> str | None:
+        return None if folder is None else os.path.abspath(folder)
 
 
 class DecodeConfig(LoadingConfig, Settings, PolicyConfig):

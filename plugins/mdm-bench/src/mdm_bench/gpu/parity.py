@@ -27,6 +27,7 @@ MODES: dict[str, dict[str, Any]] = {
     "eager": {"graphs": False},
     "graphs": {},
     "temperature": {"temperature": 0.8},
+    "top-p": {"temperature": 0.8, "top_p": 0.9, "score_after": "tempered"},
     "guidance": {"guidance": 0.7},
     "compile": {"compile": True},
 }
