@@ -89,7 +89,8 @@ def faults() -> str:
     lines = ["| kind | fault | caught by |", "|---|---|---|"]
     for kind, plugin, check in FAULTS:
         about = inspect.getdoc(plugin) or ""
-        lines.append(f"| {kind} | {_cell(about.splitlines()[0])} | `{check}` |")
+        line = f"| {kind} | {_cell(about.splitlines()[0])} | `{check}` |"
+        lines += [] if line in lines else [line]
     leak = (
         "| cache | A candidate of a lookahead is written into the store. | `is_read_only_while_a_sampler_looks_ahead` |"
     )

@@ -49,7 +49,7 @@ def test_decodes_are_held_against_the_cpu_in_every_mode(checked):
     _, report = checked
     cells = said_of(report, "parity")
     assert cells["info-gain dual"] == {
-        "same": ["eager", "graphs", "temperature", "guidance"],
+        "same": ["eager", "graphs", "temperature", "top-p", "guidance"],
         "differs": {},
         "failed": {},
     }

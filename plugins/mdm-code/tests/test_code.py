@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import code_layouts
 import pytest
 from mdm.errors import MdmError
 from mdm.protocols import Example
 from mdm_code import pool, sandbox
 from mdm_code.humaneval import HumanEval, HumanEvalOptions
 from mdm_code.mbpp import SHOTS, Mbpp, MbppOptions, interface
-from mdm_code.task import CodeTask, code, pass_at
+from mdm_code.programs import program
+from mdm_code.task import CodeTask, pass_at
 
 if not sandbox.confine.supported():
     pytest.skip("code is confined on Linux only", allow_module_level=True)
@@ -61,6 +65,29 @@ def test_mbpp_references_pass_and_empty_ones_fail(mbpp):
     some = [e for i, e in enumerate(examples) if FULL or i % 80 == 0 or e.id in odd]
     assert passed(mbpp, some, lambda e: e.reference) == [e.id for e in some]
     assert passed(mbpp, some if FULL else some[::4], lambda e: "") == []
+
+
+@needs_data
+@pytest.mark.parametrize("problems", [code_layouts.humaneval, code_layouts.mbpp], ids=["humaneval", "mbpp"])
+def test_references_are_read_in_the_layouts_of_models(problems):
+    """200 seeded samples, right and with a planted bug, are read as what was written; a few of them are judged.
+
+    All of them in all layouts, judged: ``python tests/support/code_layouts.py``.
+    """
+    draw = random.Random(17)
+    known = list(problems())
+    some = [*draw.sample(known, min(200, len(known))), *draw.sample(known, max(0, 200 - len(known)))]
+    judged = []
+    for problem in some:
+        bug = code_layouts.planted(problem.whole, problem.names[0])
+        for code, draft, right in ((problem.whole, bug, True), (bug, problem.whole, False)):
+            layout, text = draw.choice(list(code_layouts.layouts(problem, code, draft)))
+            found = program(text, problem.names, problem.given)
+            assert code_layouts.meaning(found) == code_layouts.meaning(code), (problem.id, layout)
+            judged.append((problem.id, layout, problem.job(found), right))
+    with ThreadPoolExecutor(pool.cores()) as threads:
+        verdicts = threads.map(lambda one: sandbox.run(one[2], sandbox.Limits(wall=60)).passed, judged[:400:33])
+        assert [one[:2] for one, passed in zip(judged[:400:33], verdicts, strict=True) if passed != one[3]] == []
 
 
 @needs_data
@@ -119,15 +146,59 @@ def test_forms_of_a_completion(humaneval, completion):
 
 def test_a_missing_or_wrong_function_fails(humaneval):
     wrong = ["", "```python\n```", "    return xs\n", "def thrice(xs): return xs", "\0", "\ud800", "[DONE]" + BODY]
-    assert [dict(humaneval.grade(TWICE, w)) for w in wrong] == [{"passed": 0, "timeout": 0}] * len(wrong)
+    nothing = {"passed": 0, "published": 0, "timeout": 0}
+    assert [dict(humaneval.grade(TWICE, w)) for w in wrong] == [nothing] * len(wrong)
     slow = HumanEval(HumanEvalOptions(timeout=1))
-    assert dict(slow.grade(TWICE, "    while True: pass")) == {"passed": 0, "timeout": 1}
+    assert dict(slow.grade(TWICE, "    while True: pass")) == nothing | {"timeout": 1}
     slow.close()
 
 
-def test_code_is_what_the_fence_holds():
-    assert code("[BEGIN]\nx = 1\n[DONE]\nnoise", "f") == "\nx = 1\n"
-    assert code("a\n```\nx\n```\n```python\ndef f(): 0\n```", "f") == "def f(): 0\n"
+PUBLISHED = [
+    (BODY, 1),
+    (f"{BODY}\n\ndef other(x: # cut off", 1),
+    (f"{BODY}\n# a comment (", 1),
+    (f"{BODY}\n\nThis doubles each number.\n", 0),
+    (BODY.lstrip(), 0),
+    (f"```python\n{PROMPT}{BODY}```\nIt doubles.", 1),
+    (f"```python\n{PROMPT}{BODY}", 1),
+    (f"```python\n{PROMPT}```\n```python\n{PROMPT}{BODY}```", 0),
+    (f"```python\ndef twice(xs):\n{BODY}```", 0),
+]
+
+
+@pytest.mark.parametrize(("completion", "published"), PUBLISHED)
+def test_the_published_reading_of_humaneval(humaneval, completion, published):
+    assert dict(humaneval.grade(TWICE, completion)) == {"passed": 1, "published": published, "timeout": 0}
+
+
+ADD = Example("x", {"names": ["add"], "setup": "", "imports": "", "tests": ["assert add(2, 3) == 5"]}, "")
+PLUS = "def add(x, y):\n    return x + y\n"
+
+
+@pytest.mark.parametrize(
+    ("completion", "passed", "published"),
+    [
+        (f"[BEGIN]\n{PLUS}[DONE]\nnoise", 1, 1),
+        (f"{PLUS}[DONE]\nnoise", 1, 1),
+        (f"```python\n{PLUS}```\nIt adds.", 1, 1),
+        (f"[BEGIN]\n'{PLUS}'\n[DONE]", 1, 0),
+        (f"[BEGIN]\n    {PLUS}[DONE]", 1, 0),
+        (f"```python\n```python\n{PLUS}```", 1, 0),
+        (f"```python\n{PLUS}```\nNo:\n```python\n{PLUS.replace('+', '-')}```", 0, 1),
+        (f"```python\n{PLUS.replace('+', '-')}```", 0, 0),
+    ],
+)
+def test_the_published_reading_of_mbpp(mbpp, completion, passed, published):
+    assert dict(mbpp.grade(ADD, completion)) == {"passed": passed, "published": published, "timeout": 0}
+
+
+@pytest.mark.parametrize(
+    ("completion", "runs"), [(BODY, 1), (f"Sure:\n```\n{BODY}```", 1), (f"{BODY}\nx = 1\nif x:\n    x\n", 2)]
+)
+def test_a_second_program_is_run_only_where_it_is_another_one(humaneval, monkeypatch, completion, runs):
+    seen = []
+    monkeypatch.setattr(pool, "run", lambda job, limits: seen.append(job) or sandbox.run(job, limits))
+    assert humaneval.grade(TWICE, completion)["passed"] == 1 and len(seen) == runs
 
 
 def test_a_program_may_not_bring_what_the_tests_compare_with():

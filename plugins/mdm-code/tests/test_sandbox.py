@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 from mdm_code import sandbox
 from mdm_code.jail import wire
-from mdm_code.sandbox import JAIL, Job, Limits, run
+from mdm_code.sandbox import Job, Limits, run
 
 if not sandbox.confine.supported():
     pytest.skip("code is confined on Linux only", allow_module_level=True)
@@ -26,7 +26,7 @@ ZOO = {
     "wrong": ("def f(x): return x + 2", "a test failed"),
     "empty": ("", "NameError: the program does not define f"),
     "no Python": ("Here is the function you asked for:", "SyntaxError"),
-    "prose behind": (RIGHT + "\nThis function squares a number!\n", None),
+    "prose behind": (RIGHT + "\nThis function squares a number!\n", "SyntaxError"),
     "endless loop": ("while True: pass", "time"),
     "endless call": ("def f(x):\n    while True: pass", "time"),
     "sleeps and ignores signals": (
@@ -89,6 +89,10 @@ ZOO = {
     ),
     "a result without an end": ("def f(x):\n    a = []\n    a.append(a)\n    return a", "RecursionError"),
     "a result too large": ("def f(x): return 'x' * 10**8", "ValueError: a value is too large|MemoryError"),
+    "bytes too large": ("def f(x): return bytes(10**8)", "ValueError: a value is too large|MemoryError"),
+    "a number too large": ("def f(x): return 1 << 10**9", "ValueError: a value is too large|MemoryError"),
+    "a list too large": ("def f(x): return [None] * 10**7", "ValueError: a value is too large|MemoryError"),
+    "a dict too large": ("def f(x): return {i: {1: b'x' * 10**6} for i in range(50)}", "ValueError: a value is too large|MemoryError"),
     "huge file": ("with open('a', 'wb') as file:\n    while True: file.write(bytes(2**20))", "OSError"),
     "many files": (
         "n = 0\nwhile True:\n    n += 1\n    open(str(n), 'wb').write(bytes(2**22))\n    __import__('time').sleep(0.01)",
@@ -111,12 +115,12 @@ ZOO = {
 }  # fmt: skip
 
 
-def ours() -> list[str]:
-    """Processes of this sandbox that are alive."""
+def ours(folder: Path) -> list[str]:
+    """Processes that are alive of the sandboxes under a folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if str(JAIL).encode() in (process / "cmdline").read_bytes():
+            if str(folder).encode() in (process / "cmdline").read_bytes():
                 found.append(process.name)
         except OSError:
             continue
@@ -133,14 +137,71 @@ def test_zoo(name, tmp_path, monkeypatch):
     assert verdict.passed is (reason is None)
     if reason:
         assert any(verdict.reason.startswith(start) for start in reason.split("|")), verdict
-    assert not ours() and not list(tmp_path.iterdir()) and not Path("/tmp/mdm-was-here").exists()
+    assert not ours(tmp_path) and not list(tmp_path.iterdir()) and not Path("/tmp/mdm-was-here").exists()
 
 
-def test_a_test_that_does_not_end_or_dies_is_no_pass():
+PLAIN = {
+    "annotations are evaluated": "def f(x: int) -> float: return x * x\nassert f.__annotations__ == {'x': int, 'return': float}",
+    "an annotation that is not there": ("def f(x: Missing): return x * x", "NameError: name 'Missing' is not defined"),
+    "a dataclass": (
+        "import typing\nfrom dataclasses import dataclass, fields\n@dataclass\nclass A:\n    x: int = 2\n"
+        "assert [a.type for a in fields(A)] == [int] and typing.get_type_hints(A) == {'x': int}" + RIGHT
+    ),
+    "its own future import": (
+        '"""Squares."""\nfrom __future__ import annotations\nfrom dataclasses import dataclass\nimport typing\n@dataclass\n'
+        "class A:\n    x: int\ndef f(x: Missing): return A(x * x).x\n"
+        "assert f.__annotations__ == {'x': 'Missing'} and __doc__ == 'Squares.' and typing.get_type_hints(A) == {'x': int}"
+    ),
+    "a future import that comes late": ("x = 1\nfrom __future__ import annotations" + RIGHT, "SyntaxError"),
+    "nothing of ours": (
+        RIGHT + "names = {'f', '__name__', '__doc__', '__package__', '__loader__', '__spec__', '__file__', '__builtins__'}\n"
+        "assert set(globals()) - {'names'} <= names"
+    ),
+    "its name and file": (
+        "import os, sys\nassert __name__ == 'solution' and sys.modules[__name__].__dict__ is globals()\n"
+        "assert open(__file__).read().startswith('import os') and __doc__ is None" + RIGHT
+    ),
+    "its source": "import inspect" + RIGHT + "assert inspect.getsource(f) == 'def f(x): return x * x\\n'",
+    "its line numbers": "def f(x):\n    import sys\n    assert sys._getframe().f_lineno == 3\n    return x * x",
+    "a class that is pickled": (
+        "import copy, pickle\nclass A: pass\n"
+        "assert type(pickle.loads(pickle.dumps(A()))) is A and copy.deepcopy(A())" + RIGHT
+    ),
+    "a cache": "from functools import cache\n@cache\ndef f(x): return x * x\n",
+    "a main part": RIGHT + "if __name__ == '__main__': 1 / 0",
+    "a byte-order mark": "\ufeff" + RIGHT,
+    "a coding line": "# -*- coding: latin-1 -*-\nassert len('\u00e9') == 1" + RIGHT,
+    "a walrus and a match": "def f(x):\n    match x:\n        case int() if (y := x * x): return y\n",
+    "asserts are on": ("assert False" + RIGHT, "AssertionError"),
+    "return at the margin": (RIGHT + "return 1", "SyntaxError"),
+    "tabs and blanks": ("def f(x):\n\tif x:\n        return x * x", "TabError"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_program_runs_as_plain_python_imports_it(name):
+    program, reason = PLAIN[name] if isinstance(PLAIN[name], tuple) else (PLAIN[name], "")
+    verdict = run(Job(program, TESTS, {"f": "f"}), LIMITS)
+    assert verdict.passed is not bool(reason) and verdict.reason.startswith(reason), verdict
+
+
+def test_tests_are_compiled_as_plain_python():
+    tests = [
+        "def g(x: int): pass\nassert g.__annotations__ == {'x': int}",
+        "assert f(2) == 4 and helper.__annotations__",
+    ]
+    prelude = "def helper(x: int): pass\nassert helper.__annotations__ == {'x': int}"
+    future = "from __future__ import annotations" + RIGHT
+    assert run(Job(future, tests, {"f": "f"}, prelude), LIMITS).passed
+    assert not run(Job(RIGHT, ["def g(x: Missing): pass"], {"f": "f"}), LIMITS).passed
+
+
+def test_a_test_that_does_not_end_or_dies_is_no_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert run(Job(RIGHT, ["while True: pass"], {"f": "f"}), LIMITS).passed is False
     assert run(Job(RIGHT, ["import os; os._exit(0)"], {"f": "f"}), LIMITS).passed is False
     assert run(Job(RIGHT, ["open('/tmp/mdm-was-here', 'w')"], {"f": "f"}), LIMITS).passed is False
-    assert not Path("/tmp/mdm-was-here").exists() and not ours()
+    assert not Path("/tmp/mdm-was-here").exists() and not ours(tmp_path)
 
 
 def test_objects_of_the_program_stay_there():
@@ -180,3 +241,16 @@ def test_plain_values_cross_unchanged(value):
 def test_what_is_no_value_is_refused(message):
     with suppress(wire.Closed):
         wire.decode(message, int)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * wire.LARGEST, bytes(wire.LARGEST // 2), bytearray(wire.LARGEST), 1 << 4 * wire.LARGEST, [None] * wire.LARGEST,
+     [["x" * 10**6]] * 50, {1: 2, 3: ("x" * 10**7,) * 4}, dict.fromkeys(range(wire.LARGEST // 12))],
+    ids=["text", "bytes", "bytearray", "int", "list", "nested", "dict of tuples", "dict"],
+)  # fmt: skip
+def test_what_is_too_large_is_refused_before_it_is_encoded(value, monkeypatch):
+    """No part of it is made: neither JSON of it nor as many items as it has."""
+    monkeypatch.setattr(wire.json, "dumps", None)
+    with pytest.raises(ValueError, match=wire.TOO_LARGE):
+        wire.encode(value, None)

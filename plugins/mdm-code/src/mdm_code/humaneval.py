@@ -11,13 +11,17 @@ from mdm.protocols import Example, Message, Prompt, PromptStyle
 from pydantic import BaseModel, Field
 
 from mdm_code.pool import Grades
+from mdm_code.programs import program
 from mdm_code.sandbox import Job
-from mdm_code.task import CodeOptions, CodeTask, code, defines
+from mdm_code.task import CodeOptions, CodeTask
 
 INSTRUCTION = (
     "Complete the following Python function. Write the whole function in one code block, and nothing after it.\n\n"
     "```python\n{}```"
 )
+FENCE = "```python\n"
+STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+"""Where Chen et al. end a completion."""
 GEN_LENGTH = 256
 
 
@@ -54,13 +58,19 @@ class HumanEval(CodeTask):
         if style == "compact":
             return Prompt(given, gen_length=GEN_LENGTH)
         ask = (Message("user", INSTRUCTION.format(given)),)
-        return Prompt(ask, f"```python\n{given}" if self.options.begin else "", GEN_LENGTH)
+        return Prompt(ask, FENCE + given if self.options.begin else "", GEN_LENGTH)
 
     def grade(self, example: Example, completion: str) -> Grades:
-        """``passed``: the published tests pass. The completion may be the body, the function, or a fenced block."""
+        """``passed``: the tests pass with the body, the function or the blocks that ``programs`` finds. ``published``:
+        they pass with the given part and what follows it up to the published stop strings, as it stands."""
         given, name = example.inputs["prompt"], example.inputs["entry_point"]
-        written = code(completion, name)
-        # The given part comes first in either case: it has the imports, and helpers that the tests call.
-        program = f"{given}\n{written}" if defines(written, name) else given + written
         tests = (example.inputs["test"], f"check({name})")
-        return self.judge(Job(program, tests, {name: name}, prelude=given))
+        job = Job(program(completion, [name], given), tests, {name: name}, prelude=given)
+        return self.judge(job, given + _until(completion, FENCE + given))
+
+
+def _until(completion: str, begun: str) -> str:
+    """The completion up to the first stop string of Chen et al.; a fence that the prompt has opened closes it too."""
+    stops = (*STOPS, "```") if completion.startswith(begun) else STOPS
+    completion = completion.removeprefix(begun)
+    return completion[: min((at for stop in stops if (at := completion.find(stop)) >= 0), default=None)]

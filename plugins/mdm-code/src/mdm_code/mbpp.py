@@ -15,8 +15,9 @@ from mdm.protocols import Example, Message, Prompt, PromptStyle
 from pydantic import AliasChoices, BaseModel, Field
 
 from mdm_code.pool import Grades
+from mdm_code.programs import program
 from mdm_code.sandbox import Job
-from mdm_code.task import CodeOptions, CodeTask, code
+from mdm_code.task import CodeOptions, CodeTask
 
 INSTRUCTION = (
     "You are an expert Python programmer, and here is your task: {text} "
@@ -95,11 +96,14 @@ class Mbpp(CodeTask):
         return Prompt((*turns, Message("user", ask)), "```python\n", GEN_LENGTH)
 
     def grade(self, example: Example, completion: str) -> Grades:
-        """``passed``: the problem's tests pass, run after the program and the problem's own setup."""
+        """``passed``: the problem's tests pass after its own setup with the program that ``programs`` finds.
+        ``published``: they pass with the text between [BEGIN] and [DONE], or in the fence that our prompt opened."""
         names: list[str] = example.inputs["names"]
-        program = code(completion, names[0] if names else "")
         tests = (example.inputs["setup"], *example.inputs["tests"])
-        return self.judge(Job(program, tests, {name: name for name in names}, example.inputs["imports"]))
+        imports: str = example.inputs["imports"]
+        job = Job(program(completion, names), tests, {name: name for name in names}, imports)
+        between = completion.split("[BEGIN]", 1)[-1].split("[DONE]", 1)[0].removeprefix("```python\n")
+        return self.judge(job, between.split("\n```", 1)[0])
 
 
 def interface(sources: list[str], reference: str) -> tuple[list[str], str]:

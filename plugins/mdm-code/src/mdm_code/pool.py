@@ -43,20 +43,26 @@ class Pool:
         self._limits = limits
         self._threads = ThreadPoolExecutor(cores(), thread_name_prefix="mdm-code")
 
-    def grade(self, job: Job) -> Grades:
+    def grade(self, job: Job, published: Job | None) -> Grades:
+        """The grades of a job, and of the job that the published rule makes: the same one, another, or none."""
         grades = Grades()
-        self._threads.submit(run, job, self._limits).add_done_callback(lambda done: _settle(grades, done))
+        self._threads.submit(self._run, job, published).add_done_callback(lambda done: _settle(grades, done))
         return grades
+
+    def _run(self, job: Job, published: Job | None) -> dict[str, float]:
+        ours = run(job, self._limits)
+        strict = ours if published is job else run(published, self._limits) if published else Verdict(False)
+        passed = {"passed": float(ours.passed), "published": float(strict.passed)}
+        return passed | {"timeout": float(ours.reason == "time")}
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
 
 
-def _settle(grades: Grades, done: Future[Verdict]) -> None:
+def _settle(grades: Grades, done: Future[dict[str, float]]) -> None:
     if done.cancelled():
         grades.cancel()
     elif error := done.exception():
         grades.set_exception(error)
     else:
-        verdict = done.result()
-        grades.set_result({"passed": float(verdict.passed), "timeout": float(verdict.reason == "time")})
+        grades.set_result(done.result())

@@ -1,16 +1,16 @@
-"""Shared by HumanEval and MBPP: grading in a sandbox, finding the code in a completion, pass@k."""
+"""Shared by HumanEval and MBPP: grading in a sandbox, two readings of a completion, pass@k."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import comb
 from typing import Any, ClassVar
 
 from mdm.protocols import BaseTask, NoOptions
 from pydantic import Field
 
-from mdm_code import sandbox
+from mdm_code import programs, sandbox, syntax
 from mdm_code.pool import Grades, Pool
 
 KS = (1, 2, 5, 10, 20, 50, 100)
@@ -34,12 +34,15 @@ class CodeTask(BaseTask):
         super().__init__(options)
         self._pool: Pool | None = None
 
-    def judge(self, job: sandbox.Job) -> Grades:
-        """``passed``: every test passed; ``timeout``: it ran out of time."""
+    def judge(self, job: sandbox.Job, published: str) -> Grades:
+        """``passed``: every test passed; ``timeout``: it ran out of time; ``published``: every test passed with the
+        program that the published rule reads, which is run only where it is another one, and Python."""
         if self._pool is None:
             seconds = self.options.timeout
             self._pool = Pool(sandbox.Limits(cpu=seconds, wall=3.0 * seconds, memory=self.options.memory * 2**20))
-        return self._pool.grade(job)
+        if programs.same(job.program, published):
+            return self._pool.grade(job, job)
+        return self._pool.grade(job, replace(job, program=published) if syntax.parsed(published) else None)
 
     def close(self) -> None:
         """Let the sandboxes go; what waits for one is given up."""
@@ -61,18 +64,3 @@ def pass_at(k: int, n: int, right: int) -> float:
     """The chance that one of ``k`` of ``n`` programs is right: 1 - C(n - right, k) / C(n, k), without bias
     (Chen et al. 2021, arXiv:2107.03374, equation 1)."""
     return 1 - comb(n - right, k) / comb(n, k)
-
-
-def code(completion: str, name: str) -> str:
-    """The program in a completion: the fenced block that defines ``name``, else the first one, else all of it."""
-    completion = completion.replace("\r\n", "\n")
-    if "[BEGIN]" in completion:
-        completion = completion.split("[BEGIN]", 1)[1]
-    completion = completion.split("[DONE]", 1)[0]
-    blocks = re.findall(r"^[ \t]*```[\w+-]*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", completion, re.M | re.S)
-    return next((block for block in blocks if defines(block, name)), blocks[0] if blocks else completion)
-
-
-def defines(source: str, name: str) -> bool:
-    """Whether a function or class of this name is written down at the left margin."""
-    return re.search(rf"^(?:async\s+def|def|class)\s+{re.escape(name)}\b", source, re.M) is not None

@@ -97,7 +97,7 @@ def main() -> None:
 
 def ended(child: int) -> str:
     """Why the program is gone."""
-    for _ in range(50):
+    for _ in range(100):
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             break
@@ -133,13 +133,14 @@ def judge(job: dict[str, Any], wire: Wire) -> str | Closed | None:
             return object.__getattribute__(value, "_at")
         raise Failure("a test hands over what cannot cross to the program")
 
-    namespace: dict[str, Any] = {"__name__": "tests"}
+    module = types.ModuleType("tests")
+    sys.modules["tests"], namespace = module, vars(module)
     try:
         ask("load", job["program"])
-        exec(compile(job["prelude"], "<prelude>", "exec"), namespace)
+        exec(_compiled(job["prelude"], "<prelude>"), namespace)
         namespace.update({alias: Remote(ask, name) for alias, name in job["names"].items()})
         for test in job["tests"]:
-            exec(compile(test, "<test>", "exec"), namespace)
+            exec(_compiled(test, "<test>"), namespace)
     except Closed as gone:
         return gone
     except Failure as error:
@@ -170,7 +171,12 @@ def play(wire: Wire) -> None:
         return objects[at]
 
     def load(source: str) -> None:
-        exec(whole(source), vars(module))
+        """Run the program as an import of it would; it lies there as a file too, for whoever asks for its source."""
+        module.__file__ = os.path.join(os.getcwd(), "solution.py")
+        code = _compiled(source.removeprefix("\ufeff"), module.__file__)
+        with open(module.__file__, "w", encoding="utf-8") as file:
+            file.write(source)
+        exec(code, vars(module))
 
     answers: dict[str, Any] = {
         "load": load,
@@ -191,15 +197,9 @@ def play(wire: Wire) -> None:
             wire.send([False, f"{type(error).__name__}: {error}"[:200]])
 
 
-def whole(source: str) -> Any:
-    """The longest beginning of ``source`` that is Python: what follows a program (prose, a line cut off) is dropped."""
-    lines = source.split("\n")
-    for count in range(len(lines), max(0, len(lines) - 400), -1):
-        try:
-            return compile("\n".join(lines[:count]), "<program>", "exec")
-        except (SyntaxError, ValueError):
-            continue
-    return compile(source, "<program>", "exec")
+def _compiled(source: str, name: str) -> types.CodeType:
+    """``source`` as Python compiles a file of its own: the future imports of this file are not handed on."""
+    return compile(source, name, "exec", dont_inherit=True)
 
 
 main()

@@ -15,6 +15,7 @@ from typing import Any
 LARGEST = 32 * 2**20
 """Bytes of one message."""
 
+TOO_LARGE = "a value is too large"
 SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
 
@@ -31,7 +32,7 @@ class Wire:
     def send(self, message: Any) -> None:
         data = json.dumps(message).encode()
         if len(data) > LARGEST:
-            raise ValueError("a value is too large")
+            raise ValueError(TOO_LARGE)
         data = len(data).to_bytes(4, "big") + data
         view = memoryview(data)
         while view:
@@ -58,32 +59,76 @@ class Wire:
 
 
 def encode(value: Any, refer: Callable[[Any], int]) -> Any:
-    """``value`` as JSON. ``refer`` keeps an object that cannot cross and gives its number."""
-    if value is None or value is True or value is False:
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return ["int", hex(int.__index__(value))]
-    if isinstance(value, float):
-        return ["float", float.hex(value)]
-    if isinstance(value, complex):
-        return ["complex", float.hex(value.real), float.hex(value.imag)]
-    if isinstance(value, bytes | bytearray):
-        return ["bytes", value.hex()]
-    for name, kind in SEQUENCES.items():
-        if isinstance(value, kind):
-            return [name, [encode(item, refer) for item in kind.__iter__(value)]]
-    if isinstance(value, dict):
-        return ["dict", [[encode(key, refer), encode(item, refer)] for key, item in dict.items(value)]]
-    if isinstance(value, type) and vars(builtins).get(name := value.__name__) is value:
-        return ["type", name]
-    if type(value).__module__ in ("decimal", "_decimal", "fractions"):
-        try:
-            return ["ratio", *map(hex, value.as_integer_ratio())]
-        except (ValueError, OverflowError):  # not a number
-            return ["float", "nan"]
-    return ["ref", refer(value)]
+    """``value`` as JSON. ``refer`` keeps an object that cannot cross and gives its number.
+
+    Raises:
+        ValueError: it takes more than a message may; that is found before anything of that size is made.
+    """
+    return _Encoder(refer).encode(value)
+
+
+class _Encoder:
+    """One value; ``left`` is how many bytes of a message its parts may still take."""
+
+    def __init__(self, refer: Callable[[Any], int]) -> None:
+        self.refer, self.left = refer, LARGEST
+
+    def take(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise ValueError(TOO_LARGE)
+
+    def number(self, value: int) -> str:
+        self.take(int.bit_length(value) // 4 + 16)
+        return hex(value)
+
+    def encode(self, value: Any) -> Any:
+        if value is None or value is True or value is False:
+            self.take(6)
+            return value
+        if isinstance(value, str):
+            self.take(str.__len__(value) + 4)
+            return str.__str__(value)
+        if isinstance(value, int):
+            return ["int", self.number(int.__index__(value))]
+        if isinstance(value, float):
+            self.take(24)
+            return ["float", float.hex(value)]
+        if isinstance(value, complex):
+            self.take(32)
+            return ["complex", float.hex(value.real), float.hex(value.imag)]
+        if isinstance(value, bytes | bytearray):
+            with memoryview(value) as view:
+                self.take(2 * view.nbytes + 16)
+                return ["bytes", view.hex()]
+        for name, kind in SEQUENCES.items():
+            if isinstance(value, kind):
+                self.take(12)
+                self.check(4 * kind.__len__(value))
+                return [name, [self.encode(item) for item in kind.__iter__(value)]]
+        if isinstance(value, dict):
+            self.take(12)
+            self.check(12 * dict.__len__(value))
+            return ["dict", [[self.encode(key), self.encode(item)] for key, item in dict.items(value)]]
+        if isinstance(value, type) and vars(builtins).get(name := value.__name__) is value:
+            return ["type", name]
+        if type(value).__module__ in ("decimal", "_decimal", "fractions"):
+            try:
+                over, under = value.as_integer_ratio()
+                return ["ratio", self.number(over), self.number(under)]
+            except OverflowError:  # infinite
+                return ["float", "nan"]
+            except ValueError:
+                if self.left < 0:
+                    raise
+                return ["float", "nan"]
+        self.take(16)
+        return ["ref", self.refer(value)]
+
+    def check(self, least: int) -> None:
+        """Refuse a container whose items cannot fit, each at its smallest."""
+        if least > self.left:
+            raise ValueError(TOO_LARGE)
 
 
 def decode(message: Any, resolve: Callable[[int], Any]) -> Any:
