@@ -36,7 +36,10 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
         elif name:
             record.update(_documented(entry))
         elif entry.kind == "preset":
-            record.update(_figures(entry))
+            try:
+                record.update(_documented(entry))
+            except MdmError as error:
+                record["error"] = str(error)
     if as_json:
         click.echo(json.dumps(records, indent=2, ensure_ascii=False))
     elif name and not check:
@@ -60,12 +63,12 @@ def _table(records: list[dict[str, Any]], check: bool) -> None:
     for record in records:
         if record.get("error"):
             click.echo(f"{_state(record, check)}: {record['error']}")
-    figures = [record for record in records if "figures" in record]
-    if figures:
+    presets = {record["name"]: record["preset"]["tasks"] for record in records if "preset" in record}
+    if presets:
         click.echo("\nPresets (--preset NAME), and what is published for each task, in percent:")
-        for record in figures:
-            given = [f"{task} {TaskPreset(**figure).published}" for task, figure in record["figures"].items()]
-            click.echo(f"  {record['name']}: {', '.join(given) or NONE_PUBLISHED}")
+    for name, tasks in presets.items():
+        given = [f"{task} {TaskPreset(**of_task).published}" for task, of_task in tasks.items()]
+        click.echo(f"  {name}: {', '.join(given) or NONE_PUBLISHED}")
 
 
 def _state(record: dict[str, Any], check: bool) -> str:
@@ -73,16 +76,6 @@ def _state(record: dict[str, Any], check: bool) -> str:
     if record["unmet"]:
         return "incompatible"
     return "broken" if record.get("error") else "ok" if check else ""
-
-
-def _figures(entry: registry.Entry) -> dict[str, Any]:
-    """What is published under a preset, or why it does not load."""
-    try:
-        tasks = registry.load(entry).tasks
-    except MdmError as error:
-        return {"error": str(error)}
-    shown = ("figure", "metric", "source")
-    return {"figures": {task: {name: getattr(given, name) for name in shown} for task, given in tasks.items()}}
 
 
 def _documented(entry: registry.Entry) -> dict[str, Any]:
