@@ -68,11 +68,11 @@ def test_the_core_is_small():
     assert {name: count for name, count in lines.items() if count > 400} == {}
 
 
-def test_the_modules_of_tasks_import_no_torch():
+def test_the_modules_of_tasks_and_presets_import_no_torch():
     code = """
 import sys
 from mdm import registry
-for entry in registry.entries("task"):
+for entry in [*registry.entries("task"), *registry.entries("preset")]:
     registry.load(entry)
     assert not {"torch", "transformers"} & set(sys.modules), f"{entry.name} ({entry.value}) imports torch"
 """

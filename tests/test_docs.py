@@ -12,6 +12,7 @@ import venv
 
 import pytest
 from goldens import ROOT
+from mdm import registry
 
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial" / "mdm-right-to-left"
@@ -43,6 +44,17 @@ def test_the_table_of_options_is_fresh(tmp_path):
     fresh = (tmp_path / "reference.md").read_text()
     assert (DOCS / "reference.md").read_text() == fresh, "stale: run python docs/site/options.py"
     assert "| `temperature` | 0 | yes |" in fresh
+
+
+def test_the_tables_of_presets_are_fresh(tmp_path):
+    named = set(re.findall(r"^### `(.*)`$", (DOCS / "recipes.md").read_text(), re.M))
+    if named - set(registry.names("preset")):
+        pytest.skip("not all presets are installed")
+    written = python("docs/site/recipes.py", str(tmp_path / "recipes.md"))
+    assert written.returncode == 0, written.stderr
+    fresh = (tmp_path / "recipes.md").read_text()
+    assert (DOCS / "recipes.md").read_text() == fresh, "stale: run python docs/site/recipes.py"
+    assert "| gsm8k | gen_length 256, steps 256, block_length 8, shots 0 | 78.6 accuracy |" in fresh
 
 
 def test_the_site_builds_without_a_dead_link(tmp_path):

@@ -41,6 +41,9 @@ def test_a_row_names_the_presets_and_the_metric_of_its_task(task):
         pytest.skip(f"the task {task} is not installed")
     plugin = registry.resolve("task", task)
     presets, metric = (cell.strip() for cell in row.split("|")[3:5])
-    for name in getattr(plugin, "presets", {}):
-        assert f"`{name}`" in presets or "see `mdm plugins" in presets
+    named = re.findall(r"`([\w.-]+)`", presets)
+    for name in named:
+        assert name not in registry.names("preset") or task in registry.resolve("preset", name).tasks
+    offered = {name for name in registry.names("preset") if task in registry.resolve("preset", name).tasks}
+    assert offered <= set(named) or "see [recipes]" in presets
     assert plugin.metric in re.findall(r"`([\w-]+)`", metric) or plugin.metric in metric

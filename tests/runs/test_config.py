@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from mdm.errors import MdmError
-from mdm.runs import config, plugin_options
+from mdm.runs import config, plugin_options, presets
 from mdm.runs.config import DecodeConfig, RunConfig
 
 PLUGINS = """
     from typing import Literal
-    from mdm.protocols import BaseCache, BaseSampler, BaseTask
+    from mdm.protocols import BaseCache, BaseSampler, BaseTask, Preset, TaskPreset
     from pydantic import BaseModel, ConfigDict, Field
 
     class Base(BaseModel):
@@ -43,10 +43,17 @@ PLUGINS = """
     class Grid(BaseTask):
         Options = TaskOptions
         metric, default_limit = "solved", 7
-        presets = {"paper": {"gen_length": 256, "steps": 128, "size": 9}, "short": {"steps": 4}}
         def examples(self, **kw): ...
         def prompt(self, *args): ...
         def grade(self, *args): ...
+
+    PAPER = Preset(
+        "The paper's.",
+        settings={"temperature": 0.5, "prompt_style": "compact", "options": {"sharp": {"power": 3.0}}},
+        tasks={"grid": TaskPreset({"gen_length": 256, "steps": 128}, {"size": 9}, 71.5, "solved", "arXiv:1")},
+    )
+    SHORT = Preset("Short.", tasks={"grid": TaskPreset({"steps": 4})})
+    ELSEWHERE = Preset("For another task.", tasks={"maze": TaskPreset({"steps": 4})})
 """
 
 
@@ -56,6 +63,8 @@ def plugins(site):
         "mdm.samplers": {"sharp": "fake_config:Sharp", "dull": "fake_config:Dull"},
         "mdm.caches": {"store": "fake_config:Store"},
         "mdm.tasks": {"grid": "fake_config:Grid"},
+        "mdm.presets": {name: f"fake_config:{name.upper()}" for name in ("paper", "short", "elsewhere")}
+        | {"class": "fake_config:Preset", "settings": "fake_config:FLAGS"},
     }
     site.package("fake-config", points, PLUGINS)
 
@@ -172,7 +181,7 @@ def test_without_arguments_a_run_is_the_main_job():
     plain = RunConfig()
     assert (plain.model, plain.sampler, plain.cache, plain.task) == (["tiny"], ["info-gain"], "auto", "sudoku")
     assert set(RunConfig.model_fields) - set(DecodeConfig.model_fields) == {
-        "task", "preset", "data", "limit", "repeats", "allow_code_execution", "autoregressive",
+        "task", "prompt_style", "data", "limit", "repeats", "allow_code_execution", "autoregressive",
     }  # fmt: skip
 
 
@@ -183,6 +192,9 @@ def test_unknown_plugin_is_named_first():
 def test_a_preset_sets_what_nobody_else_does(tmp_path):
     built = build(preset="paper")
     assert (built.gen_length, built.steps, built.options["grid"]) == (256, 128, {"size": 9})
+    assert (built.temperature, built.prompt_style, built.options["sharp"]["power"]) == (0.5, "compact", 3.0)
+    assert build("power=1", preset="paper", temperature=0.0).options["sharp"]["power"] == 1.0
+    assert build(preset="paper", temperature=0.0).temperature == 0.0
     built = build("size=2", preset="paper", gen_length=32)
     assert (built.gen_length, built.steps, built.options["grid"]) == (32, 128, {"size": 2})
     built = build(preset="paper", tokens_per_step=2)
@@ -206,4 +218,36 @@ def test_a_preset_named_by_a_flag_wins_over_a_complete_file(tmp_path):
 
 
 def test_an_unknown_preset_is_named():
-    assert fault(preset="papr") == "grid has no preset 'papr'. Did you mean 'paper'? There are: paper, short"
+    said = fault(preset="papr")
+    assert said.startswith("unknown preset 'papr'. Did you mean 'paper'? Installed: ")
+    assert fault(preset="mmada-t2i-no").startswith("unknown preset 'mmada-t2i-no'.")
+
+
+def test_the_options_of_a_preset_go_with_their_sampler():
+    built = build(preset="paper", sampler=["dull"])
+    assert "sharp" not in built.options and built.options["dull"] == {"power": 1.0}
+
+
+def test_a_preset_without_a_task_gives_its_general_settings(tmp_path):
+    flags = {"sampler": ["sharp"], "preset": "paper"}
+    built = config.build(config.PromptConfig, None, flags)
+    assert (built.temperature, built.gen_length, built.prompt_style) == (0.5, None, "compact")
+    # Where prompts come ready made, their style is no setting.
+    assert config.build(DecodeConfig, None, flags).temperature == 0.5
+
+
+def test_a_preset_that_has_nothing_to_give_says_so():
+    assert fault(preset="elsewhere") == "preset 'elsewhere' has nothing for grid: it is for maze"
+    with pytest.raises(MdmError, match="preset 'short' has nothing for a prompt without a task: it is for grid"):
+        config.build(DecodeConfig, None, {"sampler": ["sharp"], "preset": "short"})
+
+
+def test_a_preset_is_an_instance():
+    assert fault(preset="class").endswith("is not a preset: it must be an instance of mdm.protocols.Preset")
+    assert "does not load" in fault(preset="settings")
+
+
+def test_what_is_published_is_said_in_one_line():
+    assert presets.remark("paper", "grid") == "preset paper: 71.5 solved for grid (arXiv:1)"
+    assert presets.remark("short", "grid") == "preset short: none published for grid"
+    assert presets.remark("paper", "maze") == "preset paper: none published for maze; its general settings apply"

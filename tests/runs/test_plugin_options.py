@@ -10,7 +10,7 @@ from mdm.runs.variants import without_policy
 
 PLUGINS = """
     import torch
-    from mdm.protocols import BaseSampler, BaseTask, Commit, Example, NoOptions, Prompt, top_k
+    from mdm.protocols import BaseSampler, BaseTask, Commit, Example, NoOptions, Preset, Prompt, TaskPreset, top_k
     from pydantic import Field
 
     class SamplerOptions(NoOptions):
@@ -30,19 +30,24 @@ PLUGINS = """
 
     class Task(BaseTask):
         Options = TaskOptions
-        metric, default_limit, presets = "right", 1, {"hard": {"level": 9, "steps": 2}}
+        metric, default_limit = "right", 1
         def examples(self, **kw):
             yield Example("a", {}, "1")
         def prompt(self, example, style):
             return Prompt("1+1=", gen_length=2)
         def grade(self, example, completion):
             return {"right": float(self.options.level == 4)}
+
+    HARD = Preset("Hard.", {"options": {"sampler.puzzle": {"gamma": 2.0}}}, {"puzzle": TaskPreset({}, {"level": 9})})
 """
 
 
 @pytest.fixture(autouse=True)
 def plugins(site):
-    points = {"mdm.samplers": {"puzzle": "fake_shared:Sampler"}, "mdm.tasks": {"puzzle": "fake_shared:Task"}}
+    points = {
+        "mdm.samplers": {"puzzle": "fake_shared:Sampler"}, "mdm.tasks": {"puzzle": "fake_shared:Task"},
+        "mdm.presets": {"hard": "fake_shared:HARD"},
+    }  # fmt: skip
     site.package("fake-shared", points, PLUGINS)
 
 
@@ -64,7 +69,8 @@ def test_a_sampler_and_a_task_of_one_name_have_options_of_their_own(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text(config.to_yaml(built))
     assert config.build(RunConfig, file) == built == config.parse(RunConfig, file)
-    assert build(preset="hard").options_of("task", "puzzle")["level"] == 9
+    hard = build(preset="hard")
+    assert hard.options_of("task", "puzzle")["level"] == 9 and hard.options_of("sampler", "puzzle")["gamma"] == 2.0
 
 
 def test_a_run_gives_each_its_own(tmp_path):

@@ -67,3 +67,18 @@ def test_what_was_not_decoded_is_wrong_and_has_no_entropy():
     summary = summarise([outcome(3), lost], "ok", 2)
     assert (summary["accuracy"], summary["errors"], summary["complete"]) == (0.5, 1, True)
     assert summary["cumulative_entropy"] == 0.3
+
+
+def test_tokens_are_counted_twice_and_steps_per_block_as_a_distribution():
+    summary = summarise([outcome(0), outcome(1, block_steps=[1, 3], tokens_until_eos=0), outcome(2)], "ok", 3)
+    assert (summary["tokens_per_forward"], summary["tokens_until_eos"]) == (1.0, 6)
+    assert summary["tokens_per_forward_until_eos"] == 0.5 and summary["tokens_per_second_until_eos"] == 4.0
+    steps = summary["steps_per_block"]
+    assert (steps["mean"], steps["median"], steps["counts"]) == (2.0, 2.0, {"1": 1, "2": 4, "3": 1})
+
+
+def test_results_of_earlier_versions_say_nothing_of_end_tokens():
+    summary = summarise([outcome(0), outcome(1, tokens_until_eos=None, block_steps=None)], "ok", 2)
+    assert summary["tokens_until_eos"] is None and summary["tokens_per_forward_until_eos"] is None
+    assert summary["steps_per_block"]["counts"] == {"2": 2} and summary["tokens_per_forward"] == 1.0
+    assert summarise([], "ok", 2)["steps_per_block"] is None

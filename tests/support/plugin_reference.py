@@ -27,6 +27,7 @@ SHOWN = {
     "functions": {PROTOCOLS + "scores": ["ranks", "top_k"]},
     "cache": {PROTOCOLS + "cache": ["BaseCache", "Plan"]},
     "task": {PROTOCOLS + "task": ["BaseTask", "Example", "Prompt", "Message"]},
+    "preset": {PROTOCOLS + "preset": ["Preset", "TaskPreset"]},
     "family": {"mdm.models.family": ["BaseFamily"], PROTOCOLS + "model": ["ModelSpec", "Network", "Autoregressive"]},
     "model": {"mdm.models.model": ["Model"]},
     "options": {PROTOCOLS + "options": ["NoOptions"]},
@@ -76,7 +77,7 @@ def kinds() -> str:
 
 def promises() -> str:
     parts = []
-    for kind in ("sampler", "cache", "model", "task"):
+    for kind in ("sampler", "cache", "model", "task", "preset"):
         lines = [f"### A {kind}", "", "| check | what it holds |", "|---|---|"]
         parts.append("\n".join([*lines, *(f"| `{c.name}` | {_cell(c.about)} |" for c in checks(kind))]))
     return "\n\n".join(parts)
@@ -88,7 +89,8 @@ def faults() -> str:
     lines = ["| kind | fault | caught by |", "|---|---|---|"]
     for kind, plugin, check in FAULTS:
         about = inspect.getdoc(plugin) or ""
-        lines.append(f"| {kind} | {_cell(about.splitlines()[0])} | `{check}` |")
+        line = f"| {kind} | {_cell(about.splitlines()[0])} | `{check}` |"
+        lines += [] if line in lines else [line]
     leak = (
         "| cache | A candidate of a lookahead is written into the store. | `is_read_only_while_a_sampler_looks_ahead` |"
     )

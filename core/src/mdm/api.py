@@ -57,6 +57,8 @@ class Result:
     """Forward passes that this prompt took part in."""
     rows: int
     """Sequences that it sent through the model, candidates included."""
+    block_steps: list[int] = field(default_factory=list, repr=False)
+    """Steps in each block, in the order in which they were decoded."""
     prompt_style: PromptForm = "ids"
     """How the prompt was given: "raw" (a text), "ids" or "chat"."""
 
@@ -291,4 +293,5 @@ def _result(
         tokens, text=model.decode(tokens, *text_ends) if model.tokenizer is not None else None, sequence=sequence,
         trace=lines if with_trace else [], cumulative_entropy=cumulative_entropy(lines), prompt_style=prompt.form,
         forwards=sum(line["forwards"] for line in lines), rows=sum(line["rows"] for line in lines),
+        block_steps=row.steps_taken,
     )  # fmt: skip

@@ -29,6 +29,7 @@ KINDS = {
     "sampler": "mdm.samplers",
     "cache": "mdm.caches",
     "task": "mdm.tasks",
+    "preset": "mdm.presets",
     "command": "mdm.commands",
     "hook": "mdm.hooks",
 }
@@ -39,6 +40,7 @@ _BASES = {
     "sampler": ("mdm.protocols", "BaseSampler"),
     "cache": ("mdm.protocols", "BaseCache"),
     "task": ("mdm.protocols", "BaseTask"),
+    "preset": ("mdm.protocols", "Preset"),
 }
 """Kind -> where its base class is, which says what a plugin has. It is imported when a plugin of the kind is."""
 
@@ -129,6 +131,10 @@ def require(kind: str, plugin: Any, what: str) -> None:
         return
     module, name = _BASES[kind]
     base = getattr(import_module(module), name)
+    if kind == "preset":
+        if not isinstance(plugin, base):
+            raise MdmError(f"{what} is not a preset: it must be an instance of {module}.{name}")
+        return
     members = [member for member in {**vars(base), **get_annotations(base)} if not member.startswith("_")]
     missing = [
         member for member in members

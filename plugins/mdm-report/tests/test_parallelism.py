@@ -49,3 +49,8 @@ def test_runs_of_one_sampler_at_several_speeds_are_one_curve():
     ]
     assert by_sampler(records) == [160.0, 160.0, None, None]
     assert by_sampler([record("one", None, 0.8), record("one", 2.0, 0.8)]) == [None, None]
+
+
+def test_either_count_of_tokens_makes_a_curve():
+    records = [record("one", 1.0, 0.8) | {"until": 1.0}, record("one", 4.0, 0.8) | {"until": 2.0}]
+    assert by_sampler(records) == [320.0, 320.0] and by_sampler(records, "until") == [160.0, 160.0]

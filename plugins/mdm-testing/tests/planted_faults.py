@@ -9,7 +9,20 @@ from pathlib import Path
 import torch
 from mdm.errors import MdmError
 from mdm.models import BaseFamily
-from mdm.protocols import BaseSampler, BaseTask, Commit, Evaluate, Example, NoCache, NoOptions, Plan, Prompt, top_k
+from mdm.protocols import (
+    BaseSampler,
+    BaseTask,
+    Commit,
+    Evaluate,
+    Example,
+    NoCache,
+    NoOptions,
+    Plan,
+    Preset,
+    Prompt,
+    TaskPreset,
+    top_k,
+)  # fmt: skip
 from mdm_testing import toy_model
 
 
@@ -269,6 +282,26 @@ def causal(arguments):
     return arguments
 
 
+class NamesAModel(Preset):
+    """Sets the model, which is the user's to choose."""
+
+
+class Misspells(Preset):
+    """A key that is no setting, or a value that is not allowed."""
+
+
+class MisplacesOptions(Preset):
+    """Options that its sampler or task does not take."""
+
+
+class Boasts(Preset):
+    """A figure without a source."""
+
+
+class NamesNobody(Preset):
+    """A family, a task or a sampler that nobody brings."""
+
+
 FAULTS = [
     ("sampler", ReadsNeighbour, "a_row_does_not_depend_on_its_neighbours"),
     ("sampler", CommitsVisible, "commits_only_what_it_was_shown"),
@@ -297,4 +330,15 @@ FAULTS = [
     ("task", AllRight, "another_answer_is_wrong"),
     ("task", Raises, "garbage_is_wrong"),
     ("task", Unseeded, "examples_are_a_pure_function_of_the_seed"),
+    ("preset", NamesAModel("x", {"model": "tiny"}), "it_is_a_recipe"),
+    ("preset", Misspells("x", {"gen_lenght": 8}), "its_keys_are_settings"),
+    ("preset", Misspells("x", tasks={"sudoku": TaskPreset({"steps": 0})}), "its_keys_are_settings"),
+    ("preset", MisplacesOptions("x", {"options": {"nobody": {"candidates": 8}}}), "its_options_are_options"),
+    ("preset", MisplacesOptions("x", tasks={"sudoku": TaskPreset({}, {"size": -1})}), "its_options_are_options"),
+    ("preset", Boasts("x", tasks={"sudoku": TaskPreset({"steps": 4}, {}, 99.0, "accuracy")}),
+     "a_figure_says_where_it_is_from"),
+    ("preset", Boasts("x", tasks={"sudoku": TaskPreset({}, {}, 990.0, "accuracy", "arXiv:1")}),
+     "a_figure_says_where_it_is_from"),
+    ("preset", NamesNobody("x", {"sampler": "no-such"}), "what_it_names_is_known"),
+    ("preset", NamesNobody("x", {"steps": 4}, families=("no-such",)), "what_it_names_is_known"),
 ]  # fmt: skip

@@ -37,6 +37,11 @@ def test_tasks(check):
     check()
 
 
+@parametrize_with_checks("preset", registry.names("preset"))
+def test_presets(check):
+    check()
+
+
 def families() -> list[Subject]:
     """Each family of which a random checkpoint can be made on the spot."""
     folder = tiny_families.SCRATCH

@@ -16,7 +16,8 @@ from mdm.protocols.task import MASK, Message, Prompt
 if TYPE_CHECKING:
     from mdm.api import Result
     from mdm.models.model import Model
-    from mdm.runs.config import DecodeConfig
+    from mdm.protocols.model import PromptStyle
+    from mdm.runs.config import PromptConfig
 
 
 @click.command()
@@ -31,7 +32,7 @@ def generate(
     as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Decode one prompt. TEXT `-` reads it from stdin."""
-    from mdm.runs import config as configs
+    from mdm.runs import config as configs, presets
     from mdm.runs.decode_args import completion, encode, load_model
 
     if text == "-":
@@ -43,7 +44,8 @@ def generate(
     if mask and not infill:
         raise MdmError(f"--mask {mask} is how an infill writes a masked token: give --infill too")
     mask = mask or MASK
-    config = configs.build(configs.DecodeConfig, None, used(flags), assignments)
+    asked = used(flags) | ({} if chat is None else {"prompt_style": "chat" if chat else "compact"})
+    config = configs.build(configs.PromptConfig, None, asked, assignments)
     if max(len(config.model), len(config.sampler), len(config.tokens_per_step or [])) > 1:
         raise MdmError("generate takes one --model and one --sampler at one pace; `mdm run` compares several")
     default_length = 0 if infill else DEFAULT_GEN_LENGTH
@@ -55,7 +57,10 @@ def generate(
     from mdm.runs.files import to_json
 
     model = load_model(config, config.model[0])
-    ids, context = encode(model, _prompt(model, text, gen_length, infill, chat), mask)
+    for warning in presets.warnings(config.preset, {config.model[0]: model.spec.family}):
+        click.echo(f"mdm: {warning}", err=True)
+    style = config.prompt_style or model.spec.prompt_style
+    ids, context = encode(model, _prompt(text, gen_length, infill, style), mask)
     start = time.perf_counter()
     result = _decode(config, model, ids, gen_length, watched)
     seconds = time.perf_counter() - start
@@ -68,15 +73,13 @@ def generate(
     click.echo(f"{costs}, cumulative entropy {result.cumulative_entropy:.3f} nats, {seconds:.1f} s", err=True)
 
 
-def _prompt(model: Model, text: str, gen_length: int, infill: bool, chat: bool | None) -> Prompt:
+def _prompt(text: str, gen_length: int, infill: bool, style: PromptStyle) -> Prompt:
     if infill:
         return Prompt("", text, gen_length)
-    if chat or (chat is None and model.spec.prompt_style == "chat"):
-        return Prompt((Message("user", text),), "", gen_length)
-    return Prompt(text, "", gen_length)
+    return Prompt((Message("user", text),) if style == "chat" else text, "", gen_length)
 
 
-def _decode(config: DecodeConfig, model: Model, ids: list[int], gen_length: int, watched: bool) -> Result:
+def _decode(config: PromptConfig, model: Model, ids: list[int], gen_length: int, watched: bool) -> Result:
     from mdm import api
     from mdm.cli.live import live_view
     from mdm.runs.decode_args import canvas_texts, decode_settings

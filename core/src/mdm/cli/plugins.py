@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import click
 from mdm import registry
 from mdm.errors import MdmError, suggest
+from mdm.protocols.preset import NONE_PUBLISHED, TaskPreset
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--check", is_flag=True, help="Load each one and say what broke; exit code 1 if anything did.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 def plugins(name: str | None, check: bool, as_json: bool) -> int:
-    """List what is installed; with NAME, document its options."""
+    """List what is installed, presets with the published figures; with NAME, document its options."""
     faults: dict[registry.Entry, str | None] = dict(registry.check()) if check else {}
     shown = [entry for entry in registry.entries() if name in (None, entry.name)]
     if name and not shown:
@@ -33,6 +35,11 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
             record["error"] = faults[entry] if check else registry.incompatible(entry)
         elif name:
             record.update(_documented(entry))
+        elif entry.kind == "preset":
+            try:
+                record.update(_documented(entry))
+            except MdmError as error:
+                record["error"] = str(error)
     if as_json:
         click.echo(json.dumps(records, indent=2, ensure_ascii=False))
     elif name and not check:
@@ -49,29 +56,35 @@ def _table(records: list[dict[str, Any]], check: bool) -> None:
     columns = {"kind": "kind", "name": "name", "package": "dist", "version": "version"}
     rows = [[record[key] for key in columns.values()] for record in records]
     headers = list(columns)
-    if check or any(record["unmet"] for record in records):
+    if check or any(record["unmet"] or record.get("error") for record in records):
         headers.append("state")
         rows = [[*row, _state(record, check)] for row, record in zip(rows, records, strict=True)]
     show(headers, rows)
     for record in records:
         if record.get("error"):
             click.echo(f"{_state(record, check)}: {record['error']}")
+    presets = {record["name"]: record["preset"]["tasks"] for record in records if "preset" in record}
+    if presets:
+        click.echo("\nPresets (--preset NAME), and what is published for each task, in percent:")
+    for name, tasks in presets.items():
+        given = [f"{task} {TaskPreset(**of_task).published}" for task, of_task in tasks.items()]
+        click.echo(f"  {name}: {', '.join(given) or NONE_PUBLISHED}")
 
 
 def _state(record: dict[str, Any], check: bool) -> str:
     """The state in one word; empty where nothing was checked."""
     if record["unmet"]:
         return "incompatible"
-    return ("broken" if record["error"] else "ok") if check else ""
+    return "broken" if record.get("error") else "ok" if check else ""
 
 
 def _documented(entry: registry.Entry) -> dict[str, Any]:
     plugin = registry.load(entry)
+    if entry.kind == "preset":
+        return {"doc": plugin.about, "preset": asdict(plugin)}
     documented: dict[str, Any] = {"doc": inspect.getdoc(plugin) or ""}
     if entry.kind in ("sampler", "cache", "task"):
         documented["options"] = options_table(plugin.Options)
-    if entry.kind == "task":
-        documented["presets"] = {name: dict(values) for name, values in plugin.presets.items()}
     return documented
 
 
@@ -106,6 +119,8 @@ def _explain(record: dict[str, Any]) -> None:
     click.echo(f"{record['kind']} {record['name']} ({record['dist']} {record['version']}, {record['value']})")
     if record["doc"]:
         click.echo(f"\n{record['doc']}")
+    if "preset" in record:
+        _explain_preset(record["preset"])
     if "options" not in record:
         return
     click.echo("\nOptions (-o NAME=VALUE):" if record["options"] else "\nNo options.")
@@ -113,7 +128,25 @@ def _explain(record: dict[str, Any]) -> None:
         click.echo(f"  {option['name']}: {option['type']} = {option['default']}")
         if option["description"]:
             click.echo(f"      {' '.join(option['description'].split())}")
-    if record.get("presets"):
-        click.echo("\nPresets (--preset NAME):")
-        for name, values in record["presets"].items():
-            click.echo(f"  {name}: {', '.join(f'{key} {value}' for key, value in values.items())}")
+
+
+def _explain_preset(preset: dict[str, Any]) -> None:
+    if preset["families"]:
+        click.echo(f"\nFor {' and '.join(preset['families'])} models.")
+    click.echo(f"\nSettings: {settings_text(preset['settings'])}")
+    if preset["source"]:
+        click.echo(f"    {preset['source']}")
+    for task, of_task in preset["tasks"].items():
+        given = TaskPreset(**of_task)
+        click.echo(f"\n{task}: {given.published}")
+        click.echo(f"    {settings_text({**given.settings, **given.options}) or 'as above'}")
+        if given.source:
+            click.echo(f"    {given.source}")
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings as ``name value, name value``; those of a plugin under its name."""
+    flat = {key: value for key, value in settings.items() if key != "options"}
+    for plugin, options in settings.get("options", {}).items():
+        flat |= {f"{plugin}.{option}": value for option, value in options.items()}
+    return ", ".join(f"{key} {value}" for key, value in flat.items())

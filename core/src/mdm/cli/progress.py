@@ -53,6 +53,9 @@ class Lines(RunObserver):
         if time.monotonic() >= self._begun + PATIENCE:
             click.echo(text, err=True)
 
+    def on_warning(self, text: str) -> None:
+        click.echo(f"mdm: {text}", err=True)
+
     def on_progress(self, label: str, done: int, total: int, accuracy: float) -> None:
         if done and time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY
@@ -84,6 +87,9 @@ class Bars(RunObserver):
 
     def on_note(self, text: str) -> None:
         self._progress.console.print(text, style="dim", highlight=False, markup=False)
+
+    def on_warning(self, text: str) -> None:
+        self._progress.console.print(f"mdm: {text}", style="yellow", highlight=False, markup=False)
 
     def on_progress(self, label: str, done: int, total: int, accuracy: float | None = None) -> None:
         if label not in self._bars:

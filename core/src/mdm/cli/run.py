@@ -115,11 +115,14 @@ def _report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
         click.echo(to_json(summary, indent=2))
         return
     from mdm.cli.tables import show
+    from mdm.runs import presets
 
     rows = summary.get("runs", [summary])
     columns = _columns(rows)
     cells = [[CELLS[name](row) for name in columns] for row in rows]
     show(columns, cells, right=[name for name in columns if name not in ("model", "sampler")])
+    if rows[0]["preset"]:
+        click.echo(presets.remark(rows[0]["preset"], rows[0]["task"]))
     errors = sum(row["errors"] for row in rows)
     if errors:
         click.echo(f"{errors} could not be decoded or graded and count as wrong: see `error` in results.jsonl")

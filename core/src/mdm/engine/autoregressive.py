@@ -86,4 +86,5 @@ def _record(request: Request, tokens: Sequence[int], entropies: Sequence[float])
     return RowRecord(
         request=request.index, row_id=request.row_id, tokens=canvas, prompt_length=start,
         targets=list(range(start, len(canvas))), starts=[start, len(canvas)], trace=lines,
+        steps_taken=[len(lines)],
     )  # fmt: skip

@@ -93,6 +93,8 @@ class RowRecord:
     block: int = -1
     """how many blocks were entered before this one"""
     block_step: int = 0
+    steps_taken: list[int] = field(default_factory=list)
+    """steps in each block that was entered"""
     step: int = 0
     schedule: tuple[int, ...] = ()
     """tokens to commit in each step of the block"""
@@ -120,6 +122,7 @@ class RowRecord:
         """Begin the next block and schedule its ``size`` masks (or positions)."""
         self.block += 1
         self.block_step = 0
+        self.steps_taken.append(0)
         if self.block_steps is not None:
             steps = self.block_steps[min(self.block, len(self.block_steps) - 1)]
         else:
@@ -136,6 +139,7 @@ class RowRecord:
     def end_step(self) -> None:
         """Go on to the next step, whose counts a lookahead may have told already."""
         self.step += 1
+        self.steps_taken[-1] += 1
         self.block_step += 1
         self.counts = self.next_counts
 
@@ -168,7 +172,7 @@ class RowRecord:
 
     def copy(self) -> RowRecord:
         """A record of a row that goes its own way from here."""
-        return replace(self, trace=list(self.trace), tokens=list(self.tokens))
+        return replace(self, trace=list(self.trace), tokens=list(self.tokens), steps_taken=list(self.steps_taken))
 
 
 def count_calls(rows: Sequence[RowRecord], owners: Sequence[int | None], calls: Sequence[slice], branches: int) -> None:

@@ -1,4 +1,4 @@
-"""What plugins are written against: state, scores, samplers, caches, models, tasks, options and hooks.
+"""What plugins are written against: state, scores, samplers, caches, models, tasks, presets, options and hooks.
 
 A plugin imports all that it needs from here. A name's module is imported on first use, so that a task, or a listing of
 plugins, imports no torch.
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mdm.protocols.lookahead import Actions, Lookahead, LookaheadOptions
     from mdm.protocols.model import Attention, Autoregressive, ModelSpec, Network, PromptStyle
     from mdm.protocols.options import NoOptions
+    from mdm.protocols.preset import Preset, TaskPreset
     from mdm.protocols.rowwise import Rowwise
     from mdm.protocols.sampler import BaseSampler, CandidateScores, Commit, Decision, Evaluate
     from mdm.protocols.scores import Scores, ranks, top_k
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "MASK", "Actions", "Attention", "Autoregressive", "BaseCache", "BaseSampler", "BaseTask", "CandidateScores",
     "Commit", "Decision", "Draws", "Evaluate", "Example", "Line", "Lookahead", "LookaheadOptions", "Message",
-    "ModelSpec", "Network", "NoCache", "NoOptions", "Plan", "Prompt", "PromptStyle", "Rowwise", "Scores", "State",
-    "StepEvent", "hookimpl", "mixed", "ranks", "top_k",
+    "ModelSpec", "Network", "NoCache", "NoOptions", "Plan", "Preset", "Prompt", "PromptStyle", "Rowwise", "Scores",
+    "State", "StepEvent", "TaskPreset", "hookimpl", "mixed", "ranks", "top_k",
 ]  # fmt: skip
 
 _NAMES = {
@@ -34,6 +35,7 @@ _NAMES = {
     "lookahead": ("Actions", "Lookahead", "LookaheadOptions"),
     "model": ("Attention", "Autoregressive", "ModelSpec", "Network", "PromptStyle"),
     "options": ("NoOptions",),
+    "preset": ("Preset", "TaskPreset"),
     "rowwise": ("Rowwise",),
     "sampler": ("BaseSampler", "CandidateScores", "Commit", "Decision", "Evaluate"),
     "scores": ("Scores", "ranks", "top_k"),

@@ -68,9 +68,6 @@ class BaseTask:
     """The key of ``grade`` that a summary reports as the accuracy."""
     default_limit: ClassVar[int | None] = None
     """How many examples a run has when neither ``--limit`` nor ``--data`` is given; None is all of them."""
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Name -> decoding settings and options of the task: ``--preset NAME`` begins from them, and what the user sets
-    wins."""
     executes_code: ClassVar[bool] = False
     """Whether grading runs what the model wrote, so that a run needs ``--allow-code-execution``."""
     expected_failures: ClassVar[Mapping[str, str]] = {}

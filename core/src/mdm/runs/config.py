@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from mdm import registry
-from mdm.errors import MdmError, explain, suggest
+from mdm.errors import MdmError, explain
 from mdm.models.placement import DeviceMap, Dtype, Quantization
+from mdm.protocols.model import PromptStyle
 from mdm.protocols.settings import DEFAULT_SAMPLER, Count, Length, Settings, Size, documented, option_with
-from mdm.runs import plugin_options
+from mdm.runs import plugin_options, presets
 from mdm.runs.plugin_options import Options, Plugin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
 
@@ -84,6 +85,10 @@ class LoadingConfig(BaseModel):
 class DecodeConfig(LoadingConfig, Settings, PolicyConfig):
     """Everything that decides what is decoded from a prompt."""
 
+    preset: str | None = documented(
+        None, "Published settings to begin from; `mdm plugins` lists them with their figures.", metavar="NAME"
+    )
+    """``build`` writes what it gives into the other fields."""
     seed: int = option_with("seed", 0, help="Seed of the examples and of the random draws.")
     gen_length: Length | None = option_with("gen_length", None, unset="the task's, or 64")
     tokens_per_step: Counts | None = option_with(  # type: ignore[assignment]  # several make one comparison
@@ -113,14 +118,18 @@ class DecodeConfig(LoadingConfig, Settings, PolicyConfig):
         return self.options.get(f"{kind}.{name}", self.options.get(name, {}))
 
 
-class RunConfig(DecodeConfig):
+class PromptConfig(DecodeConfig):
+    """How a prompt is decoded, and how it is put to the model."""
+
+    prompt_style: PromptStyle | None = documented(
+        None, "How the model is asked: by a chat, or by a short plain text.", unset="as it is used to"
+    )
+
+
+class RunConfig(PromptConfig):
     """A run: examples of a task decoded by every sampler (and model) named, and graded."""
 
     task: str = documented("sudoku", "Task.", metavar="NAME")
-    preset: str | None = documented(
-        None, "Published settings of the task; `mdm plugins TASK` lists them.", metavar="NAME"
-    )
-    """``build`` writes these settings into the other fields."""
     data: Path | None = documented(None, "The task's examples, instead of its own.", metavar="FILE")
     limit: Count | None = documented(None, "How many examples.", unset="all of --data, or a few")
     repeats: Count = documented(1, "How often each example is decoded, each time with other random draws.")
@@ -165,7 +174,9 @@ def build(
     plugins = plugin_options.collect(config.plugins())
     plugin_options.set_from_file(plugins, config.options, from_file.plugins(), file)
     for plugin in plugins:
-        preset = preset_options.get((plugin.kind, plugin.name), {})
+        preset: dict[str, Any] = {}
+        for values in (values for key, values in preset_options.items() if plugin.is_called(key)):
+            preset |= values
         upper = preset if "preset" in flags else dict(plugin.values)
         plugin.values.update(preset | upper)
     for assignment in assignments:
@@ -216,19 +227,15 @@ def _merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[st
     return {name: value for name, value in lower.items() if not (paced and name in PACES)} | dict(upper)
 
 
-def _preset(config: DecodeConfig) -> tuple[dict[str, Any], dict[Plugin, dict[str, Any]]]:
-    """The settings of the preset that a run names, and the options of its task."""
-    if not isinstance(config, RunConfig) or config.preset is None:
+def _preset(config: DecodeConfig) -> tuple[dict[str, Any], Options]:
+    """The settings of the preset that a configuration names, as far as it has such, and the options of its plugins."""
+    if config.preset is None:
         return {}, {}
-    presets = registry.resolve("task", config.task).presets
-    if config.preset not in presets:
-        raise MdmError(
-            f"{config.task} has no preset {config.preset!r}.{suggest(config.preset, presets)} "
-            f"There are: {', '.join(presets) or 'none'}"
-        )
-    settings = dict(presets[config.preset])
-    options = {name: settings.pop(name) for name in list(settings) if name not in DecodeConfig.model_fields}
-    return settings, {("task", config.task): options}
+    task = config.task if isinstance(config, RunConfig) else None
+    settings, options = presets.layer(config.preset, registry.resolve("preset", config.preset), task)
+    # The prompt's style is no setting where prompts come ready made, as in lm-evaluation-harness.
+    elsewhere = set(PromptConfig.model_fields) - set(type(config).model_fields)
+    return {name: value for name, value in settings.items() if name not in elsewhere}, options
 
 
 def _validate(schema: type[C], values: Mapping[str, Any], where: str) -> C:

@@ -85,7 +85,7 @@ def load_model(config: DecodeConfig, name: str) -> Model:
 
 def encode_example(config: RunConfig, model: Model, task: BaseTask, index: int, example: Example) -> EncodedExample:
     ask = task.continuation if model.spec.attention == "causal" else task.prompt
-    prompt = ask(example, model.spec.prompt_style)
+    prompt = ask(example, config.prompt_style or model.spec.prompt_style)
     gen_length = prompt.gen_length if config.gen_length is None else config.gen_length
     try:
         ids, context = encode(model, prompt)

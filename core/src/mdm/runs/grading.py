@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
@@ -69,10 +70,11 @@ class Grader:
     """Grades decoded examples and passes each to ``record``, always in the calling thread.
 
     With ``fail_fast`` an example that cannot be decoded or graded stops the run instead of being recorded.
+    ``end_tokens`` are those behind which an answer has no tokens any more.
     """
 
-    def __init__(self, task: BaseTask, record: Record, fail_fast: bool) -> None:
-        self._task, self._record, self._fail_fast = task, record, fail_fast
+    def __init__(self, task: BaseTask, record: Record, fail_fast: bool, end_tokens: Collection[int] = ()) -> None:
+        self._task, self._record, self._fail_fast, self._end_tokens = task, record, fail_fast, end_tokens
         self._pending: list[_Grading] = []
 
     def add(self, encoded: EncodedExample, result: Result, completion: str, seconds: float) -> None:
@@ -115,7 +117,8 @@ class Grader:
             example = grading.encoded.result(
                 grading.completion, metrics=metrics, tokens=len(result.tokens),
                 cumulative_entropy=float(result.cumulative_entropy), forwards=result.forwards, rows=result.rows,
-                seconds=grading.seconds, error=error_text,
+                tokens_until_eos=sum(1 for _ in takewhile(lambda token: token not in self._end_tokens, result.tokens)),
+                block_steps=result.block_steps, seconds=grading.seconds, error=error_text,
             )  # fmt: skip
             self._record(example, result)
 

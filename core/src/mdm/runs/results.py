@@ -47,6 +47,10 @@ class ExampleResult:
     """Canvases that it sent through the model, candidates included."""
     seconds: float
     """Wall time since the result before, so that they add up to the time of the run whatever the batch."""
+    tokens_until_eos: int | None = None
+    """Those of ``tokens`` before the first end token; None in results of earlier versions."""
+    block_steps: Sequence[int] | None = None
+    """Steps in each block."""
     error: str | None = None
     """Why it could not be decoded or graded; it then counts as wrong."""
     canvas: Sequence[str | None] | None = None

@@ -15,7 +15,8 @@ from mdm import registry
 from mdm.errors import MdmError
 from mdm.protocols.options import check_options
 from mdm.protocols.task import BaseTask, Example
-from mdm.runs import files
+from mdm.runs import files, presets
+from mdm.runs.conditions import conditions, record_model
 from mdm.runs.config import RunConfig
 from mdm.runs.decode_args import encode_example, load_model
 from mdm.runs.decode_examples import ExampleDecoder, RunContext
@@ -102,7 +103,7 @@ def _run_variants(run: RunContext, variants: Sequence[Variant], out: Path) -> di
     process = run.process
     try:
         for model in run.config.model:
-            _run_model(run, [variant for variant in variants if variant.model == model])
+            _run_model(run, [variant for variant in variants if variant.model == model], out)
         process.barrier()
     except (KeyboardInterrupt, PeerLost) as stop:
         if not process.is_main:
@@ -118,13 +119,18 @@ def _run_variants(run: RunContext, variants: Sequence[Variant], out: Path) -> di
     return _write_summary(run, variants, out)
 
 
-def _run_model(run: RunContext, variants: Sequence[Variant]) -> None:
+def _run_model(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
     """Decode what is left of the variants of one model."""
     config, process = run.config, run.process
     if all(len(variant.results.by_row) == len(run.examples) * config.repeats for variant in variants):
         return  # without loading the model
     run.observer.on_note(f"loading {variants[0].model}")
-    model = load_model(config, variants[0].model)
+    name = variants[0].model
+    model = load_model(config, name)
+    if process.is_main:
+        record_model(out, config, name, model)
+        for warning in presets.warnings(config.preset, {name: model.spec.family}):
+            run.observer.on_warning(warning)
     encoded = [encode_example(config, model, run.task, index, example) for index, example in enumerate(run.examples)]
     decodings = [replace(example, repeat=repeat) for repeat in range(config.repeats) for example in encoded]
     for variant in variants:
@@ -134,7 +140,8 @@ def _run_model(run: RunContext, variants: Sequence[Variant]) -> None:
 
 
 def _write_summary(run: RunContext, variants: Sequence[Variant], out: Path) -> dict[str, Any]:
-    rows = [_summary_row(run, variant) for variant in variants]
+    environment = files.read_json(out / "environment.json")
+    rows = [_summary_row(run, variant) | conditions(run.config, variant, environment) for variant in variants]
     if len(variants) > 1:
         for variant, row in zip(variants, rows, strict=True):
             if variant.results.by_row:

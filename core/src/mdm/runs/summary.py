@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from math import fsum, sqrt
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, fmean, median, stdev
 from typing import Any
 
 from mdm.runs.results import ExampleResult
@@ -33,7 +34,9 @@ def summarise(
 ) -> dict[str, Any]:
     """Summarise the results of one variant.
 
-    The entropy is a mean over the decoded examples; forwards, rows, tokens and seconds are sums.
+    The entropy is a mean over the decoded examples; forwards, rows, tokens and seconds (wall time, summed over
+    processes) are sums. Tokens per forward are those of an example by the forwards that it took part in, so that they
+    do not depend on the batch; they are given for all tokens, and for those before the first end token.
 
     Args:
         results: what is written so far, in any order.
@@ -55,6 +58,9 @@ def summarise(
     if aggregate is not None and done:
         metrics |= aggregate({group[0].id: [dict(result.metrics) for result in group] for group in examples})
     tokens, seconds = sum(result.tokens for result in done), fsum(result.seconds for result in done)
+    forwards = sum(result.forwards for result in done)
+    known = [result.tokens_until_eos for result in done if result.decoded]
+    until_eos = None if None in known else sum(map(int, filter(None, known)))
     return {
         "examples": len(examples), "complete": len(done) == expected * repeats, "repeats": repeats,
         "accuracy": accuracy, "accuracy_ci95": list(wilson(accuracy * len(examples), len(examples))),
@@ -62,9 +68,26 @@ def summarise(
         "accuracy_se": stdev(by_repeat) / sqrt(len(by_repeat)) if len(by_repeat) > 1 else None,
         "metric": metric, "metrics": metrics, "errors": sum(result.error is not None for result in done),
         "cumulative_entropy": round(_mean(result.cumulative_entropy for result in done if result.decoded), DIGITS),
-        "forwards": sum(result.forwards for result in done), "rows": sum(result.rows for result in done),
+        "forwards": forwards, "rows": sum(result.rows for result in done),
         "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds if seconds else 0.0,
+        "tokens_per_forward": tokens / forwards if forwards else None, "tokens_until_eos": until_eos,
+        "tokens_per_forward_until_eos": None if until_eos is None or not forwards else until_eos / forwards,
+        "tokens_per_second_until_eos": None if until_eos is None or not seconds else until_eos / seconds,
+        "steps_per_block": _distribution(steps for result in done for steps in result.block_steps or ()),
     }  # fmt: skip
+
+
+def _distribution(values: Iterable[int]) -> dict[str, Any] | None:
+    """How often each value occurs, with the mean and the median; None where nothing is known."""
+    counts = Counter(values)
+    if not counts:
+        return None
+    every = sorted(counts.elements())
+    return {
+        "mean": fmean(every),
+        "median": median(every),
+        "counts": {str(value): counts[value] for value in sorted(counts)},
+    }
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -103,7 +103,10 @@ def without_policy(config: C) -> C:
     # The default sampler was asked for where it was named; an empty list is what this function leaves.
     if config.sampler and "sampler" in config.model_fields_set:
         asked = {"sampler": config.sampler} | asked
-    refuse_policy(", ".join(config.model), asked)
+    try:
+        refuse_policy(", ".join(config.model), asked)
+    except MdmError as error:
+        raise MdmError(f"{error} (preset {config.preset!r} is for others)" if config.preset else str(error)) from None
     task_keys = [key for kind, name in config.plugins() if kind == "task" for key in (name, f"{kind}.{name}")]
     options = {key: values for key, values in config.options.items() if key in task_keys}
     return config.model_copy(update={"sampler": [], "options": options})

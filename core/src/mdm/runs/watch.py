@@ -39,6 +39,9 @@ class RunObserver:
     def on_note(self, text: str) -> None:
         """Something that takes time is about to begin."""
 
+    def on_warning(self, text: str) -> None:
+        """Something that a reader of the results should know."""
+
     def on_progress(self, label: str, done: int, total: int, accuracy: float) -> None:
         """``done`` of ``total`` examples are written; also called once before the first."""
 
@@ -48,7 +51,7 @@ class GuardedObserver(RunObserver):
 
     def __init__(self, observer: RunObserver) -> None:
         self.sees_steps = observer.sees_steps
-        for callback in ("on_begin", "on_step", "on_note", "on_progress"):
+        for callback in ("on_begin", "on_step", "on_note", "on_warning", "on_progress"):
             setattr(self, callback, partial(self._call, observer, callback))
 
     def _call(self, observer: RunObserver, callback: str, *args: Any) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mdm.data import HubData, read, read_hub
 from mdm.protocols import Example, Message, Prompt, PromptStyle
@@ -46,10 +46,6 @@ class HumanEval(CodeTask):
     """HumanEval: 164 functions to complete. Right is a program that passes the published tests in the sandbox."""
 
     Options: ClassVar[type[BaseModel]] = HumanEvalOptions
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "info-gain": {"gen_length": 256, "steps": 256, "block_length": 32},
-        "llada-base": {"gen_length": 1024, "steps": 1024, "block_length": 1024},
-    }
 
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
         source = HubData("openai/openai_humaneval", "test", self.options.revision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -69,10 +69,6 @@ class Mbpp(CodeTask):
     """MBPP: 974 short functions. Right is a program that passes the problem's tests in the sandbox."""
 
     Options: ClassVar[type[BaseModel]] = MbppOptions
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "info-gain": {"gen_length": 256, "steps": 256, "block_length": 32, "shots": 0},
-        "llada-base": {"gen_length": 1024, "steps": 1024, "block_length": 1024, "shots": 3},
-    }
 
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
         source = HubData("google-research-datasets/mbpp", self.options.split, self.options.revision, "full")

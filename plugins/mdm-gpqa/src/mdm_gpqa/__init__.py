@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from mdm.data import HubData, read, read_hub
 from mdm.protocols import BaseTask, Example, Message, NoOptions, Prompt, PromptStyle
@@ -45,9 +45,6 @@ class Gpqa(BaseTask):
     """GPQA: graduate questions with four choices, in an order drawn from the seed. Right is the letter."""
 
     Options: ClassVar[type[BaseModel]] = GpqaOptions
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "info-gain": {"gen_length": 256, "steps": 256, "block_length": 32}
-    }
 
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
         source = HubData("Idavidrein/gpqa", "train", self.options.revision, f"gpqa_{self.options.subset}")

@@ -1,4 +1,4 @@
-"""Info-Gain and LookUM (arXiv:2602.18176): commit what leaves the rest of the canvas most certain.
+"""Info-Gain (arXiv:2602.18176) and LookUM (arXiv:2511.05563): commit what leaves the rest of the canvas most certain.
 
 With H_i the entropy of masked position i, the state's uncertainty is the mean of H over its masks. An action a commits
 k positions at a cost C(a) = sum of H over them, and gains IG(a) = uncertainty(z) - uncertainty(z'). Info-Gain commits
@@ -7,43 +7,18 @@ argmax J, J = IG - C; as uncertainty(z) is the same for all actions, J = -uncert
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any
 
-import torch
-from mdm.protocols import CandidateScores, Commit, Draws, Evaluate, Lookahead, Scores, State
+if TYPE_CHECKING:
+    from mdm_infogain.samplers import InfoGain, LookUM
 
-
-class InfoGain(Lookahead):
-    """Commits the action with the largest J = information gain - cost.
-
-    One forward a step: the winner's row of the lookahead is the next step's scores.
-    """
-
-    counts_cost: ClassVar[bool] = True
-
-    def decide(self, state: State, scores: Scores, memory: None, draws: Draws) -> Generator[Evaluate, Scores, Commit]:
-        actions = self.actions(state, scores, draws)
-        # A lone action needs no comparison, and the next step has its own forward.
-        weighed = actions.valid & (actions.valid.sum(-1, keepdim=True) > 1)
-        if weighed.shape[1] == 1:
-            return Commit(actions.where[:, 0], actions.tokens[:, 0], bypass=actions.bypass)
-        ahead = yield Evaluate(
-            Commit(actions.where, actions.tokens), weighed, self.options.reach, commits_a_candidate=True
-        )
-        uncertainty, cost = ahead.uncertainty(), scores.entropy[:, None].where(actions.where, 0.0).sum(-1)
-        value = -uncertainty - cost if self.counts_cost else -uncertainty
-        best = value.masked_fill(~weighed, -torch.inf).argmax(-1)
-        return Commit(
-            *actions.pick(best),
-            scores=ahead.pick(best),
-            known=weighed.any(-1),
-            bypass=actions.bypass,
-            candidate_scores=CandidateScores(actions.where, weighed, value, cost, uncertainty),
-        )
+__all__ = ["InfoGain", "LookUM"]
 
 
-class LookUM(InfoGain):
-    """Info-Gain without its cost: commits the action after which the state is least uncertain."""
+def __getattr__(name: str) -> Any:
+    """A sampler, with which torch is imported: the package's preset needs neither."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mdm_infogain import samplers
 
-    counts_cost: ClassVar[bool] = False
+    return getattr(samplers, name)

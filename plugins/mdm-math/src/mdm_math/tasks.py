@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mdm.data import HubData, read, read_hub
 from mdm.protocols import BaseTask, Example, Message, NoOptions, Prompt, PromptStyle
@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field
 from mdm_math.grading import boxed, equivalent, last_number, normal
 
 GEN_LENGTH = 256
-SETTINGS = {"gen_length": 256, "steps": 256, "block_length": 32}
 
 
 class MathTask(BaseTask):
@@ -22,10 +21,6 @@ class MathTask(BaseTask):
 
     instruction: ClassVar[str]
     worked: ClassVar[tuple[tuple[str, str], ...]]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "info-gain": SETTINGS,
-        "llada-base": {"gen_length": 1024, "steps": 1024, "block_length": 1024},
-    }
 
     def prompt(self, example: Example, style: PromptStyle) -> Prompt:
         question: str = example.inputs["question"]

@@ -45,8 +45,9 @@ def compare(
         _record(variant, label, [result for key in keys for result in examples[key]], metric, len(keys))
         for variant, label, examples in zip(variants, labels, results, strict=True)
     ]
-    for record, aup in zip(records, by_sampler(records), strict=True):
-        record["aup"] = aup
+    for name, speed in (("aup", "tokens_per_forward"), ("aup_until_eos", "tokens_per_forward_until_eos")):
+        for record, aup in zip(records, by_sampler(records, speed), strict=True):
+            record[name] = aup
     for i, other in enumerate(_baselines(variants, labels, baseline)):
         if other is not None:
             records[i]["against"] = {"label": labels[other], **paired(keys, results[i], results[other], metric)}
@@ -57,15 +58,13 @@ def _record(
     variant: RunVariant, label: str, results: Sequence[ExampleResult], metric: str, examples: int
 ) -> dict[str, Any]:
     """What is reported of one variant; costs are also given per decoding."""
-    forwards = sum(result.forwards for result in results)
-    tokens = sum(result.tokens for result in results if result.forwards)
     return {
         "label": label, "run": str(variant.folder), "model": variant.model, "sampler": variant.sampler,
         "tokens_per_step": variant.tokens_per_step, "cache": variant.config.cache, "task": variant.config.task,
     } | summarise(results, metric, examples, variant.config.repeats) | {
         f"{cost}_per_example": fsum(getattr(result, cost) for result in results) / len(results)
         for cost in ("forwards", "rows", "seconds")
-    } | {"tokens_per_forward": tokens / forwards if forwards else None}  # fmt: skip
+    }  # fmt: skip
 
 
 def _with_results(folder: Path) -> list[RunVariant]:

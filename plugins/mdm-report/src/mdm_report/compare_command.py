@@ -16,7 +16,8 @@ Record = dict[str, Any]
 PLAIN = (
     "label", "run", "model", "sampler", "tokens_per_step", "cache", "task", "metric", "examples", "repeats", "accuracy",
     "accuracy_se", "cumulative_entropy", "forwards", "rows", "tokens", "seconds", "forwards_per_example",
-    "rows_per_example", "seconds_per_example", "errors", "tokens_per_forward", "aup",
+    "rows_per_example", "seconds_per_example", "errors", "tokens_per_forward", "tokens_per_forward_until_eos", "aup",
+    "aup_until_eos",
 )  # fmt: skip
 PAIRED = ("wins", "ties", "losses", "difference", "p_value", "test", "entropy_difference")
 
@@ -43,8 +44,8 @@ def compare(
     """Compare runs, and the samplers, models and paces inside of each, example by example.
 
     Differences are to the baseline at the same pace: with a 95% bootstrap interval, wins/ties/losses, and the exact
-    McNemar test. Costs are per decoded example. AUP, accuracy under parallelism, is one number for the runs of a
-    sampler at several speeds.
+    McNemar test. Costs are per decoded example. Tokens per forward are given for all tokens and for those before the
+    first end token. AUP, accuracy under parallelism, is one number for the runs of a sampler at several speeds.
     """
     from mdm.runs import files
 
@@ -92,6 +93,11 @@ def _of_several_speeds(records: list[Record]) -> bool:
     return any(record["aup"] is not None for record in records)
 
 
+def _number(value: float | None, digits: int) -> str:
+    """A number that may be unknown."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
 def _paired(text: Callable[[Record], str]) -> Callable[[Record], str]:
     return lambda record: text(record["against"]) if "against" in record else ""
 
@@ -109,8 +115,9 @@ COLUMNS: dict[str, tuple[Callable[[list[Record]], bool], Callable[[Record], str]
     "cum. entropy": (_always, lambda record: f"{record['cumulative_entropy']:.3f}"),
     "forwards": (_always, lambda record: f"{record['forwards_per_example']:.1f}"),
     "rows": (_always, lambda record: f"{record['rows_per_example']:.1f}"),
-    "tokens/forward": (_of_several_speeds, lambda record: f"{record['tokens_per_forward'] or 0:.2f}"),
-    "AUP": (_of_several_speeds, lambda record: "" if record["aup"] is None else f"{record['aup']:.1f}"),
+    "tokens/forward": (_always, lambda record: _number(record["tokens_per_forward"], 2)),
+    "to EOS": (_always, lambda record: _number(record["tokens_per_forward_until_eos"], 2)),
+    "AUP": (_of_several_speeds, lambda record: _number(record["aup"], 1)),
     "seconds": (_always, lambda record: f"{record['seconds_per_example']:.3f}"),
 }
 """The table's columns: whether a table of these records has the column, and a record's cell in it."""

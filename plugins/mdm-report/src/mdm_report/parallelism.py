@@ -37,16 +37,16 @@ def accuracy_under_parallelism(points: Iterable[tuple[float, float]], best: floa
     )
 
 
-def by_sampler(records: Sequence[Mapping[str, Any]]) -> list[float | None]:
+def by_sampler(records: Sequence[Mapping[str, Any]], speed: str = "tokens_per_forward") -> list[float | None]:
     """For each record of a comparison the AUP of all records of its model, sampler and cache; None where these do not
-    differ in tokens per forward."""
+    differ in their ``speed``, one of the two counts of tokens per forward."""
     groups: dict[tuple[Any, ...], dict[float, float]] = {}
     best = max(100 * record["accuracy"] for record in records)
     keys = [(record["model"], record["sampler"], record["cache"]) for record in records]
     for key, record in zip(keys, records, strict=True):
-        if (speed := record["tokens_per_forward"]) is not None:
+        if (rho := record[speed]) is not None:
             points = groups.setdefault(key, {})
-            points[speed] = max(100 * record["accuracy"], points.get(speed, 0.0))
+            points[rho] = max(100 * record["accuracy"], points.get(rho, 0.0))
     return [
         accuracy_under_parallelism(groups[key].items(), best) if len(groups.get(key, ())) > 1 else None for key in keys
     ]

@@ -14,7 +14,7 @@ from mdm.errors import MdmError, suggest
 if TYPE_CHECKING:
     from mdm_testing import Outcome
 
-CHECKED = ("sampler", "cache", "model", "task")
+CHECKED = ("sampler", "cache", "model", "task", "preset")
 WORDS = {"expected": "fails, as expected", "unexpected": "passes, unexpectedly"}
 
 

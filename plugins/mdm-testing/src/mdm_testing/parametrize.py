@@ -20,7 +20,7 @@ def parametrize_with_checks(
     A failure that a plugin expects (``expected_failures``) is a strict xfail with its reason.
 
     Args:
-        kind: sampler, cache, model or task.
+        kind: sampler, cache, model, task or preset.
         plugins: installed names, plugin objects, or ``Subject``.
         more: checks of your own, functions of a ``Subject``, beside the kit's.
         fields: of ``Subject``, for all plugins: options, data, checkpoint.

@@ -11,7 +11,7 @@ from mdm.errors import MdmError
 
 from mdm_testing.kit import CHECKS, Check, NotApplicable, Outcome, Subject, one_line
 
-KINDS = {"sampler": "samplers", "cache": "caches", "model": "models", "task": "tasks"}
+KINDS = {"sampler": "samplers", "cache": "caches", "model": "models", "task": "tasks", "preset": "presets"}
 """Kind of plugin -> the module of this package that holds its checks."""
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mdm.data import read
 from mdm.protocols import BaseTask, Example, Message, NoOptions, Prompt, PromptStyle
@@ -49,7 +49,6 @@ class CreativeWriting(BaseTask):
     Options: ClassVar[type[BaseModel]] = WritingOptions
     metric: ClassVar[str] = "answered"
     default_limit: ClassVar[int | None] = 8
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"story": {"gen_length": 768, "block_length": 32}}
 
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
         if data is not None:
