@@ -115,9 +115,11 @@ def cases(name: str, right: bool) -> Iterator[tuple[Example, str]]:
     values = {gold: value(name, gold) for _, gold in golds}
     draw = random.Random(f"{name}:{right}")
     for example, gold in golds:
-        others = [other for _, other in golds if values[other] != values[gold]]
         for dress in DRESSES[name]:
-            yield example, dress.replace("@", gold if right else draw.choice(others))
+            answer = gold
+            while not right and values[answer] == values[gold]:
+                _, answer = draw.choice(golds)
+            yield example, dress.replace("@", answer)
 
 
 def graded(subject: BaseTask, some: Sequence[tuple[Example, str]]) -> list[float]:
