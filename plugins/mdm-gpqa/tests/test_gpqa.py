@@ -1,4 +1,4 @@
-"""Choices are shuffled by the seed, the letter is found, and the gated data set is said in one line."""
+"""Choices are shuffled by the seed, and a broken file is named by its line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import csv
 from collections import Counter
 
 import pytest
-from hypothesis import given, strategies as st
 from mdm.errors import MdmError
-from mdm_gpqa import Gpqa, GpqaOptions, chosen
+from mdm_gpqa import Gpqa, GpqaOptions
+from mdm_gpqa.letters import settled_letter
 
 TASK = Gpqa(GpqaOptions())
 FIELDS = ["Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"]
@@ -30,10 +30,10 @@ def test_choices_are_shuffled_by_the_seed(file):
     assert [e.reference for e in first] != [e.reference for e in other]
     for n, example in enumerate(first):
         assert sorted(example.inputs["choices"]) == sorted([f"right {n}", "one", "two", "three"])
-        letter = chosen(example.reference)
+        letter = settled_letter(example.reference)
         assert example.inputs["choices"]["ABCD".index(letter)] == f"right {n}"
         assert [TASK.grade(example, f"The answer is ({a})")["accuracy"] for a in "ABCD"].count(1) == 1
-        assert TASK.grade(example, example.reference) == {"accuracy": 1, "answered": 1}
+        assert TASK.grade(example, example.reference) == {"accuracy": 1, "answered": 1, "published": 1}
     assert all(30 <= count <= 70 for count in Counter(e.reference for e in first).values())
 
 
@@ -47,26 +47,6 @@ def test_golden_prompt(file):
     [message] = TASK.prompt(example, "chat").context
     assert (message.role, message.content) == ("user", text)
     assert TASK.prompt(example, "compact").context == f"{text}\nThe answer is ("
-
-
-@pytest.mark.parametrize(
-    ("completion", "letter"),
-    [
-        ("The answer is (B)", "B"), ("the answer is (A)... no, the answer is C.", "C"), ("Answer: D", "D"),
-        ("**Answer: (B)**", "B"), ("(A) is wrong, so \\boxed{C}", "C"), ("It must be (D), as (A) is false; (D)", "D"),
-        ("A) Too short.\nB) Fits.\n\nThe answer is (B)", "B"), ("D) cannot be: it boils.\nAnswer: A", "A"),
-        ("A) is wrong, \\boxed{D}", "D"), ("C) as (A) is false", "C"), ("A) is odd.\nB) is even.", None),
-        ("A) is odd, B) is even", None), ("B", "B"), (" B)", "B"), ("A cat", None), ("", None),
-        ("The answer is 42", None),
-    ],
-)  # fmt: skip
-def test_the_letter(completion, letter):
-    assert chosen(completion) == letter
-
-
-@given(st.text(max_size=60))
-def test_a_strange_completion_is_graded_not_raised(text):
-    assert chosen(text) in ("A", "B", "C", "D", None)
 
 
 def test_a_broken_line_17_is_named(tmp_path):

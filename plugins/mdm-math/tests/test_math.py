@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from mdm.errors import MdmError
 from mdm.protocols import Example
-from mdm_math.grading import boxed, equivalent, last_number, normal
+from mdm_math.published import boxed, last_number, normal
 from mdm_math.tasks import Gsm8k, Gsm8kOptions, Math500, Math500Options
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -21,16 +19,13 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not here")
 
 @needs_data
 @pytest.mark.parametrize(("task", "name", "count"), FILES)
-def test_gold_texts_are_right_and_shuffled_ones_are_not(task, name, count):
+def test_gold_texts_are_right(task, name, count):
+    """Texts that are wrong are in ``tests/test_answers.py``."""
     examples = list(task.examples(seed=0, data=DATA / name))
     assert len(examples) == count
-    texts = [example.reference for example in examples]
-    right = [task.grade(example, text) for example, text in zip(examples, texts, strict=True)]
-    random.Random(0).shuffle(texts)
-    wrong = [task.grade(example, text) for example, text in zip(examples, texts, strict=True)]
+    grades = [task.grade(example, example.reference) for example in examples]
     for metric in ("accuracy", "published"):
-        assert sum(grade[metric] for grade in right) / count >= 0.995
-        assert sum(grade[metric] for grade in wrong) / count < 0.03
+        assert sum(grade[metric] for grade in grades) / count >= 0.995
 
 
 @needs_data
@@ -73,28 +68,7 @@ def test_the_published_box():
     assert normal("\\left( 3, \\dfrac12 \\right)") == normal("(3,\\frac{1}{2})")
 
 
-@pytest.mark.parametrize(
-    ("answer", "text", "right"),
-    [
-        ("\\frac{1}{2}", "so it is \\boxed{0.5}", True),
-        ("\\frac{1}{2}", "so it is \\boxed{\\frac{2}{4}}", True),
-        ("18", "The answer is $18.00", True),
-        ("18", "16 - 3 = 13", False),
-        ("18", "", False),
-    ],
-)
-def test_meaning_counts(answer, text, right):
-    assert equivalent(answer, text) is right
-
-
-def test_grading_works_outside_the_main_thread():
-    found = []
-    thread = threading.Thread(target=lambda: found.append(equivalent("\\frac{1}{2}", "\\boxed{0.5}")))
-    thread.start()
-    thread.join()
-    assert found == [True]
-
-
+@settings(deadline=None, max_examples=50)
 @given(st.one_of(st.text(max_size=60), st.text("0123456789.,$\\{}^#boxedfrac ", max_size=60)))
 def test_a_strange_completion_is_graded_not_raised(text):
     example = Example("x", {"question": "", "answer": "3"}, "")

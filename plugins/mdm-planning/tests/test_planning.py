@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 from mdm.errors import MdmError
-from mdm.protocols import MASK
-from mdm_planning.countdown import SHOTS as COUNTDOWNS, Countdown, CountdownOptions, compute, reaches
+from mdm.protocols import MASK, Example
+from mdm_planning.countdown import SHOTS as COUNTDOWNS, Countdown, CountdownOptions, published
 from mdm_planning.equations import Equations, EquationsOptions, true
+from mdm_planning.steps import compute
 from mdm_planning.sudoku import SHOTS, UNITS, Sudoku, SudokuOptions, grids, solved
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -83,7 +84,7 @@ def test_any_valid_grid_counts_but_the_clues_are_kept():
 
 
 def test_the_shown_examples_are_right():
-    assert all(reaches(problem, answer) for problem, answer in COUNTDOWNS)
+    assert all(published(problem, answer) for problem, answer in COUNTDOWNS)
     for puzzle, solution in SHOTS:
         assert solved(solution) and all(p in ("0", s) for p, s in zip(puzzle, solution, strict=True))
 
@@ -103,7 +104,8 @@ def test_the_shown_examples_are_right():
     ],
 )
 def test_countdown_checks_the_arithmetic(answer, right):
-    assert reaches("15,44,79,50", answer) is right
+    assert published("15,44,79,50", answer) is right
+    assert (TASKS[2].grade(Example("x", {"puzzle": "15,44,79,50"}, ""), answer)["accuracy"] == 1) is right
 
 
 @given(st.integers(0, 200), st.sampled_from("+-*/"), st.integers(0, 200))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from mdm.data import HubData, read, read_hub
 from mdm.protocols import BaseTask, Example, Message, NoOptions, Prompt, PromptStyle
+from mdm.protocols.answers import answer_part
 from pydantic import BaseModel, Field
+
+from mdm_gpqa.letters import settled_letter
 
 LETTERS = "ABCD"
 GEN_LENGTH = 256
@@ -18,10 +21,8 @@ INSTRUCTION = (
     "Answer the multiple-choice question. Think step by step and end with 'The answer is (X)', "
     "where X is A, B, C or D.\n\nQuestion: {question}\nChoices:\n{choices}"
 )
-STATED = (r"(?i:answer\s*(?:is|:))[\s*:]*(?:\\boxed\{)?\(?([A-D])\b", r"\\boxed\{\(?([A-D])\)?\}")
-"""How a completion says what its answer is."""
-MENTIONED = (r"\(([A-D])\)", r"^\W*([A-D])\W*$")
-"""How it names a choice."""
+PUBLISHED = (r"answer is \((.)\)", r"Answer: \((.)\)", r"answer: \((.)\)", r"answer \((.)\)", r"\((.)\)")
+"""The patterns of GPQA's authors, in their order: the first one that is found and holds a letter of a choice counts."""
 
 
 class GpqaOptions(NoOptions):
@@ -62,32 +63,20 @@ class Gpqa(BaseTask):
         return Prompt((Message("user", text),), gen_length=GEN_LENGTH)
 
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
-        """``accuracy``: the letter is right; ``answered``: there is one."""
-        letter = chosen(completion)
-        return {"accuracy": float(letter == chosen(example.reference)), "answered": float(letter is not None)}
+        """``accuracy``: the letter is right; ``answered``: there is one; ``published``: right by the authors' rule."""
+        letter, right = settled_letter(completion), settled_letter(example.reference)
+        published = published_letter(answer_part(completion)) or published_letter(f"({answer_part(completion).strip()}")
+        return {
+            "accuracy": float(letter == right),
+            "answered": float(letter is not None),
+            "published": float(published == right),
+        }
 
 
-def chosen(completion: str) -> str | None:
-    """The letter that a completion settles on.
-
-    It is the last one said to be the answer; else the one with which the compact prompt's bracket is closed; else the
-    last one in brackets.
-    """
-    return _last(STATED, completion) or _closing(completion) or _last(MENTIONED, completion)
-
-
-def _last(patterns: Sequence[str], completion: str) -> str | None:
-    for pattern in patterns:
-        if letters := re.findall(pattern, completion, re.M):
-            return str(letters[-1])
+def published_letter(text: str) -> str | None:
+    """The letter by the rule of GPQA's authors, which reads letters in brackets only."""
+    for pattern in PUBLISHED:
+        match = re.search(pattern, text)
+        if match and match[1] in LETTERS:
+            return match[1]
     return None
-
-
-def _closing(completion: str) -> str | None:
-    """The letter in front of one line ``X) ...`` that names no other choice.
-
-    A chat that goes through the choices may begin with ``A)`` as well.
-    """
-    choices = re.findall(r"(?<!\()\b([A-D])\)", completion)
-    closed = re.fullmatch(r"\s*([A-D])\)[^\n]*\s*", completion)
-    return closed[1] if closed and set(choices) == {closed[1]} else None

@@ -9,9 +9,14 @@ from typing import ClassVar
 
 from mdm.data import HubData, read, read_hub
 from mdm.protocols import BaseTask, Example, Message, NoOptions, Prompt, PromptStyle
+from mdm.protocols.answers import answer_part
 from pydantic import BaseModel, Field
 
-from mdm_math.grading import boxed, equivalent, last_number, normal
+from mdm_math.expressions import equivalent
+from mdm_math.formulas import settled_formula
+from mdm_math.numbers import settled_number
+from mdm_math.published import boxed, last_number, normal
+from mdm_math.symbolic import Comparer
 
 GEN_LENGTH = 256
 
@@ -68,11 +73,12 @@ class Gsm8k(MathTask):
             yield Example(f"gsm8k-{number}", {"question": row.question, "answer": answer}, text)
 
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
-        """``accuracy``: equal in value (math-verify); ``published``: the number after ####, else the last one."""
+        """``accuracy``: equal in value, exactly; ``published``: the number after ####, else the last one."""
         answer: str = example.inputs["answer"]
+        gold = settled_number(answer)
         return {
-            "accuracy": float(equivalent(answer, completion)),
-            "published": float(last_number(completion) == last_number(answer)),
+            "accuracy": float(gold is not None and settled_number(completion) == gold),
+            "published": float(last_number(answer_part(completion)) == last_number(answer)),
         }
 
 
@@ -102,16 +108,24 @@ class Math500(MathTask):
         ("Simplify $\\frac{6}{8}$.", "Dividing both by $2$ gives $\\boxed{\\frac{3}{4}}$."),
     )  # fmt: skip
 
+    def __init__(self, options: Math500Options) -> None:
+        super().__init__(options)
+        self._comparer = Comparer()
+
     def examples(self, *, seed: int, data: Path | None = None) -> Iterator[Example]:
         source = HubData("HuggingFaceH4/MATH-500", "test", self.options.revision)
         for number, row in read_hub(source, Math500Row) if data is None else read(data, Math500Row):
             yield Example(f"math500-{number}", {"question": row.problem, "answer": row.answer}, row.solution)
 
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
-        """``accuracy``: equal in meaning (math-verify); ``published``: the last box, compared as normalised text."""
+        """``accuracy``: equal in meaning; ``published``: the last box, compared as normalised text."""
         answer: str = example.inputs["answer"]
-        box = boxed(completion)
+        box, formula = boxed(answer_part(completion)), settled_formula(completion)
+        question: str = example.inputs["question"]
         return {
-            "accuracy": float(equivalent(answer, completion)),
+            "accuracy": float(formula is not None and equivalent(answer, formula, self._comparer.same, question)),
             "published": float(box is not None and normal(box) == normal(answer)),
         }
+
+    def close(self) -> None:
+        self._comparer.close()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from mdm.data import Pair
 from mdm.protocols import Example, Message, NoOptions, Prompt, PromptStyle
+from mdm.protocols.answers import answer_part, withdrawn
 from pydantic import BaseModel, Field, field_validator
 
 from mdm_planning.puzzles import Puzzles
+from mdm_planning.steps import compute, equations, leaves_and_value
 
 INSTRUCTION = (
     "Use each of the numbers {numbers} exactly once with +, -, * or / to reach {target}. Write one equation for each "
@@ -19,6 +21,8 @@ INSTRUCTION = (
 )
 SHOTS = (("17,40,81,58", "40-17=23,81-23=58"), ("9,30,6,45", "30/6=5,9*5=45"))
 LARGEST = 9999
+LONGEST = 20_000
+"""Characters of a completion, from its end, in which equations are looked for."""
 
 
 class CountdownOptions(NoOptions):
@@ -39,34 +43,48 @@ class Row(Pair):
         return text
 
 
-def compute(a: int, operator: str, b: int) -> int | None:
-    """The natural number that a step gives, or None where it gives none."""
-    if operator == "+":
-        return a + b
-    if operator == "-":
-        return a - b if a >= b else None
-    if operator == "*":
-        return a * b
-    return a // b if b and a % b == 0 else None
-
-
-def reaches(problem: str, answer: str) -> bool:
-    """Whether the equations use each number once, are true, and end at the target."""
+def reaches(problem: str, steps: Sequence[tuple[str, str]]) -> bool:
+    """Whether the equations use each number once, are true, and end at the target; a step may use earlier results."""
     *numbers, target = (int(n) for n in problem.split(","))
-    remaining, last = list(numbers), None
-    for step in answer.split(","):
-        match = re.fullmatch(r"(\d{1,9})([-+*/])(\d{1,9})=(\d{1,9})", step)
-        if match is None:
-            return False
-        a, b, last = int(match[1]), int(match[3]), int(match[4])
-        for used in (a, b):
-            if used not in remaining:
+    remaining = list(numbers)
+    try:
+        for left, right in steps:
+            used, value = leaves_and_value(left)
+            if len(used) < 2 or leaves_and_value(right) != ([value], value):
                 return False
-            remaining.remove(used)
-        if compute(a, match[2], b) != last:
-            return False
-        remaining.append(last)
-    return remaining == [target] and last == target
+            for number in used:
+                remaining.remove(number)
+            remaining.append(value)
+    except ValueError:  # unreadable, or a number that is not there
+        return False
+    return bool(steps) and remaining == [target]
+
+
+def published(problem: str, completion: str) -> bool:
+    """Whether the completion is nothing but right equations of two numbers between commas, blanks aside."""
+    steps = [
+        re.fullmatch(r"(\d{1,9}[-+*/]\d{1,9})=(\d{1,9})", step) for step in re.sub(r"\s", "", completion).split(",")
+    ]
+    return reaches(problem, [(step[1], step[2]) for step in steps if step]) if all(steps) else False
+
+
+def solves(problem: str, completion: str) -> bool:
+    """Whether the equations that a completion gives are right.
+
+    It gives those between ``<answer>`` tags or in its last fence, else its last group of equations, else all of them
+    together, since steps may stand between words.
+    """
+    text = answer_part(completion)
+    if withdrawn(text, 0) is not None:
+        text = text[withdrawn(text, 0) :]
+    for pattern in (r"<answer>(.{1,2000}?)</answer>", r"```[a-z]*\n(.{1,2000}?)```"):
+        if found := [part for part in re.findall(pattern, text, re.S) if equations(part)]:
+            text = found[-1]
+            break
+    groups = equations(text[-LONGEST:])
+    if not groups:
+        return False
+    return reaches(problem, groups[-1]) or reaches(problem, [step for group in groups for step in group])
 
 
 class Countdown(Puzzles):
@@ -105,9 +123,9 @@ class Countdown(Puzzles):
         return Prompt((*turns, Message("user", _ask(problem))), gen_length=2 * length)
 
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
-        """``accuracy``: the equations are right."""
-        answer = re.sub(r"[\s.]", "", completion)
-        return {"accuracy": float(reaches(example.inputs["puzzle"], answer))}
+        """``accuracy``: the equations that are given are right; ``published``: they stand alone between commas too."""
+        problem: str = example.inputs["puzzle"]
+        return {"accuracy": float(solves(problem, completion)), "published": float(published(problem, completion))}
 
 
 def _ask(problem: str) -> str:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from mdm.data import Pair
 from mdm.protocols import MASK, Example, Message, NoOptions, Prompt, PromptStyle
+from mdm.protocols.answers import answer_part, bare, withdrawn
 from pydantic import BaseModel, Field, field_validator
 
 from mdm_planning.puzzles import Puzzles
@@ -17,6 +18,10 @@ INSTRUCTION = (
     "Replace every _ by one digit so that the equation is true; numbers do not begin with 0. Answer with the equation "
     "only.\n{}\nAnswer:"
 )
+_WRITTEN = re.compile(
+    r"(?<![\w.*/+^)=-])(?<![*/+^)=-]\s)[1-9]\d{0,3}\s?[*+]\s?[1-9]\d{0,3}\s?=\s?\d{1,8}(?!\w|[.,:]\d|\s?[-*/+^(=]|\s\d)"
+)
+"""An equation in a text, which is part of no longer one."""
 EQUATION = re.compile(r"([1-9]\d{0,3})([*+])([1-9]\d{0,3})=(\d{1,8})")
 
 
@@ -80,10 +85,24 @@ class Equations(Puzzles):
         return Prompt((Message("user", INSTRUCTION.format(equation)),), answer)
 
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
-        """``accuracy``: a true equation that keeps the given digits."""
+        """``accuracy``: a true equation that keeps the given digits; ``published``: there is nothing else."""
         puzzle: str = example.inputs["puzzle"]
-        written = re.sub(r"\s", "", completion)
-        keeps_digits = len(written) == len(puzzle) and all(
-            given in ("_", digit) for given, digit in zip(puzzle, written, strict=True)
-        )
-        return {"accuracy": float(keeps_digits and true(written))}
+        text = answer_part(completion)
+        back = withdrawn(text, 0)
+        found = _WRITTEN.findall(_spaced(bare(text if back is None else text[back:])))
+        return {
+            "accuracy": float(bool(found) and fills(puzzle, re.sub(r"\s", "", found[-1]))),
+            "published": float(fills(puzzle, re.sub(r"\s", "", completion))),
+        }
+
+
+def fills(puzzle: str, equation: str) -> bool:
+    """Whether an equation is true and has the digits that are given."""
+    keeps = len(equation) == len(puzzle) and all(g in ("_", c) for g, c in zip(puzzle, equation, strict=True))
+    return keeps and true(equation)
+
+
+def _spaced(text: str) -> str:
+    """The text with ``*`` for a cross between numbers and without the commas of thousands."""
+    text = re.sub(r"(?<=\d)\s?[xX]\s?(?=\d)", "*", text)
+    return re.sub(r"(?<![\d.,])\d{1,3}(?:[,\u202f]\d{3})+(?![\d.,])", lambda number: re.sub(r"\D", "", number[0]), text)

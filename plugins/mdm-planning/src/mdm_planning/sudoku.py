@@ -10,6 +10,7 @@ from itertools import permutations
 from typing import ClassVar, Literal
 
 from mdm.protocols import MASK, Example, Message, NoOptions, Prompt, PromptStyle
+from mdm.protocols.answers import answer_part, bare, withdrawn
 from pydantic import BaseModel, Field, field_validator
 
 from mdm_planning.puzzles import Puzzles
@@ -78,6 +79,16 @@ def grids() -> tuple[str, ...]:
     return tuple(solutions)
 
 
+WIDEST = 200
+"""Characters of a line that may belong to a grid."""
+_LABEL = re.compile(r"[\s|>*]*(?:(?:row|r)\s?\d\s?[:.)=-]|\d[.)](?=\s))\s?", re.I)
+_ROW = re.compile(r"[>\s|,;*_\[\](){}/&\"'-]*(?:\d[\s|,;*_\[\](){}/&\"'-]*){4,16}", re.I)
+_RULE = re.compile(r"[\s|+=:*`~_\[\](){}-]*")
+"""A line between rows that holds no digit and no word."""
+_LABELLED = re.compile(r"[^\d]*?(?:solution|answer|grid)[^\d\n]*?:?\s?((?:\d\s?){16})[\s.]*", re.I)
+"""A line such as "Solution: 3142243142131324"."""
+
+
 def _lines(grid: str) -> str:
     return "\n".join(grid[i : i + 4] for i in range(0, 16, 4))
 
@@ -119,14 +130,47 @@ class Sudoku(Puzzles):
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
         """``accuracy``: a valid grid with the clues kept; ``cells``: share of the reference's blanks that agree."""
         puzzle: str = example.inputs["puzzle"]
-        grid = _grid(completion)
+        grid = read_grid(completion, puzzle)
         keeps_clues = len(grid) == 16 and all(p in ("0", g) for p, g in zip(puzzle, grid, strict=True))
         blanks: Sequence[int] = [i for i, p in enumerate(puzzle) if p == "0"]
         agree = sum(grid[i : i + 1] == example.reference[i : i + 1] for i in blanks) / len(blanks)
         return {"accuracy": float(keeps_clues and solved(grid)), "cells": agree}
 
 
-def _grid(completion: str) -> str:
-    """The first 16 digits in a row, white space and rules between them aside."""
-    runs = re.findall(r"[0-9]{16,}", re.sub(r"[\s|+,-]", "", completion))
-    return runs[0][:16] if runs else ""
+def read_grid(completion: str, puzzle: str) -> str:
+    """The last 4x4 grid of an answer, as 16 digits; the puzzle itself, repeated, is none. Empty where there is none.
+
+    A grid is four rows of four digits below each other, or 16 digits in one line. Blanks, bars, commas, brackets,
+    rules, labels and emphasis may stand between them.
+    """
+    text = answer_part(completion)
+    again = re.search(r"^\d{16}:", text, re.M)  # a further puzzle, as the compact prompt puts them
+    text = text[: again.start()] if again and again.start() else text
+    back = withdrawn(text, 0)
+    found: list[str] = []
+    rows: list[str] = []
+
+    def close() -> None:
+        if rows and len(rows) % 4 == 0:
+            found.extend("".join(rows[at : at + 4]) for at in range(0, len(rows), 4))
+        rows.clear()
+
+    for line in bare(text if back is None else text[back:]).splitlines():
+        line = line.strip()
+        if len(line) > WIDEST:
+            close()
+            continue
+        label = _LABEL.match(line)
+        row = line[label.end() :] if label else line
+        digits = "".join(re.findall(r"\d", row)) if _ROW.fullmatch(row) else ""
+        if len(digits) == 4:
+            rows.append(digits)
+        elif len(digits) == 16:
+            close()
+            found.append(digits)
+        elif digits or not _RULE.fullmatch(line):
+            close()
+            if named := _LABELLED.fullmatch(line):
+                found.append(re.sub(r"\D", "", named[1]))
+    close()
+    return next((grid for grid in reversed(found) if grid != puzzle), "")
