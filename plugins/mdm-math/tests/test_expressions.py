@@ -11,6 +11,8 @@ from mdm_math.tasks import Math500, Math500Options
 
 # Gold answer, whether each box is right, and what the boxes hold.
 BOXES = [
+    ("2000", False, ["2k", "2K", "2_000", "200", "2000.1"]),
+    ("2k", False, ["2000", "2K"]),
     ('\\frac{1}{2}', True, [
         "0.5", "1/2", "\\frac12", "\\dfrac{1}{2}", "\\frac{2}{4}", ".5", "x=\\frac{1}{2}", "50\\%", "\\text{1/2}",
         " 2^{-1}", "1/2 \\text{ units}", "\\$0.50", "1\\div 2",

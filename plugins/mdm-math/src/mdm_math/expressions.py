@@ -133,6 +133,8 @@ def number(text: str) -> Fraction | None:
         else text
     )
     found = numbers(text)
+    if text[-1:] in ("k", "K"):  # a variable here, no thousand
+        return None
     return found[0][2] if found and found[0][:2] == (0, len(text)) else None
 
 
