@@ -13,7 +13,7 @@ from mdm.errors import MdmError
 from mdm.protocols.hooks import plain
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs.config import RunConfig
-from mdm.runs.decode_args import cache_name, completion, decode_settings
+from mdm.runs.decode_args import cache_name, completion, decode_settings, end_tokens
 from mdm.runs.grading import EncodedExample, Grader
 from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import Rank
