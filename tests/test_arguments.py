@@ -46,7 +46,7 @@ DECODE: dict[str, Any] = {
     "logits_processors": lambda: [SuppressTokensLogitsProcessor(list(range(200)))],
     "row_ids": ({"temperature": 1.0}, [5, 6]),
     "trace": False,
-    "on_finish": "tests/engine/test_steps.py::test_the_longest_prompt_of_a_batch_is_named_before_any_is_decoded",
+    "on_finish": "tests/engine/test_steps.py::test_a_grid_with_more_blocks_is_refused_before_any_is_decoded",
     "on_step": "tests/cli/test_live.py::test_elsewhere_each_step_is_a_line_and_stdout_stays_clean",
     "seed": ({"temperature": 1.0}, 3),
     "steps": 2,

@@ -1,9 +1,13 @@
-"""Steps of a generation over its blocks: shared out, or refused where there are fewer than blocks."""
+"""Steps of a generation over its blocks: shared out; where there are fewer than blocks, blocks are joined."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import mdm
 import pytest
+from mdm.errors import MdmWarning
 from mdm_testing.toy import MASK, toy_model
 
 PROMPT = [1, 2, 3]
@@ -31,13 +35,25 @@ def decoded(model, *prompts, **more):
         ([1, MASK, 2], 4, 4, 1, 2),
     ],
 )
-def test_fewer_steps_than_blocks_are_refused(model, prompt, length, size, steps, blocks):
-    with pytest.raises(
-        mdm.MdmError, match=f"prompt 0: steps {steps} over {blocks} blocks .*take at least {blocks} steps"
-    ):
-        decoded(model, prompt, gen_length=length, block_length=size, steps=steps)
+def test_of_more_blocks_than_steps_some_are_joined(model, prompt, length, size, steps, blocks):
+    """As many forwards as were asked for, and a line says what became of the blocks."""
+    line = f"^steps {steps} over {blocks} blocks of {size or 32} tokens: .* joined to {steps} longer ones"
+    with pytest.warns(MdmWarning, match=line):
+        [result] = decoded(model, prompt, gen_length=length, block_length=size, steps=steps)
+    assert result.forwards == len(result.trace) == steps and MASK not in result.sequence
+    ends = [max(line["positions"]) for line in result.trace]
+    starts = [min(line["positions"]) for line in result.trace]
+    assert all(start > end for start, end in zip(starts[1:], ends, strict=False))  # block after block
     [result] = decoded(model, prompt, gen_length=length, block_length=size, steps=blocks)
     assert result.forwards == blocks
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+def test_joined_blocks_are_those_of_that_length(model, cache):
+    options = {"gen_length": 24, "steps": 3, "cache": cache}
+    with pytest.warns(MdmWarning, match="steps 3 over 6 blocks"):
+        [joined] = decoded(model, block_length=4, **options)
+    assert joined.sequence == decoded(model, block_length=8, **options)[0].sequence
 
 
 def test_a_grids_blocks_are_counted_as_they_lie():
@@ -47,14 +63,21 @@ def test_a_grids_blocks_are_counted_as_they_lie():
     assert decoded(model, gen_length=8, steps=3)[0].forwards >= 3
 
 
-def test_the_longest_prompt_of_a_batch_is_named_before_any_is_decoded(model):
+def test_a_grid_with_more_blocks_is_refused_before_any_is_decoded():
     done = []
     with pytest.raises(mdm.MdmError, match="prompt 1: steps 2 over 3 blocks"):
         decoded(
-            model, PROMPT, [5], gen_length=[4, 12], block_length=4, steps=2, batch_size=1,
+            toy_model("block-causal"), PROMPT, [5], gen_length=[1, 11], steps=2, batch_size=1,
             on_finish=lambda i, _: done.append(i),
         )  # fmt: skip
     assert done == []
+
+
+def test_only_the_prompts_with_more_blocks_than_steps_are_touched(model):
+    with pytest.warns(MdmWarning, match="steps 2 over 3 blocks"):
+        short, long = decoded(model, PROMPT, [5], gen_length=[8, 12], block_length=4, steps=2)
+    assert short == decoded(model, PROMPT, gen_length=8, block_length=4, steps=2)[0]
+    assert long.forwards == 2
 
 
 @pytest.mark.parametrize("steps", [8, 5, 3, 20])
@@ -75,30 +98,8 @@ def test_a_sampler_that_works_on_the_whole_canvas_has_one_block(model):
     assert whole
 
 
-def test_a_run_refuses_before_it_decodes(tmp_path):
-    from click.testing import CliRunner
-    from mdm.cli import cli
-
-    done = CliRunner().invoke(
-        cli,
-        [
-            "run",
-            "--limit",
-            "2",
-            "--block-length",
-            "4",
-            "--steps",
-            "3",
-            "--sampler",
-            "confidence",
-            "-o",
-            "mode=generate",
-            "--out",
-            str(tmp_path / "run"),
-        ],
-    )
-    assert isinstance(done.exception, mdm.MdmError) and "sudoku, example" in str(done.exception)
-    assert "steps 3 over 4 blocks of 4 tokens: 4 blocks take at least 4 steps" in str(done.exception)
-    assert not list(tmp_path.rglob("results*.jsonl"))
-    done = CliRunner().invoke(cli, ["generate", "1+1=", "--steps", "1", "--sampler", "confidence"])
-    assert "prompt 0: steps 1 over 2 blocks" in str(done.exception)
+def test_the_command_line_says_it_in_a_line(tmp_path):
+    command = [sys.executable, "-m", "mdm", "generate", "1+1=", "--steps", "1", "--sampler", "confidence", "--no-chat"]
+    done = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.startswith("mdm: steps 1 over 2 blocks of 32 tokens: "), done.stderr
+    assert "1 forwards" in done.stderr

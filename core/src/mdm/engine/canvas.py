@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 from mdm.engine.requests import Request
 from mdm.engine.rows import RowRecord
 from mdm.engine.schedule import blocks
-from mdm.errors import MdmError
+from mdm.errors import MdmError, MdmWarning
 from mdm.protocols.model import ModelSpec
 from mdm.protocols.settings import DEFAULT_BLOCK_LENGTH, Settings
 from mdm.protocols.state import State
@@ -18,16 +20,19 @@ from torch import Tensor
 
 
 def open_rows(
-    requests: Sequence[Request], spec: ModelSpec, block_length: int, works_on: str, multiple: int = 1
-) -> tuple[list[RowRecord], State]:
+    requests: Sequence[Request], spec: ModelSpec, block_length: int, works_on: str, *, steps: int | None = None,
+    multiple: int = 1,
+) -> tuple[list[RowRecord], State]:  # fmt: skip
     """The records and the state that ``requests`` begin with, on the host.
 
     Args:
         works_on: "block", or "canvas" for a sampler that has all masks as its one block.
+        steps: blocks are joined to so many, as each takes a step of its own; None: no limit.
         multiple: canvases are padded to a multiple of so many positions.
     """
     on_grid = spec.attention == "block-causal"
-    rows = [_open_row(request, spec.mask_id, block_length, on_grid, works_on == "canvas") for request in requests]
+    most = 1 if works_on == "canvas" else steps
+    rows = [_open_row(request, spec.mask_id, block_length, on_grid, most) for request in requests]
     count, length = len(rows), -(-max(row.length for row in rows) // multiple) * multiple
     width = max(len(row.starts) for row in rows)
     lengths = torch.tensor([row.length for row in rows])
@@ -57,7 +62,7 @@ def open_rows(
     return rows, advance(state)
 
 
-def _open_row(request: Request, mask_id: int, block_length: int, on_grid: bool, one_block: bool) -> RowRecord:
+def _open_row(request: Request, mask_id: int, block_length: int, on_grid: bool, most: int | None) -> RowRecord:
     prompt, prompt_length = list(request.tokens), len(request.tokens)
     holes = [i for i, t in enumerate(prompt) if t == mask_id]
     spans = blocks(prompt_length, request.gen_length, block_length, grid=on_grid) if request.gen_length else []
@@ -68,8 +73,9 @@ def _open_row(request: Request, mask_id: int, block_length: int, on_grid: bool, 
         stop = max(stop, spans[-1][1]) if request.gen_length else prompt_length
     elif holes:
         spans.insert(0, (holes[0], spans[0][0] if spans else holes[-1] + 1))
-    if one_block and not on_grid:
-        spans = [(spans[0][0], spans[-1][1])]
+    if most is not None and most < len(spans) and not on_grid:
+        edges = [len(spans) * i // most for i in range(most + 1)]
+        spans = [(spans[first][0], spans[last - 1][1]) for first, last in pairwise(edges)]
     return RowRecord(
         request=request.index,
         row_id=request.row_id,
@@ -81,24 +87,29 @@ def _open_row(request: Request, mask_id: int, block_length: int, on_grid: bool, 
 
 
 def check_steps(name: str, request: Request, spec: ModelSpec, settings: Settings, works_on: str) -> None:
-    """Refuse a request with more blocks to decode than ``settings.steps``: a block takes at least one.
+    """Say that a request has more blocks than ``settings.steps``, so that they are joined; refuse it on a grid.
 
     Args:
         name: what the error line calls the request.
         works_on: as in ``open_rows``.
 
     Raises:
-        MdmError: it says how many blocks there are.
+        MdmError: a block-causal model has its grid of blocks, and each takes at least one step.
     """
     if settings.steps is None:
         return
     size, on_grid = block_length_of(settings, spec), spec.attention == "block-causal"
-    count = _open_row(request, spec.mask_id, size, on_grid, works_on == "canvas").blocks_with_masks()
-    if settings.steps < count:
+    most = 1 if works_on == "canvas" else None
+    count = _open_row(request, spec.mask_id, size, on_grid, most).blocks_with_masks()
+    if settings.steps >= count:
+        return
+    fault = f"steps {settings.steps} over {count} blocks of {size} tokens"
+    if on_grid:
         raise MdmError(
-            f"{name}: steps {settings.steps} over {count} blocks of {size} tokens: {count} blocks take at least "
-            f"{count} steps; give more steps or a greater block length"
+            f"{name}: {fault}: {count} blocks take at least {count} steps; give more steps or a greater block length"
         )
+    joined = f"{count} blocks take at least {count} steps, so they are joined to {settings.steps} longer ones"
+    warnings.warn(f"{fault}: {joined}", MdmWarning, stacklevel=3)
 
 
 def block_length_of(settings: Settings, spec: ModelSpec) -> int:

@@ -94,7 +94,7 @@ class Engine:
         """Decode all ``requests``; a row that ends makes room for one that waits.
 
         Raises:
-            MdmError: the sampler gets nowhere, or there are more blocks than steps.
+            MdmError: the sampler gets nowhere, or a grid has more blocks than there are steps.
         """
         for request in requests:
             check_steps(f"prompt {request.index}", request, self.model.spec, self.settings, self.sampler.works_on)
@@ -120,7 +120,9 @@ class Engine:
         block_length = self.settings.block_length
         assert block_length is not None
         multiple = 1 if self.scorer.graphs is None else LENGTH_MULTIPLE  # prompts of most lengths then share graphs
-        rows, state = open_rows(requests, self.model.spec, block_length, self.sampler.works_on, multiple)
+        rows, state = open_rows(
+            requests, self.model.spec, block_length, self.sampler.works_on, steps=self.settings.steps, multiple=multiple
+        )
         memory, known = self.sampler.begin(state), torch.zeros(len(rows), dtype=torch.bool)
         # Before the rows go to the device, what the host has to know of them costs no wait.
         counts = self.transition.counts(state, self.transition.plan(state), known, memory)

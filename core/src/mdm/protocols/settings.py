@@ -105,7 +105,7 @@ class Settings(BaseModel):
     )
     steps: Count | None = documented(
         None,
-        "Steps of a whole generation, split over its blocks, of which each takes at least one.",
+        "Steps of a whole generation, split over its blocks; of more blocks than steps some are joined.",
         diffusion_only=True,
         unset="one per token",
     )

@@ -76,7 +76,7 @@ class ExampleDecoder:
         self._grader.collect(to_the_end=True)
 
     def _check_steps(self, examples: Sequence[EncodedExample]) -> None:
-        """Refuse too few steps before anything is decoded, whichever example they are too few for."""
+        """Say that steps are too few, or refuse them, before anything is decoded."""
         from mdm.engine.canvas import check_steps
         from mdm.engine.requests import Request
 
