@@ -25,8 +25,10 @@ PAGES = [
     ROOT / "core/README.md",
 ]
 COMMANDS = [
-    pytest.param(lines, id=f"{page.parent.name}/{page.name}: {lines[0]}")
+    pytest.param(lines, id=f"{page.parent.name}/{page.name}: {lines[0]}", marks=wide)
     for page in PAGES
+    # A package's page shows its options; what it does is tested in CI by its own tests.
+    for wide in [[pytest.mark.wide] if page.parents[1].name in ("plugins", "integrations") else []]
     for body in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S)
     if (lines := [line for line in body.splitlines() if line.startswith("mdm ")])
 ]
