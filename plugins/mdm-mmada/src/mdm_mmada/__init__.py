@@ -1,7 +1,8 @@
 """The text side of MMaDA (arXiv:2505.15809) on transformers' own Llama: MMaDA-8B Base and MixCoT.
 
 Its vocabulary holds image codes behind the text. Text is decoded over all of it, as published; ``allowed_tokens``
-of ``mdm.decode`` keeps to a part, for which ``ModelSpec.image_offset`` says where the codes begin.
+of ``mdm.decode`` keeps to a part, for which ``ModelSpec.image_offset`` says where the codes begin. Codes of pictures
+are made and read by what ``load_picture_tokenizer`` gives.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from mdm.models import BaseFamily
 
 if TYPE_CHECKING:
     from mdm.models import Model
+
+    from mdm_mmada.picture_tokenizer import load_picture_tokenizer
+
+__all__ = ["FAMILY", "Mmada", "load_picture_tokenizer"]
 
 
 class Mmada(BaseFamily):
@@ -45,3 +50,11 @@ class Mmada(BaseFamily):
 
 
 FAMILY = Mmada()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_picture_tokenizer":  # it imports torch, and the family's entry point does not
+        from mdm_mmada.picture_tokenizer import load_picture_tokenizer
+
+        return load_picture_tokenizer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
