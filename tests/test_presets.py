@@ -273,3 +273,9 @@ def test_generate_begins_from_a_preset():
     assert done.stderr.count("\n") == 1 and "is meant for dream models, and tiny is of the family llada" in done.stderr
     plain = mdm_command("generate", "12+30=", "--gen-length", "4", "--json")
     assert json.loads(done.stdout)["trace"] != json.loads(plain.stdout)["trace"]
+
+
+def test_an_infill_has_the_length_of_its_text():
+    needs("preset", "llada-base")
+    done = mdm_command("generate", "12+[MASK]0=42", "--infill", "--preset", "llada-base", "--json")
+    assert len(json.loads(done.stdout)["sequence"]) == len("12+30=42")

@@ -53,6 +53,7 @@ PLUGINS = """
         tasks={"grid": TaskPreset({"gen_length": 256, "steps": 128}, {"size": 9}, 71.5, "solved", "arXiv:1")},
     )
     SHORT = Preset("Short.", tasks={"grid": TaskPreset({"steps": 4})})
+    LONG = Preset("Long.", {"gen_length": 1024, "steps": 1024, "block_length": 1024, "temperature": 0.5})
     ELSEWHERE = Preset("For another task.", tasks={"maze": TaskPreset({"steps": 4})})
 """
 
@@ -63,7 +64,7 @@ def plugins(site):
         "mdm.samplers": {"sharp": "fake_config:Sharp", "dull": "fake_config:Dull"},
         "mdm.caches": {"store": "fake_config:Store"},
         "mdm.tasks": {"grid": "fake_config:Grid"},
-        "mdm.presets": {name: f"fake_config:{name.upper()}" for name in ("paper", "short", "elsewhere")}
+        "mdm.presets": {name: f"fake_config:{name.upper()}" for name in ("paper", "short", "long", "elsewhere")}
         | {"class": "fake_config:Preset", "settings": "fake_config:FLAGS"},
     }
     site.package("fake-config", points, PLUGINS)
@@ -205,6 +206,24 @@ def test_a_preset_sets_what_nobody_else_does(tmp_path):
     assert (built.gen_length, built.steps, built.options["grid"]) == (16, 128, {"size": 3})
     built = build(file=file, preset="short")
     assert (built.gen_length, built.steps, built.options["grid"]) == (16, 4, {"size": 3})
+
+
+def test_what_a_layer_says_is_judged_with_the_others(tmp_path):
+    built = build(preset="paper", top_p=0.9)
+    assert (built.temperature, built.top_p) == (0.5, 0.9)
+    file = tmp_path / "a.yaml"
+    file.write_text("top_p: 0.9\n")
+    assert build(file=file, temperature=0.7).top_p == 0.9
+    assert build(file=file, preset="paper").top_p == 0.9
+    assert fault(file=file).startswith("top_p changes nothing at temperature 0")
+    assert fault(preset="paper", temperature=0.0, top_p=0.9).startswith("top_p changes nothing at temperature 0")
+
+
+def test_a_preset_says_nothing_of_the_length_of_a_task_it_does_not_name():
+    built = build(preset="long")
+    assert (built.gen_length, built.steps, built.block_length, built.temperature) == (None, None, 1024, 0.5)
+    built = config.build(DecodeConfig, None, {"sampler": ["sharp"], "preset": "long"})
+    assert (built.gen_length, built.steps, built.block_length) == (1024, 1024, 1024)
 
 
 def test_a_preset_named_by_a_flag_wins_over_a_complete_file(tmp_path):

@@ -48,8 +48,9 @@ def generate(
     config = configs.build(configs.PromptConfig, None, asked, assignments)
     if max(len(config.model), len(config.sampler), len(config.tokens_per_step or [])) > 1:
         raise MdmError("generate takes one --model and one --sampler at one pace; `mdm run` compares several")
-    default_length = 0 if infill else DEFAULT_GEN_LENGTH
-    gen_length = default_length if config.gen_length is None else config.gen_length
+    # What a preset says of the length is for continuations.
+    length = asked.get("gen_length", 0) if infill else config.gen_length
+    gen_length = DEFAULT_GEN_LENGTH if length is None else length
     if gen_length == 0 and not (infill and mask in text):
         way_out = f"only --infill fills in the {mask} of a text" if mask in text else f"the text holds no {mask}"
         raise MdmError(f"nothing to decode: --gen-length is 0 and {way_out}")

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from mdm.errors import MdmError, explain, suggest
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 DEFAULT_SAMPLER = "info-gain"
@@ -23,6 +32,8 @@ EosRank = Literal["as-scored", "last"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 Scope = Literal["row", "engine"]
 
+LAYER = "layer"
+"""The context of a validation of settings to which others are added yet: what needs those is not checked."""
 
 INT64 = range(-(2**63), 2**63)
 """What keys of random draws fit into."""
@@ -171,8 +182,8 @@ class Settings(BaseModel):
         return self.score_after == "tempered"
 
     @model_validator(mode="after")
-    def _says_something(self) -> Settings:
-        if self.temperature == 0 and self.tempered != self.truncates:
+    def _says_something(self, info: ValidationInfo) -> Settings:
+        if info.context != LAYER and self.temperature == 0 and self.tempered != self.truncates:
             name = "score_after tempered" if self.tempered else "top_p" if self.top_p < 1 else "top_k"
             other = "top_p or top_k" if self.tempered else "score_after tempered"
             raise ValueError(f"{name} changes nothing at temperature 0 without {other}: set a temperature, or that")

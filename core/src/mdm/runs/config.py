@@ -15,7 +15,7 @@ from mdm import registry
 from mdm.errors import MdmError, explain
 from mdm.models.placement import DeviceMap, Dtype, Quantization
 from mdm.protocols.model import PromptStyle
-from mdm.protocols.settings import DEFAULT_SAMPLER, Count, Length, Settings, Size, documented, option_with
+from mdm.protocols.settings import DEFAULT_SAMPLER, LAYER, Count, Length, Settings, Size, documented, option_with
 from mdm.runs import plugin_options, presets
 from mdm.runs.plugin_options import Options, Plugin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
@@ -166,8 +166,8 @@ def build(
         MdmError: an unknown key, plugin or option, or a value that is not allowed.
     """
     written, flags = read_yaml(file) if file else {}, flags or {}
-    from_file = _validate(schema, written, f"{file}: ")
-    config = _validate(schema, _merge_layers(written, flags), "")
+    from_file = _validate(schema, written, f"{file}: ", LAYER)
+    config = _validate(schema, _merge_layers(written, flags), "", LAYER)
     settings, preset_options = _preset(config)
     above = [flags] if "preset" in flags else [written, flags]  # a preset wins over what is below where it is named
     config = _validate(schema, reduce(_merge_layers, [written, settings, *above]), "")
@@ -238,8 +238,8 @@ def _preset(config: DecodeConfig) -> tuple[dict[str, Any], Options]:
     return {name: value for name, value in settings.items() if name not in elsewhere}, options
 
 
-def _validate(schema: type[C], values: Mapping[str, Any], where: str) -> C:
+def _validate(schema: type[C], values: Mapping[str, Any], where: str, context: str | None = None) -> C:
     try:
-        return schema.model_validate(dict(values))
+        return schema.model_validate(dict(values), context=context)
     except ValidationError as error:
         raise MdmError(explain(error, where, schema)) from error

@@ -11,6 +11,10 @@ from mdm.protocols.preset import Preset, TaskPreset
 from mdm.runs.plugin_options import Options
 
 
+LENGTH = ("gen_length", "steps")
+"""General settings that hold for tasks that a preset names and for prompts: another task sets its own length."""
+
+
 def layer(name: str, preset: Preset, task: str | None) -> tuple[dict[str, Any], Options]:
     """The settings and the plugins' options of a preset, for a task or for a prompt of the user's own (None).
 
@@ -21,7 +25,10 @@ def layer(name: str, preset: Preset, task: str | None) -> tuple[dict[str, Any], 
     options = {**preset.settings.get("options", {}), **of_task.settings.get("options", {})}
     if task is not None and of_task.options:
         options[f"task.{task}"] = of_task.options
-    settings = {key: value for key, value in (*preset.settings.items(), *of_task.settings.items()) if key != "options"}
+    left_out = ("options",) if task is None or task in preset.tasks else ("options", *LENGTH)
+    settings = {
+        key: value for key, value in (*preset.settings.items(), *of_task.settings.items()) if key not in left_out
+    }
     if not settings and not options:
         known = f"it is for {', '.join(preset.tasks)}" if preset.tasks else "it is empty"
         raise MdmError(f"preset {name!r} has nothing for {task or 'a prompt without a task'}: {known}")
