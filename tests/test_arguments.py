@@ -6,6 +6,7 @@ The walk fails where an argument has no entry: an entry is a call that shows it 
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ COMMANDS: dict[str, Any] = {
     "text": "tests/runs/test_run.py::test_generate_command",
     "infill": "tests/runs/test_run.py::test_generate_command",
     "mask": "tests/test_arguments.py::test_a_mask_is_for_infills",
+    "prompt_style": "tests/test_arguments.py::test_a_prompt_style_decides_how_a_task_asks",
     "chat": "tests/test_arguments.py::test_a_chat_and_a_text_are_other_prompts",
     "device": "tests/models/test_loading.py::test_what_cannot_be_had",
     "device_map": "tests/models/test_loading.py::test_a_layer_that_waits_on_the_disk",
@@ -178,7 +180,7 @@ def test_every_key_of_a_configuration_has_a_flag():
     assert set(RunConfig.model_fields) - set(RECORDED) == set(flags()) & set(RunConfig.model_fields)
     assert set(LoadingConfig.model_fields) <= set(inspect.signature(load_model).parameters)
     others = {*Settings.model_fields, *LoadingConfig.model_fields, *PolicyConfig.model_fields, *RECORDED}
-    assert set(DecodeConfig.model_fields) - others == {"trace"}
+    assert set(DecodeConfig.model_fields) - others == {"preset", "trace"}
 
 
 def flag_values(name: str) -> list[str]:
@@ -209,6 +211,20 @@ def test_a_flag_reaches_what_decode_is_given(name):
     before, after = settings(*needed), settings(*needed, *flag_values(name))
     assert before[name] != after[name]
     assert {key for key in after if after[key] != before[key]} == {name}
+
+
+def test_a_prompt_style_decides_how_a_task_asks(tmp_path):
+    from click.testing import CliRunner
+    from mdm.cli import cli
+
+    places = []
+    for style in ("compact", "chat"):
+        command = ["run", "--task", "countdown", "--limit", "1", "--sampler", "confidence", "--prompt-style", style]
+        done = CliRunner().invoke(cli, [*command, "--gen-length", "1", "--out", str(tmp_path / style)])
+        assert done.exit_code == 0, done.output
+        [trace] = (tmp_path / style).rglob("trace*.jsonl")
+        places.append(json.loads(trace.read_text())["positions"])
+    assert places[0] < places[1]  # a chat is a longer prompt
 
 
 def test_a_mask_is_for_infills():

@@ -30,7 +30,8 @@ def decodes(draw: st.DrawFn) -> dict[str, Any]:
     rows = draw(st.lists(st.tuples(st.lists(st.integers(0, BYTES - 1), min_size=1, max_size=12), st.integers(1, 9)),
                          min_size=1, max_size=4))  # fmt: skip
     holes = draw(st.sets(st.integers(1, 11)))
-    pace = draw(st.fixed_dictionaries({"steps": st.integers(1, 10)})
+    few = 1 if attention == "full" else 12  # a block of a grid takes at least one
+    pace = draw(st.fixed_dictionaries({"steps": st.integers(few, 16)})
                 | st.fixed_dictionaries({"tokens_per_step": st.integers(1, 3)}))  # fmt: skip
     return {
         "model": toy_model(attention, shift=shift),
