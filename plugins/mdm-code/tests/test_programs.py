@@ -74,6 +74,8 @@ COMMON = {
     "no fence, constants in front": "So:\n\nONE = 1\n\ndef mean(xs):\n    return ONE * sum(xs) / len(xs)\n\nEasy!",
     "no fence, imports in front": "So:\n\nimport math as m\n\ndef mean(xs):\n    return m.fsum(xs) / len(xs)\n\nOK?",
     "a decorator": f"So:\n\nfrom functools import wraps\n\n@wraps(sum)\n{WHOLE}\nThat is all.",
+    "said again in a fence and cut off": f"{PY}{WHOLE}```\n{PY}{WHOLE[:30]}",
+    "said again and again and cut off": f"{PY}{WHOLE}{WHOLE}{WHOLE[:30]}",
     "a draft": f"<think>{PY}{WRONG}``` no\n</think>\n{PY}{WHOLE}```",
     "a draft that the prompt opened": f"Perhaps {PY}{WRONG}```\n</think>\n\n{PY}{WHOLE}```",
     "two drafts": f"<think>\n{WRONG}</think>\n<Thinking>{WRONG}</Thinking>\n{WHOLE}",

@@ -20,6 +20,16 @@ BOXES = [
     ('\\frac{1}{2}', False, [
         "0.51", "-\\frac12", "1,2", "12", "\\frac{1}{3}", "0.4999999", "\\frac{1}{2}x", "5", "2",
     ]),
+    ('6 - 5i', True, ["6-5\\,i", "6 - 5\\mathrm{i}", "6-5i"]),
+    ('6 - 5i', False, ["6+5\\,i", "6-5\\mathrm{j}", "6-5"]),
+    ('(5,\\infty)', True, ["(5,+\\infty)", "(5, +∞)"]),
+    ('(5,\\infty)', False, ["(5,-\\infty)", "(+\\infty,5)", "[5,+\\infty)"]),
+    ('3R^2', True, ["3R²"]),
+    ('3R^2', False, ["3R³", "3r²", "3R2"]),
+    ('\\frac{\\pi}{2}', True, ["\\frac\\pi2", "\\frac\\pi 2"]),
+    ('\\frac{\\pi}{2}', False, ["\\frac\\pi3", "\\frac2\\pi"]),
+    ('52_8', True, ["52_{\\text{base 8}}", "52 \\text{ base } 8", "52\\text{ (base 8)}", "52_{(8)}"]),
+    ('52_8', False, ["52_{\\text{base 9}}", "52 \\text{ base } 9", "25 \\text{ base } 8", "52_{18}"]),
     ('\\frac{1}{3}', True, [
         "\\frac39", "0.333333", "0.33333333", "1/3",
     ]),
@@ -204,11 +214,13 @@ TEXTS = [
     ]),
     ('5', True, [
         "\\boxed{5}\nI put it in \\boxed{}.", "first \\boxed{4}, no wait: \\boxed{5}", "The answer is 5",
-        "$$\\boxed{5}$$", "\\boxed 5", "x is 5", "```\n\\boxed{5}\n```",
+        "\\boxed{5}\\boxed{5}\\boxed{", "boxed{5}", "\\\\boxed{5}", "\\boxed{5} ï¿½ \\boxed{5", "$$\\boxed{5}$$",
+        "\\boxed 5", "x is 5", "```\n\\boxed{5}\n```",
     ]),
     ('5', False, [
         "\\boxed{5", "first \\boxed{5}, no wait: \\boxed{7", "\\boxed{5}. Wait, that's wrong. It should be 7.",
-        "\\boxed{5}\n\\boxed{6}", "The answer is not 5.", "\\boxed{4}\n\nQuestion: y?\n\\boxed{5}", "",
+        "\\boxed{6}\n\\boxed{5", "\\boxed{5}\n\\boxed{6", "unboxed{5}", "\\boxed{5}\n\\boxed{6}",
+        "The answer is not 5.", "\\boxed{4}\n\nQuestion: y?\n\\boxed{5}", "",
     ]),
 ]  # fmt: skip
 

@@ -27,7 +27,13 @@ CASES = [
         "The answer is 18 minutes, since he has to wait for 2 buses.", "\\boxed{18}\n\nI put it in \\boxed{}.",
         "#### 18%", "The answer is ＄１８.", "#### $\\boxed{18}$", "18", "**Answer:** **18**", "### Answer\n18",
         "#### Answer: 18", "Final answer: \\boxed{\\text{18 dollars}}", "#### 18\n#### 18",
-        "So, the answer is $\\$18$.",
+        "So, the answer is $\\$18$.", "Answer: 9 eggs × $2/egg = $18", "#### 9 eggs * $2 = $18 per day",
+        "Answer: Janet has 9 eggs. She sells them for $2 each. So she makes $18 a day.", "boxed{18}", "\\\\boxed{18}",
+        "Answer: She makes 18 dollars. That is 9 eggs at 2 dollars each.", "The answer is 18 dollars since 9 * 2 = 18.",
+        "$\\boxed{18}$$\\boxed{18}$$\\boxed{1", "The answer is 18.\nThe answer is 18.\nThe answer is 1",
+        "#### 1.8 \\times 10^1",
+        "1. 16 - 7 = 9\n2. 9 * 2 = 18\n3. **", "### Step 1\n16-7=9\n### Step 2\n9*2=18\n\n### Step 3:", "#### 18user\n",
+        "Not 9. If the answer is 9, the money is left out. It is 18.",
     ]),
     ('18', False, [
         "#### 18.5", "#### -18", "#### 1,8", "#### 180", "#### 18k", "#### 18 or 20", "#### 18 thousand", "#### 17",
@@ -36,6 +42,12 @@ CASES = [
         "#### 17\n\nQuestion: x\nAnswer: 18\n#### 18", "#### 5\nuser\n\nmore?assistant\n\n#### 18", "", "####",
         "\\boxed{18", "16 - 3 = 13", "#### 10-18", "#### 18^2", "#### x18", "#### 1/18", "#### 0.18",
         "The answer is between 18 and 20.", "#### 18 dollars and 50 cents", "#### 1 8", "18 - 1 = 17", "#### −18",
+        "#### 18 eggs * $2 = $36", "#### 18 eggs - 9 eggs = 9", "The answer is 36. It cannot be 18.",
+        "It is 36. It cannot be 18.",
+        "17. An egg costs 2\n18.", "Step 17: it is 5\nStep 18:", "#### 18½", "#### 18²", "#### 18 and a half",
+        "#### 18 x 10^2",
+        "\\boxed{9} and so \\boxed{18", "The answer is 9. If the answer is 18, then we forgot to divide.",
+        "The answer is 9\nThe wrong answer is 18",
     ]),
     ('1450000', True, [
         "#### 1,450,000", "#### 1.45 million", "#### $1,450,000.00", "#### 1 450 000", "#### 1\\,450\\,000",
@@ -44,6 +56,9 @@ CASES = [
     ('1450000', False, [
         "#### 1.45", "#### 1,450", "#### 1450000.4", "#### 1,450,0000", "#### 1 450 00",
     ]),
+    ('3.5', True, ["#### 3½", "#### 3 and a half", "\\boxed{3\\frac12}"]),
+    ('0.5', True, ["½", "#### \\frac12"]),
+    ('5', True, ["1. Tom has 2.\n2. Ann has 3.\n3. Together they have 5.", "The total is\n5.", "4\n5"]),
     ('-3', True, [
         "#### -3", "#### −3", "#### – 3", "#### -$3", "#### $-3", "#### -3 dollars", "(-3)", "\\boxed{-3}",
         "The answer is −3.",

@@ -29,11 +29,17 @@ _TYPOGRAPHY = {
     **dict.fromkeys(map(ord, "\u2018\u2019\u201a"), "'"),
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full-width
     ord("\u3002"): ".",
+    **{ord(sign): f"^{power}" for sign, power in zip("\u00b2\u00b3", "23", strict=True)},
+    **{
+        ord(sign): f" {part}"
+        for sign, part in zip("\u00bd\u00bc\u00be\u2153\u2154", ("1/2", "1/4", "3/4", "1/3", "2/3"), strict=True)
+    },
 }
 _NEXT = re.compile(
     r"""^[\#>*_ \t]{0,12}(?:(?:next|new)\s)?(?:question|problem|exercise|q)\s?\d{0,4}\s?[*_]{0,3}:
     | ^[\# \t]{0,12}<?\|?(?:user|assistant|human)\|?>?[ \t]{0,4}:?[ \t]{0,4}$ | ^[\# ]{0,12}(?:user|human|instruction):
-    | (?<=[\d\W])(?<!\s)(?:user|assistant)[ \t]{0,4}\n | (?<=\S)(?:user|assistant)\n\n  # tokens of a turn left out
+    | (?<=[\d\W])(?<!\s)(?:user|assistant)(?:[ \t]{0,4}\n|\Z)  # tokens of a turn left out
+    | (?<=\S)(?:user|assistant)\n\n
     | <\|(?:im_end|im_start|eot_id|eom_id|endoftext|end_of_text|end|start_header_id)\|> | </s> | <eos> | <end_of_turn>
     """,
     re.I | re.M | re.X,
@@ -41,17 +47,23 @@ _NEXT = re.compile(
 _STATED = re.compile(
     r"""^(?:[^\w\n]|_){0,12}(?:(?:my|the|final|correct)\s){0,2}answer(?:[^\w\n]|_){0,12}$  # a heading
     | \#{4,} | <answer>
-    | (?<!to\s)\banswers?\b [^.\n:=?!\#]{0,60}?
+    | (?<!to\s)(?<!wrong\s)(?<!incorrect\s)\banswers?\b [^.\n:=?!\#]{0,60}?
       (?: (?:\bis\b|\bare\b|\b(?:should|would|must|will)\sbe\b)(?:[*_ ]{0,4}:)? | [:=] )
-    | \b(?:correct|right|best)\s(?:answer\s)?(?:option|choice|letter|statement)\b [^.\n:=?!\#]{0,60}?
+    | \b(?:correct|right|best|final)\s(?:answer\s)?(?:option|choice|letter|statement)\b [^.\n:=?!\#]{0,60}?
       (?: \bis\b(?:[*_ ]{0,4}:)? | : )
     """,
     re.I | re.M | re.X,
 )
 _SAID = re.compile(r"[^\w\n]*(?:\n[^\w\n]*)*")
 _BULLET = re.compile(r"\s*[-*+]\s")
-_BOX = re.compile(r"\\f?boxed\s*\{|\\fbox\s*\{|\\f?boxed\s*(-?\d[\d.,/]*|[A-Z]\b)|\\.|[{}]", re.S)
+_BOX = re.compile(r"(?:\\|(?<![a-zA-Z]))f?boxed\s*\{|\\fbox\s*\{|\\f?boxed\s*(-?\d[\d.,/]*|[A-Z]\b)|\\.|[{}]", re.S)
 _NEGATED = re.compile(r"[\W_]{0,8}(?:not|neither|never|unlikely|unknown|unclear|wrong|incorrect)\b|n't\b", re.I)
+_SUPPOSED = re.compile(
+    r"(?:\b(?:if|whether|unless|suppose|supposing|assume|assuming)|\bnot\s\w{2,9}|n't\s\w{2,9})\s"
+    r"(?:that\s)?(?:(?:the|my|its|a)\s)?(?:(?:final|correct|right)\s)?\Z",
+    re.I,
+)
+"""What stands before an answer that is only thought of: "if the answer is 5", "I do not think that the answer is 5"."""
 _WITHDRAWN = re.compile(
     r"""(?: (?:\A|[-.!?;:,()*\n])[ \t]{0,3} | \b(?:no|oh|but|hmm|actually)[ ,]{1,2} ) wait\b(?!\s(?:for|until|\d))
     | (?:\A|[.!?)*\n])[ \t]{0,3}(?:no[,.]\s|actually\b|correction\b) | \bscratch\sthat\b
@@ -74,6 +86,7 @@ _WRAPPER = re.compile(
     r"|boldsymbol|bm|boxed|fbox|fboxed|operatorname|displaystyle|bfseries|bf|rm)(?![a-zA-Z])\s*"
 )
 _LATEX = [(re.compile(pattern), text) for pattern, text in (
+    (r"\\[dtc]?frac\s?(\d)\s?(\d)(?!\d)", r"\\frac{\1}{\2}"),
     (r"(?<=\d)\s?\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}", r" \1/\2"),
     (r"\\[dtc]?frac\s*\{(-?\d+)\}\s*\{(\d+)\}", r"\1/\2"),
     (r"(?<!\\)\\[,;:> ]|(?<=\d)~(?=\d)", THIN), (r"\\!", ""), (r"\\\\|\\[\[\]()]|\\q?quad\b", "\n"),
@@ -91,7 +104,7 @@ NUMBER = re.compile(
     re.I | re.X,
 )
 """A number with sign, currency, thousands in groups, fraction and ``million``; glued to no letter, digit or point."""
-_DENIED = re.compile(r"(?:\bnot|n't)\s(?:be\s)?(?:equals?\s(?:to\s)?)?\Z", re.I)
+_DENIED = re.compile(r"(?:\b(?:can)?not|n't)\s(?:be\s)?(?:equals?\s(?:to\s)?)?\Z", re.I)
 _TIMES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 
@@ -139,7 +152,12 @@ def boxes(text: str) -> list[Statement]:
             opened.append(token if len(token[0]) > 1 else None)
         elif token[1]:
             found.append(Statement(token.start(), token.start(1), token[1].rstrip(".,"), "box"))
-    found += [Statement(box.start(), box.end(), None, "box") for box in opened if box]
+    found.sort(key=lambda box: box.start)
+    for box in filter(None, opened):
+        before = next((one for one in reversed(found) if one.start < box.start()), None)
+        repeated = before is not None and (before.text or "").startswith(text[box.end() :].strip())
+        if not repeated:  # a text that says the same again and again is cut off somewhere
+            found.append(Statement(box.start(), box.end(), None, "box"))
     return sorted(found, key=lambda box: box.start)
 
 
@@ -158,7 +176,8 @@ def statements(text: str) -> list[Statement]:
                 begin = bullet.end() if bullet else line
             end = text.find("\n", word)
         said_text = text[begin : min(end if end >= 0 else len(text), begin + LONGEST)]
-        if said_text.strip() and not _NEGATED.match(said_text):
+        supposed = _SUPPOSED.search(text, max(0, mark.start() - 40), mark.start())
+        if said_text.strip() and not _NEGATED.match(said_text) and not supposed:
             found.append(Statement(mark.start(), begin, said_text, kind))
     return sorted(found, key=lambda one: one.start)
 
@@ -184,7 +203,10 @@ def final(
     statements. A box that was begun and not finished is no answer, and after an answer that was taken back only what
     follows counts.
     """
-    for statement in reversed(state(text)[-MOST:]):
+    stated = state(text)[-MOST:]
+    if len(stated) > 2 and _cut_off(*stated[-3:]):
+        stated.pop()
+    for statement in reversed(stated):
         if statement.text is None:
             return None
         value = read(statement)
@@ -192,6 +214,12 @@ def final(
             back = withdrawn(text, statement.begin)
             return value if back is None else final(text[back:], read, name, state)
     return name(text)
+
+
+def _cut_off(first: Statement, again: Statement, last: Statement) -> bool:
+    """Whether the last of three statements is the beginning of the same one: a text that repeats itself has an end."""
+    said = (last.text or "").strip()
+    return first.text == again.text != last.text and (again.text or "").strip().startswith(said)
 
 
 def undress(text: str) -> str:

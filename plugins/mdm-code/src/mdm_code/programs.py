@@ -2,7 +2,8 @@
 
 The last block that defines the function counts, with what it needs from other blocks. A later block that only uses the
 function, quotes a line of it or repeats its signature is no program; a later one that defines it and is broken is the
-answer, and fails. Indentation, quotes and prompts in front of lines are mended only where the text is no Python.
+answer, and fails, unless it is the beginning of the same program, said again and cut off. Indentation, quotes and
+prompts in front of lines are mended only where the text is no Python.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ class Reader:
         for at in reversed(range(len(sources))):
             source = sources[at]
             if source.tree is None:
-                if _mentions(source.text, self.name) and source.tag in ("", "py", "python", "python3"):
+                broken = _mentions(source.text, self.name) and source.tag in ("", "py", "python", "python3")
+                if broken and not (at == len(sources) - 1 and _repeated(source.text, text, sources[:at])):
                     return self._complete(source.text, [])
             elif self._defines(source.tree):
                 return self._complete(source.text, [other for other in sources if other is not source])
@@ -300,6 +302,13 @@ def _quoted(text: str, sources: Sequence[Source]) -> bool:
     """Whether ``text`` only repeats lines of an earlier source."""
     lines = {line.strip() for line in text.split("\n")} - {""}
     return any(lines <= {line.strip() for line in source.text.split("\n")} for source in sources)
+
+
+def _repeated(text: str, whole: str, sources: Sequence[Source]) -> bool:
+    """Whether ``text`` is the beginning of a program that stands whole before it, said again and cut off at the end."""
+    return whole.rstrip().endswith(text.strip()) and any(
+        source.tree and f"\n{text.strip()}" in f"\n{source.text}" for source in sources
+    )
 
 
 def _in_string(text: str) -> bool:

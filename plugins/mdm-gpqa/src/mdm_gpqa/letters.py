@@ -24,7 +24,7 @@ _HEAD = re.compile(
     r"[\W_]*(?:(?P<noun>option|choice|letter|answer)\b[\s:]*)?[\W_]*?(?P<open>[(\[])?(?P<letter>[A-D])(?!\w)", re.I
 )
 _GOES_ON = re.compile(
-    r"""\s*\Z | \s?[)\].:,;!](?![A-Z]\.) | \s?["*_]{1,3}(?:\W|\Z) | \s-{1,2}\s | \n
+    r"""\s*\Z | \s?[)\].:,;!](?![A-Z]\.) | \s?["*_]{1,3}(?:\W|\Z) | \s-{1,2}\s | \s\( | \n
     | \s(?:is|because|since|as|given|due|which|or|and|not)\b""",
     re.X,
 )
@@ -32,16 +32,27 @@ _GOES_ON = re.compile(
 _OTHER = re.compile(r"[)\].]?\s?(?:/|&|,?\s?(?:or|and)\s|,)\s?[(\[]?([A-D])[)\]]?(?=\s*(?:\Z|[.,;\n]))", re.I)
 _MENTIONED = re.compile(r"(?<!\w)(?:[(\[]([A-D])[)\]]|(?i:option|choice)\s([A-D])(?!\w))")
 _BEFORE = re.compile(
-    r"(?:\bnot|n't|\bthan|\bneither|\bnor|\bif|\bwhether|\bsuppose|\bunlike|\bof|\b(?:eliminat|exclud|reject|discard)\w*|\brul\w+\sout)\s"
+    r"(?:\bnot|n't|\bthan|\bneither|\bnor|\bif|\bwhether|\bsuppose|\bunlike|\bunlikely\sto|\bof|\bexcept(?:\sfor)?|\b(?:wrong|incorrect|false)\s\w{1,9}\sis|\b(?:consider|examin|evaluat|analy[sz]|check)\w*|\blook(?:ing)?\sat|\b(?:eliminat|exclud|reject|discard)\w*|\brul\w+\sout)\s"
     r"(?:be\s)?(?:option\s|choice\s)?\Z",
     re.I,
 )
 _AFTER = re.compile(
-    r"[)\].:]*\s?[^.,;()\n]{0,30}?(?:\b(?:not|wrong|incorrect|false|impossible|cannot|excluded|eliminated|ruled|too|invalid"
+    r"[)\].:]*\s?\?|[)\].:]*\s?[^.,;()\n]{0,30}?(?:\b(?:not|wrong|incorrect|false|impossible|cannot|excluded|eliminated|ruled|too|invalid"
     r"|inconsistent|fails?|violates?|contradicts?|unlikely|odd|out)\b|n't\b)",
     re.I,
 )
 _LINE = re.compile(r"^[\W_]*?[(\[]?([A-D])(?:[)\].:]+(?=\s|\Z|\n)|\s-\s|[\W_]*$)", re.M)
+
+_DISCUSSED = re.compile(
+    r"[)\].:]*\s(?:is|was|would|could|might|may|gives?|has|requires?|means|says|implies|predicts)\b"
+)
+"""The letter is what a sentence talks of: "(B) would require"."""
+_EXPLAINED = re.compile(
+    r"(?![^\n]*\b(?:is|are|was|be|would|gives?|has|does|can|cannot|requires?|means|says|implies|leads|predicts)\b)[^\n]{1,200}\n"
+    r"(?:\s*\n|\W*(?:explanation|reason|rationale|because|justification|solution))",
+    re.I,
+)
+"""A line that is no sentence, and what explains it below."""
 
 
 def settled_letter(completion: str) -> str | None:
@@ -93,8 +104,17 @@ def _named(text: str) -> str | None:
     text = bare(text).strip()
     if alone := re.fullmatch(r"[\W_]*([A-Da-d])[\W_]*", text):
         return alone[1].upper()
-    lines = [line for line in _LINE.finditer(text) if not _AFTER.match(text, line.end(1))]
+    lines = [
+        line
+        for line in _LINE.finditer(text)
+        if not (_AFTER.match(text, line.end(1)) or _DISCUSSED.match(text, line.end(1)))
+    ]
     begun = {line[1] for line in _LINE.finditer(text)}
+    if (
+        len(begun) == 1 and lines and not re.search(r"\w", text[: lines[0].start(1)]) and _EXPLAINED.match(text)
+        and not _AFTER.match(text, lines[0].end(1))
+    ):  # fmt: skip
+        return lines[0][1]  # "B. 5 eV", then why
     last_line = text.rfind("\n") + 1
     if (
         lines
@@ -106,7 +126,10 @@ def _named(text: str) -> str | None:
     for sentence in reversed(re.split(r"(?<=[\w)][.!?])\s|\n", text)):
         if _MENTIONED.search(sentence):
             begins = re.match(
-                r"\W*(?:(?:option|choice)\s)?\(?([A-D])\)?\s\w", sentence, re.I
+                r"\W*(?:(?:now|next),?\s)?(?:(?:for|in|with|under|comparing\swith|as\sfor)\s)?(?:(?:option|choice)\s)?"
+                r"\(?([A-D])\)?(?:\s\w|\s?[:,])",
+                sentence,
+                re.I,
             )  # it is discussed, and perhaps not to the end
             found = _mentioned(sentence) - ({begins[1].upper()} if begins else set())
             return "".join(sorted(found)) or None

@@ -29,7 +29,8 @@ _TIDY = [(re.compile(pattern), text) for pattern, text in (
     (r"(?<=\d)(?:\{,\}|\s?,\s?\\!|\\!,)\s?(?=\d{3}(?!\d))", THIN),
     (r"(?<=\d)(?:\\[,;: >]|~|\\space(?![a-zA-Z]))\s?(?=\d{3}(?!\d))", THIN),
     (r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\s?", ""), (r"\\(?:displaystyle|textstyle|limits)(?![a-zA-Z])", ""),
-    (r"\\!|\{\}", ""), (r"(?<!\\)(?:\\[,;:> ]|~)|\\q?quad(?![a-zA-Z])", " "),
+    (r"\\frac\s?(\\pi|[a-zA-Z])\s?(\d)", r"\\frac{\1}{\2}"), (r"\\(?:mathrm|text)\s?\{\s?([ei])\s?\}", r"\1"),
+    (r"(?<=[,(\[])\s?\+\s?(?=\\infty|∞)", ""), (r"\\!|\{\}", ""), (r"(?<!\\)(?:\\[,;:> ]|~)|\\q?quad(?![a-zA-Z])", " "),
     (r"\\[dtc]frac", r"\\frac"), (r"\\frac\s?(\d)\s?(\d)", r"\\frac{\1}{\2}"),
     (r"\\frac\s?(\d)\s?\{", r"\\frac{\1}{"), (r"(\\frac\s?\{[^{}]{0,200}\})\s?(\d)", r"\1{\2}"),
     (r"\\sqrt\s?(\d)", r"\\sqrt{\1}"), (r"√\s?(\d+|\w)", r"\\sqrt{\1}"),
@@ -37,7 +38,10 @@ _TIDY = [(re.compile(pattern), text) for pattern, text in (
     (r"≤|\\leq(?![a-z])|\\leqslant", r"\\le "), (r"≥|\\geq(?![a-z])|\\geqslant", r"\\ge "), (r"\*\*", "^"),
     (r"\^\s?\{?\\circ\s?\}?|\^?\{?\\degree\}?|°", " degrees"),
     (r"\\text\s?\{\s?,?\s?(?:and|or)\s?\}|,?\s(?:and|or)\s", ","),
-    (r"\\(?:mathrm|mathbf|mathit|textrm|mbox|textbf|textit)\s?\{", r"\\text{"), (r"\s+", " "),
+    (r"\\(?:mathrm|mathbf|mathit|textrm|mbox|textbf|textit)\s?\{", r"\\text{"),
+    (r"\s+", " "), (r"(?<=\d) (?=[a-zA-Z](?![a-zA-Z]))", ""),
+    (r"\s?(?:_\s?\{?\s?\\text\s?\{\s?base\s?(\w{1,5})\s?\}\s?\}?|\\text\s?\{\s?,?\s?\(?(?:in\s)?base\s?"
+     r"(?:\}\s?(\d\d?)|(\d\d?)\)?\s?\}))\Z", r"_{\1\2\3}"),
 )]  # fmt: skip
 _UNIT = re.compile(
     r"(?:(?<=[\d})])|(?<=\\pi)|(?<=\\pi\s))\s?(?:\\text\s?\{\s?([^{}\d]*)\}"

@@ -84,7 +84,23 @@ def solves(problem: str, completion: str) -> bool:
     groups = equations(text[-LONGEST:])
     if not groups:
         return False
-    return reaches(problem, groups[-1]) or reaches(problem, [step for group in groups for step in group])
+    said: list[tuple[str, str]] = []
+    for group in groups:
+        if not {_tight(step) for step in group} <= {_tight(step) for step in said}:  # else it is only checked again
+            said += group
+    together = [step for group in groups for step in group]
+    return any(reaches(problem, _once(steps)) for steps in (groups[-1], together, said))
+
+
+def _tight(step: tuple[str, str]) -> str:
+    return re.sub(r"\s*([-+*/()=])\s*", r"\1", "=".join(step))
+
+
+def _once(steps: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """The steps without what repeats all of them, as a text in a loop does until it is cut off."""
+    tight = [_tight(step) for step in steps]
+    period = next(n for n in range(1, len(steps) + 1) if tight[n:] == tight[: len(steps) - n] or n == len(steps))
+    return steps[:period] if period < len(steps) and len(set(tight[:period])) == period else steps
 
 
 class Countdown(Puzzles):

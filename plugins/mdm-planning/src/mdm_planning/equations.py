@@ -19,7 +19,7 @@ INSTRUCTION = (
     "only.\n{}\nAnswer:"
 )
 _WRITTEN = re.compile(
-    r"(?<![\w.*/+^)=-])(?<![*/+^)=-]\s)[1-9]\d{0,3}\s?[*+]\s?[1-9]\d{0,3}\s?=\s?\d{1,8}(?!\w|[.,:]\d|\s?[-*/+^(=]|\s\d)"
+    r"(?<![\w.*/+^)=-])(?<![*/+^)=-]\s)[1-9]\d{0,3}\s?[*+]\s?[1-9]\d{0,3}\s?=\s?\d{1,8}(?!\w|[.,:]\d|\s?[-*/+^=]|\(|\s\d)"
 )
 """An equation in a text, which is part of no longer one."""
 EQUATION = re.compile(r"([1-9]\d{0,3})([*+])([1-9]\d{0,3})=(\d{1,8})")

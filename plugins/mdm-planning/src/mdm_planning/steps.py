@@ -9,7 +9,9 @@ from mdm.protocols.answers import THIN, bare
 LONGEST = 200
 """Characters of an equation."""
 _EQUATION = re.compile(
-    r"(?<![\w.=+*/-])([\d(.][\d().+*/ \t\u202f-]{0,199}?)[ \t]{0,3}=[ \t~]{0,3}(-?[\d.]{1,20}(?:\u202f\d{3})*)"
+    r"(?<![\w.=+*/-])((?:[\d(]|\.\d)[\d().+*/ \t\u202f-]{0,199}?)"
+    r"((?:[ \t]{0,3}=[ \t]{0,3}[\d()]{1,20}(?:[ \t]?[-+*/][ \t]?[\d()]{1,20}){1,20}){0,5})"
+    r"[ \t]{0,3}=[ \t~]{0,3}(-?[\d.]{1,20}(?:\u202f\d{3})*)"
 )
 _ITEM = re.compile(r"^[ \t>]{0,8}(?:[-*+]|\(?\d{1,2}[.):]|step\s\d{1,2}\s?[.:)]?)[ \t]{1,4}(?=[\d(-])", re.I | re.M)
 """The bullet or number of a list's line."""
@@ -27,16 +29,26 @@ def equations(text: str) -> list[list[tuple[str, str]]]:
     groups: list[list[tuple[str, str]]] = []
     end = -1
     for match in _EQUATION.finditer(text):
-        left, right = (side.replace(THIN, "").strip().rstrip(".") for side in match.groups())
+        left, between, right = (side.replace(THIN, "").strip().rstrip(".") for side in match.groups())
+        left = re.sub(r"\A\d{1,2}\)\s+", "", left)  # numbers a step within a line
         begun = text[max(0, match.start() - 2) : match.start()]
         glued = re.match(r"\w|\.\d|\s?[=*/^+-]\s?[\d(]", text[match.end() :]) or (
             begun[-1:] == "," and begun[:1].isdigit() and end != match.start() - 1
         )
         if end < 0 or not _SEPARATOR.fullmatch(text, end, match.start()):
             groups.append([])
+        glued = glued or not all(_gives(part, right) for part in between.split("=")[1:])
         groups[-1].append((left, "" if glued else right))
         end = match.end()
     return groups
+
+
+def _gives(text: str, result: str) -> bool:
+    """Whether an expression between two "=", as in "(9-4)*2 = 5*2 = 10", has the value that is given behind it."""
+    try:
+        return str(leaves_and_value(text)[1]) == result
+    except Unreadable:
+        return False
 
 
 class Unreadable(ValueError):

@@ -81,11 +81,16 @@ def grids() -> tuple[str, ...]:
 
 WIDEST = 200
 """Characters of a line that may belong to a grid."""
-_LABEL = re.compile(r"[\s|>*]*(?:(?:row|r)\s?\d\s?[:.)=-]|\d[.)](?=\s))\s?", re.I)
+_LABEL = re.compile(
+    r"[\s|>*]*(?:(?:row|r)\s?\d\s?[:.)=|-]|(?:first|second|third|fourth|last)\srow\s?[:=-]|\d[.)](?=\s))\s?", re.I
+)
 _ROW = re.compile(r"[>\s|,;*_\[\](){}/&\"'-]*(?:\d[\s|,;*_\[\](){}/&\"'-]*){4,16}", re.I)
 _RULE = re.compile(r"[\s|+=:*`~_\[\](){}-]*")
 """A line between rows that holds no digit and no word."""
-_LABELLED = re.compile(r"[^\d]*?(?:solution|answer|grid)[^\d\n]*?:?\s?((?:\d\s?){16})[\s.]*", re.I)
+_MARKUP = re.compile(r"\\(?:begin|end)\{[a-z]+\*?\}(?:\{[|clr ]*\})?|\\hline|</?answer>", re.I)
+_LABELLED = re.compile(
+    r"[^\d]*?(?:solution|answer|grid)[^\d\n]*?:?\s?[=\[({\s]*((?:\d[\s,;|/\[\](){}]{0,6}){16})[\s.]*", re.I
+)
 """A line such as "Solution: 3142243142131324"."""
 
 
@@ -143,7 +148,7 @@ def read_grid(completion: str, puzzle: str) -> str:
     A grid is four rows of four digits below each other, or 16 digits in one line. Blanks, bars, commas, brackets,
     rules, labels and emphasis may stand between them.
     """
-    text = answer_part(completion)
+    text = _MARKUP.sub("\n", answer_part(completion)).removeprefix(puzzle + ":")
     again = re.search(r"^\d{16}:", text, re.M)  # a further puzzle, as the compact prompt puts them
     text = text[: again.start()] if again and again.start() else text
     back = withdrawn(text, 0)
@@ -156,7 +161,7 @@ def read_grid(completion: str, puzzle: str) -> str:
         rows.clear()
 
     for line in bare(text if back is None else text[back:]).splitlines():
-        line = line.strip()
+        line = line.strip().removesuffix(".")
         if len(line) > WIDEST:
             close()
             continue
