@@ -144,6 +144,31 @@ def test_an_adapter_of_another_network_is_refused(tmp_path):
         mdm.load_model(small, device="cpu", adapter_weights=adapter)
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word", "ignore:`is_gradient", "ignore:Setting `save_embedding")
+def test_a_weight_of_two_modules_takes_no_adapter_into_it(tmp_path):
+    """The head is the embeddings: added to these, an adapter of theirs would change the head as well."""
+    from peft import LoraConfig, get_peft_model
+
+    pytest.importorskip("mdm_ar", reason="mdm-ar is not installed")
+    base, tokens = tiny_families.save_causal(tmp_path / "base", tie_word_embeddings=True), torch.arange(1, 9)[None]
+    from transformers import AutoModelForCausalLM
+
+    trained = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base),
+        LoraConfig(target_modules=["embed_tokens"], r=2, lora_alpha=8, init_lora_weights=False),
+    )
+    trained.save_pretrained(tmp_path / "adapter")  # with the embeddings themselves
+    with pytest.raises(MdmError, match=r"model\.embed_tokens, and this model's head .*: --no-merge-adapter"):
+        mdm.load_model(base, device="cpu", adapter_weights=tmp_path / "adapter")
+    beside = mdm.load_model(base, device="cpu", adapter_weights=tmp_path / "adapter", merge_adapter=False)
+    with torch.no_grad():
+        torch.testing.assert_close(beside.score_logits(tokens)[:, 1:], trained(tokens).logits[:, :-1].float())
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    save_file({name: value + 1 if "base_layer" in name else value for name, value in load_file(file).items()}, file)
+    with pytest.raises(MdmError, match=r"replaces model\.embed_tokens\.weight with another weight, and this model's"):
+        mdm.load_model(base, device="cpu", adapter_weights=tmp_path / "adapter", merge_adapter=False)
+
+
 def test_files_that_are_missing_pickled_or_torn(tmp_path):
     checkpoint = tiny_families.save(tmp_path / "base", "llada")
 

@@ -54,6 +54,9 @@ ARGUMENTS: dict[str, Any] = {
     "device_map": ({"device_map": "auto", "device": "cpu"}, "both|does too"),
     "quantization": ({"quantization": "no-bits"}, "quantization=no-bits"),
     "attn_implementation": ({"attn_implementation": "flash_attention_2"}, "takes no mask|needs a CUDA GPU"),
+    "adapter_weights": ({"adapter_weights": "nowhere"}, "peft|nowhere"),
+    "merge_adapter": ({"merge_adapter": True}, "what becomes of an adapter"),
+    "preset": ({"preset": "nowhere"}, "unknown preset"),
     "offline": ({"offline": "maybe"}, "offline=maybe"),
     **dict.fromkeys(
         ("steps", "block_length", "schedule", "eos_penalty", "pad_penalty", "stop_at_eos", "eos_token_id",
@@ -112,7 +115,8 @@ def test_a_decoding_option_is_handed_on():
     for name in (name for name, entry in ARGUMENTS.items() if entry == ELSEWHERE):
         value = {"schedule": "cosine", "allowed_tokens": [[3, 9]], "suppressed_tokens": [3], "score_after": "tempered",
                  "eos_rank": "last", "top_p": 0.5, "graphs": False, "reuse_scores": False}.get(name, 1)  # fmt: skip
-        model = lm(**{name: value})
+        with_them = {"top_p": {"temperature": 0.5}, "top_k": {"temperature": 0.5}, "score_after": {"temperature": 0.5}}
+        model = lm(**{name: value} | with_them.get(name, {}))
         given = decode_settings(model.config, model.model, "left-to-right")[name]
         assert given != Settings.model_fields[name].default and name in model.asked
 
@@ -221,6 +225,23 @@ def test_the_models_own_arguments_come_first():
     found = generation(asked, {"gen_length": 7, "temperature": 0.0}, ["b"])
     assert found.length == 7 and dict(found.settings) == {"stop": ("b", "a"), "temperature": 0.0}
     assert dict(generation(asked, {}, []).settings) == {"stop": ("a",), "temperature": 0.2}
+
+
+def test_until_is_of_texts():
+    with pytest.raises(mdm.MdmError, match="generation argument until=5: it should be a text or several"):
+        settings(until=5)
+
+
+def test_a_length_of_nothing_is_not_the_tasks():
+    assert generation({"max_gen_toks": 9}, {"gen_length": 0}, []).length == 0
+
+
+def test_what_a_preset_says_holds_for_every_task():
+    pytest.importorskip("mdm_dream")
+    with pytest.warns(mdm.errors.MdmWarning, match="preset dream-instruct is meant for dream models, and tiny is of"):
+        model = lm(preset="dream-instruct", top_p=0.8)
+    asked = {"do_sample": False, "temperature": 0.0, "max_gen_toks": 9}
+    assert generation(asked, model.asked, []).settings == (("stop", ()), ("temperature", 0.1), ("top_p", 0.8))
 
 
 def test_until_ends_at_special_tokens_too():

@@ -107,10 +107,10 @@ def end_tokens(
     if tokenizer is not None:
         known = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
         ids += [tokenizer.eos_token_id, *(known.get(turn) for turn in turns)]
-    named = [i for i in dict.fromkeys(ids) if i is not None]
+    named = [i for i in ids if i is not None]
     if wrong := [i for i in named if not isinstance(i, int) or isinstance(i, bool)]:
         raise MdmError(f"{source}: the end token {wrong[0]!r} is no token id")
-    return tuple(i for i in named if 0 <= i < vocabulary)
+    return tuple(i for i in dict.fromkeys(named) if 0 <= i < vocabulary)
 
 
 def _generation_ends(path: Path) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -24,6 +25,10 @@ PREFIX = "base_model.model."
 """What peft puts before the names of the class that was trained."""
 A = re.compile(r"\.lora_(embedding_)?A\b")
 """The weight of a module whose first axis is the rank."""
+
+BASE = ".base_layer."
+"""In the names of weights that stand as they were beneath an adapter."""
+ONE_WEIGHT = "this model's head and embeddings are one weight"
 
 HEEDED = ("r", "lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out", "lora_bias")
 """Keys of adapter_config.json that say how the weights are used."""
@@ -74,7 +79,7 @@ def _apply(network: nn.Module, folder: Path, key_mapping: Mapping[str, str], mer
         raise MdmError(f"{folder}: {WEIGHTS} holds no LoRA weights")
     _replace(network, {name: value for name, value in weights.items() if name not in adapters}, config, folder)
     ranks = {_module(name): len(value) for name, value in adapters.items() if A.search(name)}
-    _check_modules(network, ranks, folder)
+    _check_modules(network, ranks, merge, folder)
     alphas = {
         _module(_mapped(name, key_mapping)): _alpha(config, _module(name)) for name in published if A.search(name)
     }
@@ -136,25 +141,40 @@ def _alpha(config: Mapping[str, Any], module: str) -> float:
 
 
 def _replace(network: nn.Module, weights: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
-    """Weights that were trained whole (``modules_to_save``) in place of the checkpoint's."""
-    if weights and not config.get("modules_to_save"):
-        raise MdmError(f"{folder}: the weight {min(weights)} is no LoRA weight, and {CONFIG} names no modules_to_save")
-    there = dict(network.named_parameters())
+    """Weights that are whole in place of the checkpoint's: those that were trained so (``modules_to_save``), and
+    embeddings, which peft saves beside their adapter."""
+    others = [name for name in weights if BASE not in name]
+    if others and not config.get("modules_to_save"):
+        raise MdmError(f"{folder}: the weight {min(others)} is no LoRA weight, and {CONFIG} names no modules_to_save")
+    weights = {name.replace(BASE, "."): value for name, value in weights.items()}
+    there, tied = dict(network.named_parameters(remove_duplicate=False)), _tied(network)
     for name, value in weights.items():
         if name not in there or there[name].shape != value.shape:
             raise MdmError(f"{folder}: the model has no weight {name} of shape {list(value.shape)}")
+        if name in tied and not torch.equal(there[name], value.to(there[name])):
+            raise MdmError(f"{folder}: the adapter replaces {name} with another weight, and {ONE_WEIGHT}")
         with torch.no_grad():
             there[name].copy_(value)
 
 
-def _check_modules(network: nn.Module, ranks: Mapping[str, int], folder: Path) -> None:
-    tied = {"lm_head", "model.embed_tokens"} if getattr(network.config, "tie_word_embeddings", False) else set()
+def _tied(network: nn.Module) -> set[str]:
+    """The names of weights that are another module's too, such as a head that is the embeddings."""
+    weights = [(name, p) for name, p in network.named_parameters(remove_duplicate=False) if name.endswith(".weight")]
+    counts = Counter(id(weight) for _, weight in weights)
+    return {name for name, weight in weights if counts[id(weight)] > 1}
+
+
+def _check_modules(network: nn.Module, ranks: Mapping[str, int], merge: bool, folder: Path) -> None:
+    tied = _tied(network) if merge else set()
     there = {name for name, _ in network.named_modules()}
     for name in ranks:
         if name not in there:
             raise MdmError(f"{folder}: the adapter is for a module {name}, which this model has not")
-        if name in tied:
-            raise MdmError(f"{folder}: the adapter is for {name}, and this model's head and embeddings are one weight")
+        if f"{name}.weight" in tied:
+            raise MdmError(
+                f"{folder}: the adapter is for {name}, and {ONE_WEIGHT}, so it cannot be added there: "
+                "--no-merge-adapter computes it beside"
+            )
 
 
 def _peft_config(config: Mapping[str, Any], ranks: Mapping[str, int], alphas: Mapping[str, float], folder: Path) -> Any:

@@ -56,7 +56,10 @@ def generation(asked: Mapping[str, Any], model_args: Mapping[str, Any], stop: li
         only = f": here it can only be {' or '.join(map(str, plain))}" if plain else f"; there are {', '.join(HEEDED)}"
         raise MdmError(f"generation argument {name}={value} does not apply to mdm{only}")
     until = asked.get("until") or []
-    ends = [*stop, *(end for end in ([until] if isinstance(until, str) else until) if end)]
+    until = [until] if isinstance(until, str) else until
+    if not (isinstance(until, (list, tuple)) and all(isinstance(end, str) for end in until)):
+        raise MdmError(f"generation argument until={until}: it should be a text or several")
+    ends = [*stop, *filter(None, until)]
     settings: dict[str, Any] = {"stop": tuple(dict.fromkeys(ends)), "temperature": _temperature(asked)}
     settings |= {name: model_args[name] for name in ("temperature", *CUTS) if name in model_args}
     for name, none in CUTS.items():
@@ -66,7 +69,8 @@ def generation(asked: Mapping[str, Any], model_args: Mapping[str, Any], stop: li
             raise MdmError(f"generation argument {name}={asked[name]}: mdm has no such option; leave it out")
         settings[name] = asked[name]
     lengths = (asked[name] for name in LENGTHS if asked.get(name) is not None)
-    length = model_args.get("gen_length") or next(lengths, DEFAULT_LENGTH)
+    length = model_args.get("gen_length")
+    length = next(lengths, DEFAULT_LENGTH) if length is None else length
     return Generation(int(length), tuple(sorted(settings.items())))
 
 

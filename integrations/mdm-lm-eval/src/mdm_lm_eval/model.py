@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -9,9 +10,9 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from mdm import api, registry
-from mdm.errors import MdmError
+from mdm.errors import MdmError, MdmWarning
 from mdm.protocols.settings import Settings
-from mdm.runs import config
+from mdm.runs import config, presets
 from mdm.runs.decode_args import cache_name, decode_settings, load_model
 from mdm.runs.variants import AUTOREGRESSIVE, without_policy
 from tqdm import tqdm
@@ -72,11 +73,14 @@ class MdmLM(LM):
         flags = {"model": pretrained} | {name: value for name, value in settings.items() if name in known}
         assignments = [f"{name}={value}" for name, value in settings.items() if name not in known]
         self.config = config.build(config.DecodeConfig, None, flags, assignments)
-        self.asked = {name: getattr(self.config, name) for name in flags if name in Settings.model_fields}
-        """the decoding options that the arguments name"""
+        named = {*flags, *self._preset()} & set(Settings.model_fields)
+        self.asked = {name: getattr(self.config, name) for name in named}
+        """the decoding options that the arguments name, those of a preset included"""
         self._check_single()
         self.max_batch_size, self.max_length, self.greedy = max_batch_size, max_length, greedy
         self.model = load_model(self.config, pretrained)
+        for warning in presets.warnings(self.config.preset, {pretrained: self.model.spec.family}):
+            warnings.warn(warning, MdmWarning, stacklevel=2)
         self.causal = self.model.spec.attention == "causal"
         if self.causal:
             self.config = without_policy(self.config)
@@ -86,6 +90,11 @@ class MdmLM(LM):
                 )
         self.draws = draws or DRAWS
         self.encoder = Encoder(self.model)
+
+    def _preset(self) -> set[str]:
+        """The names of what a preset sets."""
+        name = self.config.preset
+        return set() if name is None else set(presets.layer(name, registry.resolve("preset", name), None)[0])
 
     def _check_single(self) -> None:
         """Refuse several values where a run compares them, and what only a run's folder shows."""
