@@ -1,5 +1,7 @@
-"""Finds the program in what a model wrote. Nothing that is Python as it stands is changed,
-but for a last definition that only repeats the beginning of an earlier one, as a text in a loop does where it is cut off.
+"""Finds the program in what a model wrote. What is Python as it stands is not changed.
+
+Left out is only a last definition that repeats the beginning of an earlier one, as a text in a loop does where it is
+cut off.
 
 The last block that defines the function counts, with what it needs from other blocks. A later block that only uses the
 function, quotes a line of it or repeats its signature is no program; a later one that defines it and is broken is the
