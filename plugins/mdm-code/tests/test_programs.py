@@ -76,6 +76,8 @@ COMMON = {
     "a decorator": f"So:\n\nfrom functools import wraps\n\n@wraps(sum)\n{WHOLE}\nThat is all.",
     "said again in a fence and cut off": f"{PY}{WHOLE}```\n{PY}{WHOLE[:30]}",
     "said again and again and cut off": f"{PY}{WHOLE}{WHOLE}{WHOLE[:30]}",
+    "said again and cut off where it parses": f"{PY}{WHOLE}\n\n{WHOLE[:35]}",
+    "an example that the prompt began": f"{WHOLE}[DONE]\n[BEGIN]\ndef mean(",
     "a draft": f"<think>{PY}{WRONG}``` no\n</think>\n{PY}{WHOLE}```",
     "a draft that the prompt opened": f"Perhaps {PY}{WRONG}```\n</think>\n\n{PY}{WHOLE}```",
     "two drafts": f"<think>\n{WRONG}</think>\n<Thinking>{WRONG}</Thinking>\n{WHOLE}",

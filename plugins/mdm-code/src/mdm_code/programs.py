@@ -1,9 +1,11 @@
-"""Finds the program in what a model wrote. Nothing that is Python as it stands is changed.
+"""Finds the program in what a model wrote. What is Python as it stands is not changed.
+
+Left out is only a last definition that repeats the beginning of an earlier one, as a text in a loop does where it is
+cut off.
 
 The last block that defines the function counts, with what it needs from other blocks. A later block that only uses the
 function, quotes a line of it or repeats its signature is no program; a later one that defines it and is broken is the
-answer, and fails, unless it is the beginning of the same program, said again and cut off. Indentation, quotes and
-prompts in front of lines are mended only where the text is no Python.
+answer, and fails. Indentation, quotes and prompts in front of lines are mended only where the text is no Python.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def answer(completion: str, name: str) -> str:
         text = text[end.end() :]
         break
     spans = [DONE.split(span)[0] for span in BEGIN.split(text)]
-    if len(spans) == 1:
+    if len(spans) == 1 or (_mentions(spans[0], name) and DONE.search(BEGIN.split(text)[0])):  # the prompt wrote [BEGIN]
         return spans[0]
     return next((span for span in spans[1:] if _mentions(span, name)), spans[1])
 
@@ -102,12 +104,11 @@ class Reader:
     def read(self, text: str) -> str | None:
         """The program of ``text``, None if there is none."""
         self.tries = TRIES
-        sources = list(self._sources(text))
+        sources = list(self._sources(self._once(text)))
         for at in reversed(range(len(sources))):
             source = sources[at]
             if source.tree is None:
-                broken = _mentions(source.text, self.name) and source.tag in ("", "py", "python", "python3")
-                if broken and not (at == len(sources) - 1 and _repeated(source.text, text, sources[:at])):
+                if _mentions(source.text, self.name) and source.tag in ("", "py", "python", "python3"):
                     return self._complete(source.text, [])
             elif self._defines(source.tree):
                 return self._complete(source.text, [other for other in sources if other is not source])
@@ -115,6 +116,13 @@ class Reader:
                 return whole
         binding = [s for s in sources if s.tree and (not self.name or self.name in syntax.bound(s.tree.body))]
         return self._complete(binding[-1].text, sources[: sources.index(binding[-1])]) if binding else None
+
+    def _once(self, text: str) -> str:
+        """``text`` without a last definition that is the beginning of an earlier one, said again and cut off."""
+        begins = list(re.finditer(rf"^(?:async\s+def|def|class)\s+{re.escape(self.name)}\b", text, re.M))
+        last = begins[-1].start() if self.name and begins else len(text)
+        said = text[last:].rstrip()
+        return text[:last] if said and f"\n{said}" in f"\n{self.given}{text[:last]}" else text
 
     def _sources(self, text: str) -> Iterator[Source]:
         text = WORD.sub("", text, count=1) if WORD.match(text) else text
@@ -302,13 +310,6 @@ def _quoted(text: str, sources: Sequence[Source]) -> bool:
     """Whether ``text`` only repeats lines of an earlier source."""
     lines = {line.strip() for line in text.split("\n")} - {""}
     return any(lines <= {line.strip() for line in source.text.split("\n")} for source in sources)
-
-
-def _repeated(text: str, whole: str, sources: Sequence[Source]) -> bool:
-    """Whether ``text`` is the beginning of a program that stands whole before it, said again and cut off at the end."""
-    return whole.rstrip().endswith(text.strip()) and any(
-        source.tree and f"\n{text.strip()}" in f"\n{source.text}" for source in sources
-    )
 
 
 def _in_string(text: str) -> bool:

@@ -30,7 +30,7 @@ _OTHER = re.compile(r"(?:\s?%|\s[a-z]+)?\s?(?:,|;|,?\s(?:or|and|to)\s)\W*", re.I
 def settled_number(completion: str) -> Fraction | None:
     """The one number that a completion gives as its answer, exact; None where it gives none or several."""
     found = final(answer_part(completion), _stated, _named)
-    return found[0] if found and len(found) == 1 else None
+    return found[0] if found and len(set(found)) == 1 else None
 
 
 def _stated(statement: Statement) -> tuple[Fraction, ...] | None:
