@@ -10,7 +10,6 @@ from mdm.errors import MdmError
 from mdm.protocols.preset import Preset, TaskPreset
 from mdm.runs.plugin_options import Options
 
-
 LENGTH = ("gen_length", "steps")
 """General settings that hold for tasks that a preset names and for prompts: another task sets its own length."""
 
