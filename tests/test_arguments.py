@@ -131,6 +131,7 @@ COMMANDS: dict[str, Any] = {
     "trace": "tests/runs/test_run.py::test_what_the_engine_is_asked",
     "task": "tests/runs/test_config.py::test_unknown_plugin_is_named_first",
     "preset": "tests/runs/test_config.py::test_a_preset_sets_what_nobody_else_does",
+    "prompt_style": "tests/runs/test_run.py::test_prompts_become_canvases",
     "data": "tests/runs/test_run.py::test_data_without_limit_is_every_row",
     "limit": "tests/runs/test_run.py::test_data_without_limit_is_every_row",
     "repeats": "tests/runs/test_run.py::test_repeats",
@@ -178,7 +179,7 @@ def test_every_key_of_a_configuration_has_a_flag():
     assert set(RunConfig.model_fields) - set(RECORDED) == set(flags()) & set(RunConfig.model_fields)
     assert set(LoadingConfig.model_fields) <= set(inspect.signature(load_model).parameters)
     others = {*Settings.model_fields, *LoadingConfig.model_fields, *PolicyConfig.model_fields, *RECORDED}
-    assert set(DecodeConfig.model_fields) - others == {"trace"}
+    assert set(DecodeConfig.model_fields) - others == {"trace", "preset"}
 
 
 def flag_values(name: str) -> list[str]:
