@@ -124,7 +124,9 @@ def test_end_tokens(tmp_path, config, generation, tokenizer, turns, ends):
     assert end_tokens({"eos_token_id": config}, str(tmp_path), 50, tokenizer, turns) == ends
 
 
-@pytest.mark.parametrize("written", ["{", "[]", '{"eos_token_id": "x"}', '{"eos_token_id": [1.5]}'])
+@pytest.mark.parametrize(
+    "written", ["{", "[]", '{"eos_token_id": "x"}', '{"eos_token_id": [1.5]}', '{"eos_token_id": [[1]]}']
+)
 def test_end_tokens_that_cannot_be_read(tmp_path, written):
     (tmp_path / "generation_config.json").write_text(written)
     with pytest.raises(mdm.MdmError) as caught:

@@ -197,13 +197,13 @@ def test_a_preset_sets_what_nobody_else_does(tmp_path):
     assert build("power=1", preset="paper", temperature=0.0).options["sharp"]["power"] == 1.0
     assert build(preset="paper", temperature=0.0).temperature == 0.0
     built = build("size=2", preset="paper", gen_length=32)
-    assert (built.gen_length, built.steps, built.options["grid"]) == (32, 128, {"size": 2})
+    assert (built.gen_length, built.steps, built.options["grid"]) == (32, 16, {"size": 2})  # at the same pace
     built = build(preset="paper", tokens_per_step=2)
     assert (built.tokens_per_step, built.steps, built.gen_length) == ([2], None, 256)
     file = tmp_path / "a.yaml"
     file.write_text("preset: paper\ngen_length: 16\noptions: {grid: {size: 3}}\n")
     built = build(file=file)
-    assert (built.gen_length, built.steps, built.options["grid"]) == (16, 128, {"size": 3})
+    assert (built.gen_length, built.steps, built.options["grid"]) == (16, 8, {"size": 3})
     built = build(file=file, preset="short")
     assert (built.gen_length, built.steps, built.options["grid"]) == (16, 4, {"size": 3})
 

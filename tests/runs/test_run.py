@@ -274,10 +274,11 @@ def test_prompts_become_canvases(engine, tmp_path):
     runs.run(make("infill=true", limit=1), tmp_path / "b")
     engine.model.spec = ModelSpec("fake", 256, 0, eos_ids=(1,), prompt_style="chat", block_length=8)
     runs.run(make(limit=1, gen_length=3), tmp_path / "c")
+    runs.run(make(limit=1, prompt_style="compact"), tmp_path / "d")
     say = [ord(letter) for letter in "say a:"]
-    assert [call["prompts"][0] for call in engine.calls] == [say, [*say, 0, 0], [2, *say]]
-    assert [call["gen_length"] for call in engine.calls] == [[2], [0], [3]]
-    assert [lines(tmp_path / name / "results.jsonl")[0]["completion"] for name in "abc"] == ["aa", "aa", "aaa"]
+    assert [call["prompts"][0] for call in engine.calls] == [say, [*say, 0, 0], [2, *say], say]
+    assert [call["gen_length"] for call in engine.calls] == [[2], [0], [3], [2]]
+    assert [lines(tmp_path / name / "results.jsonl")[0]["completion"] for name in "abcd"] == ["aa", "aa", "aaa", "aa"]
 
 
 def test_data_without_limit_is_every_row(engine, tmp_path):

@@ -232,6 +232,12 @@ def test_the_rank_of_end_tokens_needs_some(model):
         mdm.decode(with_ends(model, ()), [[1]], "confidence", gen_length=2, eos_rank="last")
 
 
+@pytest.mark.parametrize("sampler", ["random", "left-to-right"])
+def test_a_sampler_that_does_not_rank_by_certainty_refuses_a_rank(model, sampler):
+    with pytest.raises(MdmError, match=f"eos_rank last does not apply to {sampler}"):
+        mdm.decode(with_ends(model, [5]), [[1]], sampler, gen_length=2, eos_rank="last")
+
+
 def test_the_likeliest_token_alone_is_the_greedy_decode(model):
     greedy = mdm.decode(model, [[1, 2, 3]], "confidence", gen_length=8)[0]
     for more in ({"top_p": 1e-6}, {"top_k": 1}):

@@ -123,6 +123,9 @@ def decode(
             make_sampler(spec, sampler or DEFAULT_SAMPLER, sampler_options),
             make_cache(spec, spec.default_cache if cache is None else cache, cache_options),
         )
+        if settings.eos_rank == "last" and not policy[0].ranks_by_certainty:
+            name = sampler if isinstance(sampler, str) else type(sampler).__name__
+            raise MdmError(f"eos_rank last does not apply to {name}, which does not rank by certainty")
     eos_ids = _end_tokens(spec, settings)
     rules = _logit_rules(spec, settings, eos_ids, logits_processors)
     encoded = encode_prompts(model, prompts)

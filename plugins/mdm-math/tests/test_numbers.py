@@ -46,7 +46,8 @@ CASES = [
         "#### 18 eggs * $2 = $36", "#### 18 eggs - 9 eggs = 9", "The answer is 36. It cannot be 18.",
         "It is 36. It cannot be 18.",
         "17. An egg costs 2\n18.", "Step 17: it is 5\nStep 18:", "#### 18½", "#### 18²", "#### 18 and a half",
-        "#### 18 x 10^2",
+        "#### 18 x 10^2", "#### 18 hundred", "The answer is less than 18", "#### half of 18", "#### twice 18",
+        "The answer is more than 18.", "\\boxed{18\\pi}",
         "\\boxed{9} and so \\boxed{18", "The answer is 9. If the answer is 18, then we forgot to divide.",
         "The answer is 9\nThe wrong answer is 18",
     ]),
@@ -57,6 +58,7 @@ CASES = [
     ('1450000', False, [
         "#### 1.45", "#### 1,450", "#### 1450000.4", "#### 1,450,0000", "#### 1 450 00",
     ]),
+    ('1800', True, ["#### 18 hundred"]),
     ('3.5', True, ["#### 3½", "#### 3 and a half", "\\boxed{3\\frac12}"]),
     ('0.5', True, ["½", "#### \\frac12"]),
     ('5', True, ["1. Tom has 2.\n2. Ann has 3.\n3. Together they have 5.", "The total is\n5.", "4\n5"]),

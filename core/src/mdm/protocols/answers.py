@@ -100,12 +100,12 @@ NUMBER = re.compile(
     (?P<whole>\d{1,3}(?:[,\u202f]\d{3}){1,99}(?![\d\u202f])|\d{1,400})?(?P<part>\.\d{1,400})?(?(whole)|(?(part)|(?!)))
     (?:(?:\ (?P<over>\d{1,9}))?/(?P<under>\d{1,9}))?
     (?!\d|[.:,'_^/]\d|(?:st|nd|rd|th)\b)
-    (?:e(?P<power>[-+]?\d{1,3})\b)?(?:\s?(?P<times>thousand|million|billion|trillion)\b|(?P<k>k)\b)?""",
+    (?:e(?P<power>[-+]?\d{1,3})\b)?(?:\s?(?P<times>hundred|thousand|million|billion|trillion)\b|(?P<k>k)\b)?""",
     re.I | re.X,
 )
 """A number with sign, currency, thousands in groups, fraction and ``million``; glued to no letter, digit or point."""
 _DENIED = re.compile(r"(?:\b(?:can)?not|n't)\s(?:be\s)?(?:equals?\s(?:to\s)?)?\Z", re.I)
-_TIMES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_TIMES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,8 @@ class BaseSampler:
     """What the schedule divides among the steps of a block: the block's masks, or its size."""
     pace: ClassVar[Literal["schedule", "own"]] = "schedule"
     """Whether a step commits at most ``state.budget`` tokens, or as many as the sampler sees fit."""
+    ranks_by_certainty: ClassVar[bool] = True
+    """Whether what is committed hangs on how sure the model is. Else ``eos_rank`` changes nothing, and is refused."""
     keeps_logits: ClassVar[bool] = False
     """Whether ``Scores.logits`` is needed: float32 ``[B, K, V]``, so only where a policy compares distributions."""
     expected_failures: ClassVar[Mapping[str, str]] = {}

@@ -170,6 +170,7 @@ def build(
     config = _validate(schema, _merge_layers(written, flags), "", LAYER)
     settings, preset_options = _preset(config)
     above = [flags] if "preset" in flags else [written, flags]  # a preset wins over what is below where it is named
+    settings = presets.at_length(settings, reduce(_merge_layers, above).get("gen_length"))
     config = _validate(schema, reduce(_merge_layers, [written, settings, *above]), "")
     plugins = plugin_options.collect(config.plugins())
     plugin_options.set_from_file(plugins, config.options, from_file.plugins(), file)

@@ -34,6 +34,18 @@ def layer(name: str, preset: Preset, task: str | None) -> tuple[dict[str, Any], 
     return settings, {key: dict(values) for key, values in options.items()}
 
 
+def at_length(settings: Mapping[str, Any], gen_length: int | None) -> dict[str, Any]:
+    """A preset's settings where the user asked for another length: at the same pace, and in one block if it has one."""
+    changed, length, steps = dict(settings), settings.get("gen_length"), settings.get("steps")
+    if gen_length is None or not length:
+        return changed
+    if steps:
+        changed["steps"] = max(1, round(steps * gen_length / length)) if gen_length else None
+    if settings.get("block_length", 0) >= length:
+        changed["block_length"] = max(settings["block_length"], gen_length)
+    return changed
+
+
 def published(name: str | None, task: str) -> TaskPreset | None:
     """What the preset of a run says of its task; None in a run without a preset."""
     return None if name is None else _resolve(name).for_task(task)

@@ -7,6 +7,7 @@ margin (Dream, arXiv:2508.15487), noise (LLaDA's random remasking), or the posit
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from mdm.protocols import BaseSampler, Commit, Draws, Scores, State, top_k
 from torch import Tensor
@@ -46,12 +47,16 @@ class Margin(_Greedy):
 class Random(_Greedy):
     """Commits k masks at random, keyed by seed, row, step and position."""
 
+    ranks_by_certainty: ClassVar[bool] = False
+
     def key(self, scores: Scores, draws: Draws) -> Tensor:
         return draws.uniform("position", scores.positions)
 
 
 class LeftToRight(_Greedy):
     """Commits the first k masks."""
+
+    ranks_by_certainty: ClassVar[bool] = False
 
     def key(self, scores: Scores, draws: Draws) -> Tensor:
         return -scores.positions.float()

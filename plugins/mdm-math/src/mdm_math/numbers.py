@@ -19,6 +19,11 @@ _TERM = r"[$€£]?\d[\d.,\u202f]*%?(?:\s?/?\s?[a-z]+){0,3}"
 _WORKED = re.compile(rf"\A{_TERM}(?:\s?[-+*/]\s?{_TERM})*\s?=", re.I)
 """Arithmetic with units, as in "9 eggs * $2/egg = $18"."""
 _CONCLUDES = re.compile(r"\s?(?:so|thus|therefore|hence|altogether|in\stotal|the\stotal|total)\b", re.I)
+_INEXACT = re.compile(
+    r"\b(?:half|third|quarter|twice|double|triple|(?:less|fewer|more|greater|smaller|larger)\sthan)(?:\sof)?\W{0,3}\Z",
+    re.I,
+)
+"""Words in front of a number that say another one, or none."""
 _HALF = re.compile(r"(?:\s[a-z]+)?\sand\s(?:a|one)\s(half|quarter|third)\b", re.I)
 _PARTS = {"half": Fraction(1, 2), "quarter": Fraction(1, 4), "third": Fraction(1, 3)}
 _ITEM = re.compile(r"^[ \t#*>_]{0,8}(?:step\s(\d{1,2})\b|(\d{1,2})[*_]{0,2}[.):](?!\d))", re.I | re.M)
@@ -47,7 +52,13 @@ def _stated(statement: Statement) -> tuple[Fraction, ...] | None:
             return None
         first, *others = re.split(r"(?<=[^\s.][.!?])\s", text)
         concluding = [other for other in others if label and _CONCLUDES.match(other) and numbers(other)]
-        return tuple(value for *_, value in numbers((concluding or [first])[-1])[-1:]) or None
+        sentence = (concluding or [first])[-1]
+        last = numbers(sentence)[-1:]
+        if last and _INEXACT.search(sentence[: last[0][0]]):
+            return ()
+        return tuple(value for *_, value in last) or None
+    if _INEXACT.search(text[:start]) or re.match(r"\s?\\?(?:pi\b|\u03c0)", text[end:]):
+        return ()
     if half := _HALF.match(text, end):
         return (number + _PARTS[half[1].lower()],)
     if not _OPERATOR.match(text, end) and (worked := _WORKED.match(text[start:])):
