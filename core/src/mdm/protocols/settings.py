@@ -186,7 +186,7 @@ class Settings(BaseModel):
         if info.context != LAYER and self.temperature == 0 and self.tempered != self.truncates:
             name = "score_after tempered" if self.tempered else "top_p" if self.top_p < 1 else "top_k"
             other = "top_p or top_k" if self.tempered else "score_after tempered"
-            raise ValueError(f"{name} changes nothing at temperature 0 without {other}: set a temperature, or that")
+            raise ValueError(f"{name} changes nothing at temperature 0: set a temperature, or {other}")
         return self
 
     @model_validator(mode="after")
