@@ -129,15 +129,15 @@ class Readout:
 
     def _distributions(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """The logits ``[T, V]`` that tokens are chosen from, and those that are scored where these are others."""
-        settings, chosen = self.settings, logits
-        if settings.truncates:
-            chosen = truncate(
-                logits, temperature=settings.temperature or 1.0, top_p=settings.top_p, top_k=settings.top_k,
-                never=self.model.spec.mask_id,
-            )  # fmt: skip
+        settings, temperature = self.settings, self.settings.temperature or 1.0
         if settings.tempered:
-            return (chosen if self.scale == 1.0 else chosen.float() * self.scale), None
-        return chosen, logits if settings.truncates else None
+            logits, temperature = logits if self.scale == 1.0 else logits.float() * self.scale, 1.0
+        if not settings.truncates:
+            return logits, None
+        chosen = truncate(
+            logits, temperature=temperature, top_p=settings.top_p, top_k=settings.top_k, never=self.model.spec.mask_id
+        )
+        return chosen, None if settings.tempered else logits
 
     def _fused(self, hidden: Tensor, draw: TokenDraw | None, held: Tensor | None) -> StatsAccumulator:
         accumulator = StatsAccumulator(
