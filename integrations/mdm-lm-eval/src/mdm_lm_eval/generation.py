@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdm.errors import MdmError
-from mdm.protocols.settings import Settings
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """What tasks call the number of tokens to generate, first come first served."""
@@ -65,8 +64,6 @@ def generation(asked: Mapping[str, Any], model_args: Mapping[str, Any], stop: li
     for name, none in CUTS.items():
         if name in model_args or asked.get(name) in none or not settings["temperature"]:
             continue  # the most probable token is never left out
-        if name not in Settings.model_fields:
-            raise MdmError(f"generation argument {name}={asked[name]}: mdm has no such option; leave it out")
         settings[name] = asked[name]
     lengths = (asked[name] for name in LENGTHS if asked.get(name) is not None)
     length = model_args.get("gen_length")
