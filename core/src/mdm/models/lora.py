@@ -64,26 +64,23 @@ class Adapter:
         Raises:
             MdmError: peft is missing, or the adapter is broken, of another kind, or for another network.
         """
-        _apply(network, self.folder, key_mapping, self.merge)
-
-
-def _apply(network: nn.Module, folder: Path, key_mapping: Mapping[str, str], merge: bool) -> None:
-    if find_spec("peft") is None:
-        raise MdmError("adapter weights need peft, which is not installed: pip install peft (mdm-core[adapters])")
-    config, published = _read(folder)
-    weights = {_mapped(name, key_mapping): value for name, value in published.items()}
-    if len(weights) < len(published):
-        raise MdmError(f"{folder}: two weights of the adapter are for the same weight of the model")
-    adapters = {name: value for name, value in weights.items() if ".lora_" in name}
-    if not adapters:
-        raise MdmError(f"{folder}: {WEIGHTS} holds no LoRA weights")
-    _replace(network, {name: value for name, value in weights.items() if name not in adapters}, config, folder)
-    ranks = {_module(name): len(value) for name, value in adapters.items() if A.search(name)}
-    _check_modules(network, ranks, merge, folder)
-    alphas = {
-        _module(_mapped(name, key_mapping)): _alpha(config, _module(name)) for name in published if A.search(name)
-    }
-    _inject(network, adapters, _peft_config(config, ranks, alphas, folder), merge, folder)
+        if find_spec("peft") is None:
+            raise MdmError("adapter weights need peft, which is not installed: pip install peft (mdm-core[adapters])")
+        folder, merge = self.folder, self.merge
+        config, published = _read(folder)
+        weights = {_mapped(name, key_mapping): value for name, value in published.items()}
+        if len(weights) < len(published):
+            raise MdmError(f"{folder}: two weights of the adapter are for the same weight of the model")
+        adapters = {name: value for name, value in weights.items() if ".lora_" in name}
+        if not adapters:
+            raise MdmError(f"{folder}: {WEIGHTS} holds no LoRA weights")
+        _replace(network, {name: value for name, value in weights.items() if name not in adapters}, config, folder)
+        ranks = {_module(name): len(value) for name, value in adapters.items() if A.search(name)}
+        _check_modules(network, ranks, merge, folder)
+        alphas = {
+            _module(_mapped(name, key_mapping)): _alpha(config, _module(name)) for name in published if A.search(name)
+        }
+        _inject(network, adapters, _peft_config(config, ranks, alphas, folder), merge, folder)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
