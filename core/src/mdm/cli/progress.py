@@ -56,10 +56,11 @@ class Lines(RunObserver):
     def on_warning(self, text: str) -> None:
         click.echo(f"mdm: {text}", err=True)
 
-    def on_progress(self, label: str, done: int, total: int, accuracy: float) -> None:
+    def on_progress(self, label: str, done: int, total: int, accuracy: float | None) -> None:
         if done and time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY
-            click.echo(f"{label}: {done}/{total}, accuracy {accuracy:.1%}", err=True)
+            graded = "" if accuracy is None else f", accuracy {accuracy:.1%}"
+            click.echo(f"{label}: {done}/{total}{graded}", err=True)
 
 
 class Bars(RunObserver):

@@ -144,7 +144,7 @@ CELLS: dict[str, Callable[[Row], str]] = {
     "K": lambda row: str(row["tokens_per_step"]),
     "examples": lambda row: str(row["examples"]),
     "repeats": lambda row: str(row["repeats"]),
-    "accuracy": lambda row: f"{row['accuracy']:.1%}",
+    "accuracy": lambda row: "not graded" if row["accuracy"] is None else f"{row['accuracy']:.1%}",
     "std. error": lambda row: f"{row['accuracy_se'] or 0:.1%}",
     "95% interval": lambda row: "{:.1%} to {:.1%}".format(*row["accuracy_ci95"]),
     "cum. entropy": lambda row: f"{row['cumulative_entropy']:.3f}",

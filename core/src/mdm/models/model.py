@@ -183,9 +183,13 @@ class Model:
         """Ids of a chat that the assistant is to answer. What its contents name of special tokens is text.
 
         Raises:
-            MdmError: there is no tokenizer or no chat template, or the template refuses the chat.
+            MdmError: there is no tokenizer or no chat template, the template refuses the chat, or it holds a picture,
+                and the model sees none.
         """
-        return self.text.rendered(self.render_chat([{"role": m.role, "content": m.content} for m in messages]))
+        chat = [{"role": message.role, "content": message.text} for message in messages]
+        if any(message.pictures for message in messages):
+            raise MdmError(f"{self.name or 'the model'} sees no pictures: give texts alone")
+        return self.text.rendered(self.render_chat(chat))
 
     def render_chat(
         self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True, **options: Any

@@ -16,13 +16,35 @@ from pydantic import BaseModel
 MASK = "[MASK]"
 """How a masked position is written in a text, whatever the model's own mask token is called."""
 
+Answers = Literal["text", "image"]
+"""What a model answers with: a text, or a picture."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in a chat, for models that see."""
+
+    path: Path
+
 
 @dataclass(frozen=True)
 class Message:
     """One turn of a chat."""
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: str | tuple[str | Picture, ...]
+    """a text, or texts and pictures in the order in which they are meant"""
+
+    @property
+    def text(self) -> str:
+        """The content without its pictures."""
+        parts = (self.content,) if isinstance(self.content, str) else self.content
+        return "".join(part for part in parts if isinstance(part, str))
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The pictures of the content."""
+        return () if isinstance(self.content, str) else tuple(p for p in self.content if isinstance(p, Picture))
 
 
 @dataclass(frozen=True)
@@ -41,6 +63,8 @@ class Prompt:
     """tokens to generate after it"""
     stop: tuple[str, ...] = ()
     """texts at which the answer ends, special tokens included; they are looked for in what is generated"""
+    kind: Answers = "text"
+    """"image" asks a model that draws for a picture of what the context, a plain text, says"""
 
 
 @dataclass(frozen=True)
@@ -59,8 +83,8 @@ class Example:
 class BaseTask:
     """Examples, how to ask for them, and how to grade completions.
 
-    A task overrides ``examples``, ``prompt`` and ``grade``. It is created once for a run, with an instance of its
-    ``Options``.
+    A task overrides ``examples``, ``prompt`` and ``grade``, or ``grade_image`` where it asks for pictures. It is
+    created once for a run, with an instance of its ``Options``.
     """
 
     Options: ClassVar[type[BaseModel]] = NoOptions
@@ -68,6 +92,8 @@ class BaseTask:
     """The key of ``grade`` that a summary reports as the accuracy."""
     default_limit: ClassVar[int | None] = None
     """How many examples a run has when neither ``--limit`` nor ``--data`` is given; None is all of them."""
+    answers: ClassVar[Answers] = "text"
+    """What its prompts ask for; of one task they all ask for the same."""
     executes_code: ClassVar[bool] = False
     """Whether grading runs what the model wrote, so that a run needs ``--allow-code-execution``."""
     expected_failures: ClassVar[Mapping[str, str]] = {}
@@ -101,6 +127,10 @@ class BaseTask:
         Decoding waits while this runs. A task that grades slowly hands the work to a pool of its own and returns
         the future, which must come to an end by itself.
         """
+        raise NotImplementedError
+
+    def grade_image(self, example: Example, image: Path) -> Mapping[str, float] | Future[Mapping[str, float]]:
+        """``grade`` of a picture, which lies in the PNG file ``image``. Without ``metric`` it counts as not graded."""
         raise NotImplementedError
 
     def aggregate(self, grades: Mapping[str, Sequence[Mapping[str, float]]]) -> Mapping[str, float]:

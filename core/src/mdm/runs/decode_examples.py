@@ -194,16 +194,23 @@ class _Progress:
         if run.process.world_size > 1:
             self.label = f"{variant.label} (one of {run.process.world_size} processes)"
             self._uncounted = len(self._results)
-        self._correct = sum(example.metrics.get(self._metric, 0.0) for example in self._results.values())
+        self._correct, self._graded = 0.0, 0
+        for example in self._results.values():
+            self._count(example)
 
     def begin(self, examples_left: int) -> None:
         self._total = len(self._results) - self._uncounted + examples_left
         self._report()
 
     def add(self, example: ExampleResult) -> None:
-        self._correct += example.metrics.get(self._metric, 0.0)
+        self._count(example)
         self._report()
+
+    def _count(self, example: ExampleResult) -> None:
+        self._correct += example.metrics.get(self._metric, 0.0)
+        self._graded += example.graded(self._metric)
 
     def _report(self) -> None:
         done = len(self._results)
-        self._observer.on_progress(self.label, done - self._uncounted, self._total, self._correct / max(1, done))
+        accuracy = self._correct / self._graded if self._graded else None
+        self._observer.on_progress(self.label, done - self._uncounted, self._total, accuracy)

@@ -57,11 +57,19 @@ class ExampleResult:
     """The text of each token before decoding, None where it is masked."""
     texts: Mapping[str, str] | None = None
     """Token id -> text, for the ids in the trace."""
+    image: str | None = None
+    """The picture that answers, a PNG file below the results' folder; ``completion`` is empty then."""
+    grid: Sequence[int] | None = None
+    """Rows and columns of the picture's tokens, which are the masked positions of ``canvas``, row by row."""
 
     @property
     def decoded(self) -> bool:
         """False where decoding failed: there is then no entropy and no cost."""
         return self.forwards > 0
+
+    def graded(self, metric: str) -> bool:
+        """Whether it counts in a mean of ``metric``; one that failed does, as wrong."""
+        return self.error is not None or metric in self.metrics
 
 
 @contextmanager

@@ -48,10 +48,12 @@ def summarise(
     """
     done = sorted(results, key=lambda result: (result.index, result.repeat))
     examples = [list(group) for _, group in groupby(done, key=lambda result: result.index)]
-    accuracy = _mean(result.metrics.get(metric, 0.0) for result in done)
+    graded = [result for result in done if result.graded(metric)]
+    trials = len({result.index for result in graded})
+    accuracy = _mean(result.metrics.get(metric, 0.0) for result in graded)
     by_repeat = [
-        _mean(result.metrics.get(metric, 0.0) for result in done if result.repeat == repeat)
-        for repeat in sorted({result.repeat for result in done})
+        _mean(result.metrics.get(metric, 0.0) for result in graded if result.repeat == repeat)
+        for repeat in sorted({result.repeat for result in graded})
     ]
     names = {name: None for result in done for name in result.metrics}
     metrics = {name: _mean(result.metrics.get(name, 0.0) for result in done) for name in names}
@@ -63,7 +65,8 @@ def summarise(
     until_eos = None if None in known else sum(map(int, filter(None, known)))
     return {
         "examples": len(examples), "complete": len(done) == expected * repeats, "repeats": repeats,
-        "accuracy": accuracy, "accuracy_ci95": list(wilson(accuracy * len(examples), len(examples))),
+        "graded": len(graded),
+        "accuracy": accuracy if graded or not done else None, "accuracy_ci95": list(wilson(accuracy * trials, trials)),
         "accuracy_by_repeat": by_repeat,
         "accuracy_se": stdev(by_repeat) / sqrt(len(by_repeat)) if len(by_repeat) > 1 else None,
         "metric": metric, "metrics": metrics, "errors": sum(result.error is not None for result in done),

@@ -42,7 +42,7 @@ class RunObserver:
     def on_warning(self, text: str) -> None:
         """Something that a reader of the results should know."""
 
-    def on_progress(self, label: str, done: int, total: int, accuracy: float) -> None:
+    def on_progress(self, label: str, done: int, total: int, accuracy: float | None) -> None:
         """``done`` of ``total`` examples are written; also called once before the first."""
 
 
