@@ -84,6 +84,8 @@ class RowRecord:
     """positions that were masked when the row began"""
     starts: list[int]
     """where each block starts, and where the last one ends"""
+    unconditional_start: int = 0
+    """where the prompt of guidance's unconditional branch begins"""
     counts: RowCounts | None = None
     """None: the host has to fetch them first"""
     next_counts: RowCounts | None = None

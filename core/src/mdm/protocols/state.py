@@ -12,6 +12,12 @@ from mdm.protocols.upload import upload
 from torch import Tensor
 
 
+SAME = -1
+"""In ``State.unconditional``: at this position both branches see the canvas."""
+ABSENT = -2
+"""In ``State.unconditional``: at this position the unconditional branch has nothing."""
+
+
 @dataclass(frozen=True)
 class State:
     """The canvases of all rows. L is the longest row's length; shorter rows are padded on the right.
@@ -51,6 +57,8 @@ class State:
     """int64 ``[B]``: how many steps are planned for the row's block"""
     mask_id: int
     """the token of a masked position; committing it re-masks"""
+    unconditional: Tensor | None = None
+    """int64 ``[B, L]``: the tokens that guidance's unconditional branch sees, ``SAME`` or ``ABSENT``; None without one"""
 
     @property
     def device(self) -> torch.device:
