@@ -28,14 +28,7 @@ from mdm.protocols.hooks import Line, StepEvent
 from mdm.protocols.model import ModelSpec
 from mdm.protocols.options import check_options
 from mdm.protocols.sampler import BaseSampler
-from mdm.protocols.settings import (
-    DEFAULT_SAMPLER,
-    Settings,
-    check_settings,
-    diffusion_only,
-    help_text,
-    refuse_policy,
-)
+from mdm.protocols.settings import DEFAULT_SAMPLER, Settings, check_settings, diffusion_only, help_text, refuse_policy
 from mdm.protocols.task import Message, Prompt
 from mdm.scoring.logit_rules import LogitRules, Processor
 
@@ -282,7 +275,7 @@ def _check_ids(spec: ModelSpec, name: str, *ids: int | None) -> None:
             raise MdmError(f"{name}: token id {token} is outside the vocabulary of {spec.vocab_size}")
 
 
-def _lengths(gen_length: int | Iterable[int] | None) -> int | None | list[int | None]:
+def _lengths(gen_length: int | Iterable[int] | None) -> int | list[int | None] | None:
     """The tokens to generate, as ``Settings`` allows them."""
     if isinstance(gen_length, Iterable):
         return [check_settings({"gen_length": length}).gen_length for length in gen_length]

@@ -36,7 +36,8 @@ def for_pictures(settings: S, layouts: Sequence[Layout], spec: ModelSpec) -> S:
     for name in TEXT_ONLY:
         if getattr(settings, name) != Settings.model_fields[name].default:
             raise MdmError(f"{name} does not apply to pictures: leave it out")
-    assert spec.image_offset is not None
+    if spec.image_offset is None:
+        raise MdmError(f"nothing says where the image codes of this {spec.family} model begin")
     first, end = spec.image_offset, spec.image_offset + spec.image_codes
     chosen: dict[str, Any] = {"allowed_tokens": [(first, end)], "block_length": max(sizes), "schedule": "maskgit"}
     if settings.steps is None and settings.tokens_per_step is None:

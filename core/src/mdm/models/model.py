@@ -200,9 +200,9 @@ class Model:
         return Layout([*shown, *answer], form, len(shown), prompt.gen_length, self.spec.suffix)
 
     def picture(self, tokens: Sequence[int], grid: tuple[int, int]) -> Any:
-        """The picture, uint8 ``[H, W, 3]``, of the tokens of a layout with this ``grid``; None where nothing reads them.
+        """The picture, uint8 ``[H, W, 3]``, of the tokens of a layout with this ``grid``; masks are grey patches.
 
-        A token that is the mask, or None, is a grey patch.
+        None without an image tokenizer.
         """
         return None
 

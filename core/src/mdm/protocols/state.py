@@ -11,7 +11,6 @@ from mdm.protocols.rowwise import fast_replace, map_tensors, repeat_rows
 from mdm.protocols.upload import upload
 from torch import Tensor
 
-
 SAME = -1
 """In ``State.unconditional``: at this position both branches see the canvas."""
 ABSENT = -2
@@ -58,7 +57,7 @@ class State:
     mask_id: int
     """the token of a masked position; committing it re-masks"""
     unconditional: Tensor | None = None
-    """int64 ``[B, L]``: the tokens that guidance's unconditional branch sees, ``SAME`` or ``ABSENT``; None without one"""
+    """int64 ``[B, L]``: what guidance's unconditional branch sees, or ``SAME``, or ``ABSENT``; None without guidance"""
 
     @property
     def device(self) -> torch.device:
