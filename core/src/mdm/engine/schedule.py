@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-
 MASKGIT = "maskgit"
 """What the schedules of pictures begin with; the name alone is the cosine."""
 

@@ -127,10 +127,7 @@ class Settings(BaseModel):
         None, "Tokens committed per step, instead of a number of steps.", diffusion_only=True
     )
     schedule: Schedule | None = documented(
-        None,
-        "How a block's tokens are spread over its steps.",
-        diffusion_only=True,
-        unset="even; maskgit for pictures",
+        None, "How a block's tokens are spread over its steps.", diffusion_only=True, unset="even; maskgit for pictures"
     )
     block_length: Count | None = documented(
         None, "Tokens decoded together, block after block.",
