@@ -84,6 +84,8 @@ class RowRecord:
     """positions that were masked when the row began"""
     starts: list[int]
     """where each block starts, and where the last one ends"""
+    unconditional_start: int = 0
+    """where the prompt of guidance's unconditional branch begins"""
     known_slots: int = 0
     """visible tokens that count as slots of the row's picture"""
     counts: RowCounts | None = None
