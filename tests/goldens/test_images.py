@@ -18,11 +18,11 @@ from mdm.engine.schedule import num_transfer_tokens
 from mdm.protocols.rowwise import fast_replace
 from test_goldens_samplers import Given
 
-UNCONDITIONAL = False
-"""Whether ``mdm.decode`` takes the second prompt of guidance."""
 EMPTY = [187, 155, 182, 210]
 """The unconditional prompt: <|t2i|>, BOS, EOS, <|soi|>."""
 MASK, PAD, END, CODES = 250, 252, 249, (253, 317)
+CLOSE = 3e-5
+"""Nats: padding, which is left out here, enters the published angles of RoPE and moves logits by 1e-5."""
 WHY_NOT = {
     "ties": "the published code keeps all slots that tie at the cut (quirk Q3)",
     "remasks": "the published code takes known slots back at a rank temperature of 80",
@@ -31,7 +31,7 @@ WHY_NOT = {
 
 
 def cases(file: str) -> list[Any]:
-    """The cases of a file of pictures; those that do not bind fail, those that need a second prompt wait for it."""
+    """The cases of a file of pictures; those that do not bind fail."""
     path = folder("images") / "mmada" / f"{file}.json"
     if not path.is_file():
         return [pytest.param(None, id=file, marks=pytest.mark.skip(reason=ABSENT))]
@@ -40,8 +40,6 @@ def cases(file: str) -> list[Any]:
         reason = next((why for part, why in WHY_NOT.items() if part in case["name"]), None)
         assert reason or case["binding"], case["name"]
         marks = [pytest.mark.xfail(reason=reason, raises=AssertionError, strict=True)] if reason else []
-        if case.get("guidance_scale") and not UNCONDITIONAL:
-            marks = [pytest.mark.skip(reason="guidance needs a second prompt, unconditional=")]
         found.append(pytest.param(case, id=case["name"], marks=marks))
     return found
 
@@ -79,12 +77,15 @@ class Rows:
         self.inpaints = any(token != MASK for row in self.pictures for token in row)
 
     def decode(self, case: dict[str, Any], sampler: Any, options: dict[str, Any] | None = None, **settings: Any) -> Any:
-        prompts, length = self.prompts, self.slots
+        prompts, second, length = self.prompts, [EMPTY] * len(self.prompts), self.slots
         if self.inpaints:  # known and open slots both lie in the prompt
-            prompts = [prompt + picture for prompt, picture in zip(prompts, self.pictures, strict=True)]
+            prompts, second = (
+                [prompt + picture for prompt, picture in zip(given, self.pictures, strict=True)]
+                for given in (prompts, second)
+            )
             length = 0
         if case["guidance_scale"]:
-            settings |= {"guidance": case["guidance_scale"], "unconditional": [EMPTY] * len(prompts)}
+            settings |= {"guidance": case["guidance_scale"], "unconditional": second}
         return mdm.decode(
             model(case["checkpoint"]), prompts, sampler, options, cache="none", gen_length=length, suffix=[END],
             block_length=self.slots, allowed_tokens=[CODES], **settings,
@@ -108,7 +109,7 @@ class Recorded:
 
     def decide(self, state, scores, memory, draws):
         step = state.step
-        rows = torch.arange(len(step))[:, None]
+        rows = state.request[:, None]
         slot = (scores.positions - state.starts[:, :1]).clamp(0, self.sampled.shape[2] - 1)
         log_p = self.log_prob[step[:, None], rows, slot].double()
         token = self.sampled[step[:, None], rows, slot]
@@ -217,6 +218,7 @@ def test_info_gain(case):
         case, sampler, steps=case["timesteps"], schedule=schedule_name(case["schedule"]), trace="full",
         temperature=case["temperature"],
     )  # fmt: skip
+    worst = 0.0
     for row, result in enumerate(results):
         mine = [step for step in case["steps"] if step["row"] == row]
         assert rows.same(row, result, steps({"steps": mine}))
@@ -228,7 +230,8 @@ def test_info_gain(case):
                 line["weighed"], step.get("C", []), step.get("H_next", []), step.get("candidates", []), strict=True
             ):
                 assert ours["positions"] == [p - rows.pads[row] for p in sorted(places)]
-                assert (ours["C"], ours["H"]) == (pytest.approx(c, abs=1e-4), pytest.approx(h, abs=1e-5))
+                worst = max(worst, abs(ours["H"] - h), abs(ours["C"] - c) if case["variant"] == "info_gain" else 0)
+    assert worst < CLOSE
     paid = sum(result.cumulative_entropy for result in results)
     assert paid == pytest.approx(case["cumulative_entropy"], abs=1e-3)
 
@@ -242,9 +245,12 @@ def test_exhaustive(case):
     assert rows.codes(0, result) == case["output_codes"][0]
     assert result.forwards == case["forwards"]
     assert result.cumulative_entropy == pytest.approx(case["cumulative_entropy"], abs=1e-4)
-    for line, step in zip(result.trace, case["steps"], strict=True):
-        for ours, j in zip(line["weighed"], step.get("J", []), strict=True):
-            assert ours["J"] == pytest.approx(j, abs=1e-5)
+    worst = max(
+        abs(ours["J"] - j)
+        for line, step in zip(result.trace, case["steps"], strict=True)
+        for ours, j in zip(line["weighed"], step.get("J", []), strict=True)
+    )
+    assert worst < CLOSE
 
 
 LOOKS = facts("images", "mmada/images_mmu") or {"cases": []}
