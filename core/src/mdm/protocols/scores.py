@@ -91,7 +91,9 @@ class Scores(Stats):
     unscored: Tensor
     """int64 ``[B]`` or ``[B, N]``: masked positions within reach that this forward did not compute"""
     vocab_size: int
-    """V; an unscored mask counts as ln V nats of entropy"""
+    """V"""
+    choices: int | None = None
+    """how many tokens can be drawn (None: V); an unscored mask counts as so many equal ones, ln of that in nats"""
     features: Tensor | None = None
     """``[..., K, D]``: hidden states, kept where tokens are drawn so that they can be drawn again"""
     redraw: Callable[[Scores, int], tuple[Tensor, Tensor]] | None = None
@@ -127,7 +129,7 @@ class Scores(Stats):
         """State uncertainty, the mean entropy over the masks within reach (nats): ``[B]`` or ``[B, N]``."""
         scored = self.entropy.where(self.valid, 0.0).sum(-1)
         count = self.valid.sum(-1) + self.unscored
-        return scored.add(self.unscored, alpha=math.log(self.vocab_size)).div_(count.clamp_min_(1))
+        return scored.add(self.unscored, alpha=math.log(self.choices or self.vocab_size)).div_(count.clamp_min_(1))
 
     def draws(self, candidates: int) -> tuple[Tensor, Tensor]:
         """Tokens and their confidences ``[B, N, K]``: the first as scored, the others drawn afresh.

@@ -32,6 +32,18 @@ class LogitRules:
         """What two rules without processors have to share to be the same."""
         return (*self.penalties.items(), self.suppressed, self.allowed)
 
+    def hull(self, vocab_size: int) -> tuple[int, int]:
+        """The shortest range of tokens that holds all that are allowed."""
+        if not self.allowed:
+            return 0, vocab_size
+        return min(start for start, _ in self.allowed), max(stop for _, stop in self.allowed)
+
+    def choices(self, vocab_size: int, never: int) -> int:
+        """How many tokens the allowed ranges leave to be drawn, without the token ``never``; without ranges, all."""
+        if self.allowed is None:
+            return vocab_size
+        return len(set().union(*(range(*bounds) for bounds in self.allowed)) - {*self.suppressed, never})
+
     def within(self, start: int, stop: int) -> LogitRules:
         """The same rules for logits of the tokens ``[start, stop)`` alone, which processors cannot see."""
         assert not self.processors

@@ -45,6 +45,9 @@ class Readout:
     whole vocabulary never exist. That takes a head which is a plain matrix, rules which look at one token at a time,
     and no use for the logits themselves. It is faster on a CPU, whose cache holds a tile, and is chosen there.
 
+    Both ways run such a head on the range of the allowed tokens alone (``span``): a picture's codes are a sixteenth of
+    the vocabulary that holds them.
+
     Args:
         settings: guidance, temperature, top_p, top_k, score_after, eos_rank and compile are heeded here.
         eos_ids: the end tokens, for ``eos_rank``.
@@ -72,7 +75,14 @@ class Readout:
         """forwards of a canvas: with classifier-free guidance, conditional and unconditional"""
         self.scratch = Scratch()
         self._runs: dict[int, list[tuple[int, int, LogitRules]]] = {}
-        can_fuse = model.head_is_matrix and not rules.processors and not logits and not settings.truncates
+        size, never = model.spec.vocab_size, model.spec.mask_id
+        self.choices = rules.choices(size, never)
+        """tokens that can be drawn"""
+        in_parts = model.head_is_matrix and not rules.processors and not logits
+        self.span = rules.hull(size) if in_parts else (0, size)
+        """the tokens ``[start, stop)`` whose logits are made; the others are never drawn and weigh nothing"""
+        self.span_rules = rules if self.span == (0, size) else rules.within(*self.span)
+        can_fuse = in_parts and not settings.truncates
         on_cpu = model.device.type == "cpu"
         self.fused = can_fuse and (on_cpu if fused is None else fused)
         logit_bytes = LOGIT_BYTES + (SORTED_BYTES if settings.truncates else 0)
@@ -105,60 +115,71 @@ class Readout:
         self, hidden: Tensor, keys: Tensor | None, held: Tensor | None, canvas: Callable[[slice], Tensor]
     ) -> Iterator[StatsAccumulator]:
         """Accumulators of all rows, in their order; ``canvas`` gives the canvases of a slice of the rows."""
-        spec = self.model.spec
+        never, (first, stop) = self.model.spec.mask_id, self.span
         count = max(hidden.shape[0], 1)
         # Fused: a tile, and as many rows of it as a pass works on. Else as few calls of the whole head as can be.
         size = PASS_ELEMENTS // TILE
         if not self.fused:
-            size = -(-count // -(-count * spec.vocab_size * self.cfg_branches // self.chunk_elements))
+            size = -(-count // -(-count * (stop - first) * self.cfg_branches // self.chunk_elements))
         for start in range(0, count, size):
             rows = slice(start, start + size)
             temperature = self.settings.temperature * self.scale
-            draw = None if keys is None else TokenDraw(keys[rows], temperature, spec.mask_id)
+            draw = None if keys is None else TokenDraw(keys[rows], temperature, never)
             held_here = None if held is None else held[rows]
             if self.fused:
                 yield self._fused(hidden[rows], draw, held_here)
             else:
-                logits = self._merge_branches(self.model.head(hidden[rows].flatten(0, 1)))
-                logits = self.rules(logits, lambda rows=rows: canvas(rows))  # type: ignore[misc]
-                logits, scored = self._distributions(logits)
+                logits = self._merge_branches(self._head(hidden[rows].flatten(0, 1)))
+                logits = self.span_rules(logits, lambda rows=rows: canvas(rows))  # type: ignore[misc]
+                logits, scored = self._distributions(logits, first)
                 yield from accumulate(
-                    logits, draw, never=spec.mask_id, scored=scored, last=self.last, held=held_here,
-                    keep=self.logits, compile=self.settings.compile, scratch=self.scratch,
+                    logits, draw, first, self.model.spec.vocab_size, never=never, scored=scored, last=self.last,
+                    held=held_here, keep=self.logits, compile=self.settings.compile, scratch=self.scratch,
                 )  # fmt: skip
 
-    def _distributions(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The logits ``[T, V]`` that tokens are chosen from, and those that are scored where these are others."""
+    def _head(self, states: Tensor) -> Tensor:
+        """Logits of the tokens of ``span`` for hidden states ``[T, D]``."""
+        first, stop = self.span
+        whole = stop - first == self.model.spec.vocab_size
+        return self.model.head(states) if whole else self.model.head_part(states, first, stop)
+
+    def _distributions(self, logits: Tensor, first: int) -> tuple[Tensor, Tensor | None]:
+        """The logits that tokens are chosen from, and those that are scored where these are others.
+
+        Both are ``[T, V']`` of the tokens from ``first`` on.
+        """
         settings, temperature = self.settings, self.settings.temperature or 1.0
         if settings.tempered:
             logits, temperature = logits if self.scale == 1.0 else logits.float() * self.scale, 1.0
         if not settings.truncates:
             return logits, None
+        mask = self.model.spec.mask_id - first
         chosen = truncate(
-            logits, temperature=temperature, top_p=settings.top_p, top_k=settings.top_k, never=self.model.spec.mask_id
-        )
+            logits, temperature=temperature, top_p=settings.top_p, top_k=settings.top_k,
+            never=mask if 0 <= mask < logits.shape[1] else None,
+        )  # fmt: skip
         return chosen, None if settings.tempered else logits
 
     def _fused(self, hidden: Tensor, draw: TokenDraw | None, held: Tensor | None) -> StatsAccumulator:
         accumulator = StatsAccumulator(
-            draw, never=self.model.spec.mask_id, last=self.last, held=held, compile=self.settings.compile,
-            scratch=self.scratch,
+            draw, self.model.spec.vocab_size, never=self.model.spec.mask_id, last=self.last, held=held,
+            compile=self.settings.compile, scratch=self.scratch,
         )  # fmt: skip
         states = hidden.flatten(0, 1)
         for first, end, rules in self._vocabulary_runs(max(1, PASS_ELEMENTS // (TILE * max(1, len(states))))):
             out = self.scratch.buffer("logits", len(states), end - first, states)
             logits = self._merge_branches(self.model.head_part(states, first, end, out))
-            accumulator.add(self._distributions(rules(logits, None))[0], first)
+            accumulator.add(self._distributions(rules(logits, None), first)[0], first)
         return accumulator
 
     def _vocabulary_runs(self, tiles: int) -> list[tuple[int, int, LogitRules]]:
-        """The vocabulary in runs of so many tiles: where each begins and ends, and the rules for its tokens."""
-        size = self.model.spec.vocab_size
-        whole = size // TILE * TILE
+        """The span in runs of so many tiles: where each begins and ends, and the rules for its tokens."""
+        start, stop = self.span
+        whole = (stop - start) // TILE * TILE
         tiles = min(tiles, max(1, whole // TILE))
         if tiles not in self._runs:
-            ends = sorted({*range(tiles * TILE, whole, tiles * TILE), whole, size} - {0})
-            self._runs[tiles] = [(first, end, self.rules.within(first, end)) for first, end in pairwise([0, *ends])]
+            edges = sorted({start, *range(start, start + whole, tiles * TILE), start + whole, stop})
+            self._runs[tiles] = [(first, end, self.rules.within(first, end)) for first, end in pairwise(edges)]
         return self._runs[tiles]
 
     def _merge_branches(self, logits: Tensor) -> Tensor:

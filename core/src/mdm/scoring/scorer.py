@@ -299,7 +299,8 @@ class Scorer:
             valid = torch.ones(count, width, dtype=torch.bool, device=device)
         elif valid is None:
             valid = torch.arange(width, device=device) < batch.score.sum(1, keepdim=True)
-        return Scores(valid=valid, unscored=batch.unscored, vocab_size=self.model.spec.vocab_size, **values)
+        values |= {"vocab_size": self.model.spec.vocab_size, "choices": self.readout.choices}
+        return Scores(valid=valid, unscored=batch.unscored, **values)
 
     def with_redraw(self, state: State, scores: Scores, draws: Draws) -> Scores:
         """Scores whose tokens can be drawn again, where there is a token temperature."""

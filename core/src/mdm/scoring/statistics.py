@@ -21,6 +21,7 @@ class StatsAccumulator:
 
     Args:
         draw: how tokens are drawn, the first of its draws being the one that is scored; None takes the largest logit.
+        vocab_size: V, where tokens that cannot be drawn are not added; None: as many as are added.
         never: a token (the mask) that keeps its probability but is not chosen.
         last: tokens (the end tokens) that may be chosen but count as chosen without any certainty: confidence 0, and
             entropy and margin of a uniform distribution.
@@ -32,6 +33,7 @@ class StatsAccumulator:
     def __init__(
         self,
         draw: TokenDraw | None = None,
+        vocab_size: int | None = None,
         *,
         never: int | None = None,
         last: Sequence[int] = (),
@@ -46,7 +48,7 @@ class StatsAccumulator:
         """of what tokens are chosen from"""
         self.scored: list[Tiles] = []
         """of what certainties are read from; the same tiles where that is the same"""
-        self.vocab_size = 0
+        self.vocab_size, self.added = vocab_size, 0
         self.held_logits: list[Tensor] = []
         self.logits: Tensor | None = None
 
@@ -64,7 +66,7 @@ class StatsAccumulator:
         self.choice += self._tiles(logits, first, self.draw)
         self.scored += self.choice[len(self.scored) :] if scored is None else self._tiles(scored, first, None)
         scored = logits if scored is None else scored
-        self.vocab_size += logits.shape[1]
+        self.added += logits.shape[1]
         if self.keep:
             self.logits = scored.float()
         if self.held is not None:
@@ -139,8 +141,8 @@ class StatsAccumulator:
         }
         if self.last:
             is_last = self._is_last(token)
-            lowest = math.log(TINY) - math.log(self.vocab_size)
-            uniform = (0.0, lowest, math.log(self.vocab_size), self.vocab_size - 1.0, 1.0)
+            size = self.vocab_size or self.added
+            uniform = (0.0, math.log(TINY) - math.log(size), math.log(size), size - 1.0, 1.0)
             certainty = {
                 name: torch.where(is_last, low, value)
                 for (name, value), low in zip(certainty.items(), uniform, strict=True)
@@ -151,6 +153,8 @@ class StatsAccumulator:
 def accumulate(
     logits: Tensor,
     draw: TokenDraw | None = None,
+    first: int = 0,
+    vocab_size: int | None = None,
     *,
     never: int | None = None,
     scored: Tensor | None = None,
@@ -160,17 +164,20 @@ def accumulate(
     compile: bool = False,
     scratch: Scratch | None = None,
 ) -> Iterator[StatsAccumulator]:
-    """Accumulators of ``logits`` ``[T, V]``, each over as many rows as suit the device; arguments as in the class."""
+    """Accumulators of ``logits`` ``[T, V']``, whose tokens are those from ``first`` on.
+
+    Each is over as many rows as suit the device; the other arguments are as in the class.
+    """
     count, vocabulary = logits.shape
     scratch = scratch or Scratch()
     size = max(1, PASS_ELEMENTS // vocabulary) if logits.device.type == "cpu" else max(1, count)
     for start in range(0, max(count, 1), size):
         rows = slice(start, start + size)
         accumulator = StatsAccumulator(
-            draw and draw._replace(keys=draw.keys[rows]), never=never, last=last,
+            draw and draw._replace(keys=draw.keys[rows]), vocab_size, never=never, last=last,
             held=None if held is None else held[rows], keep=keep, compile=compile, scratch=scratch,
         )  # fmt: skip
-        accumulator.add(logits[rows], scored=None if scored is None else scored[rows])
+        accumulator.add(logits[rows], first, scored=None if scored is None else scored[rows])
         yield accumulator
 
 

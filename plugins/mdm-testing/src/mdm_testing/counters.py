@@ -65,6 +65,8 @@ class Counts:
     """row-tokens that went through the model"""
     head_rows: int = 0
     """hidden states that went through the head"""
+    head_logits: int = 0
+    """logits that the head made of them"""
     syncs: int = 0
     """times the host waited for a result: each is a device to host transfer on an accelerator"""
     to_device: int = 0
@@ -253,11 +255,19 @@ def _model_calls(model: Model | None, mode: _Operations) -> Iterator[None]:
 
     def counted_head(states: Tensor) -> Tensor:
         counts.head_rows += states.shape[:-1].numel()
-        return inside(head, states)
+        logits = inside(head, states)
+        counts.head_logits += logits.numel()
+        return logits
 
-    def counted_part(states: Tensor, first: int, *args: Any) -> Tensor:
-        counts.head_rows += states.shape[:-1].numel() if first == 0 else 0
-        return inside(head_part, states, first, *args)
+    reached = -1
+
+    def counted_part(states: Tensor, first: int, end: int, *args: Any) -> Tensor:
+        nonlocal reached  # a part that goes on where the last one ended is of the same states
+        counts.head_rows += states.shape[:-1].numel() if first != reached else 0
+        reached = end
+        logits = inside(head_part, states, first, end, *args)
+        counts.head_logits += logits.numel()
+        return logits
 
     with (
         patch.object(model, "hidden", counted_hidden),
