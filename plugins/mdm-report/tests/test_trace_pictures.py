@@ -79,6 +79,7 @@ def image_run(
 ) -> Path:
     """A finished run's folder, as ``mdm run`` writes it."""
     rows, columns = grid
+    canvas = ["<|t2i|>", "a", " red", " cube", "</s>", "<|soi|>", *[None] * (rows * columns), "<|eoi|>"]
     (folder / "images").mkdir(parents=True)
     settings = RunConfig(task="equations", model=["tiny"], sampler=["info-gain"], trace="full")
     (folder / "config.yaml").write_text(config.to_yaml(settings))
@@ -92,7 +93,7 @@ def image_run(
                 "id": f"red-{row}", "index": row, "repeat": 0, "row": row, "digest": str(row), "prompt": NASTY,
                 "completion": "", "metrics": {}, "tokens": rows * columns, "cumulative_entropy": paid,
                 "forwards": steps, "rows": steps * candidates, "seconds": 1.0,
-                "canvas": ["<|t2i|>", "a", " red", " cube", "</s>", "<|soi|>", *[None] * (rows * columns), "<|eoi|>"],
+                "canvas": canvas[:START] if row % 2 else canvas,  # as it was asked, or all of it
                 "texts": {}, "image": f"images/{row}.png", "grid": [rows, columns],
             }  # fmt: skip
             results.write(json.dumps(result) + "\n")
