@@ -18,6 +18,7 @@ from mdm_imagescores import inception_weights
 from mdm_imagescores.inception import SIZE, Features, Inception, resize
 from mdm_imagescores.inception_weights import load_inception
 from mdm_imagescores.pictures import picture_sets, read_picture
+from mdm_imagescores.statistics import Gaussian, frechet_distance, inception_score
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -181,13 +182,28 @@ def small(monkeypatch):
     return "small.safetensors"
 
 
-def test_the_commands_with_the_whole_network(weights, tmp_path):
+def test_a_reference_by_the_whole_network(weights, tmp_path):
     ours = save(tmp_path / "ours", pictures(2, 32, 32))
     told = run("fid-reference", ours, "--out", tmp_path / "r.npz", "--inception", weights)
     assert told == f"written: {tmp_path / 'r.npz'}, of 2 pictures\n"
-    theirs = save(tmp_path / "theirs", pictures(2, 32, 32, first=1))
-    [record] = json.loads(run("fid", theirs, "--reference", tmp_path / "r.npz", "--inception", weights, "--json"))
-    assert record["fid"] > 0 and record["sfid"] > 0 and 1 < record["inception_score"] < 2
+    with np.load(tmp_path / "r.npz") as arrays:
+        assert {name: array.shape for name, array in arrays.items()} == {
+            "mu": (2048,), "sigma": (2048, 2048), "mu_s": (2023,), "sigma_s": (2023, 2023),
+        }  # fmt: skip
+
+
+@pytest.mark.wide
+def test_a_fid_by_the_whole_network(weights, network, tmp_path):
+    ours, theirs = save(tmp_path / "ours", pictures(4, 32, 32)), save(tmp_path / "theirs", pictures(4, 32, 32, first=1))
+    [record] = json.loads(run("fid", theirs, "--reference", ours, "--inception", weights, "--json"))
+    batch = [resize(torch.from_numpy(p).permute(2, 0, 1).float()) for p in pictures(5, 32, 32)]
+    by_hand = network(torch.stack(batch))
+    one, other = (
+        [Gaussian(x.mean(0), np.cov(x, rowvar=False)) for x in (part[rows].double().numpy() for part in by_hand[:2])]
+        for rows in (slice(0, 4), slice(1, 5))
+    )
+    assert [record["fid"], record["sfid"]] == pytest.approx(list(map(frechet_distance, one, other)), rel=1e-4)
+    assert record["inception_score"] == pytest.approx(inception_score(by_hand.logits[1:].numpy()), rel=1e-4)
 
 
 def test_a_run_is_scored_variant_by_variant_and_is_its_own_reference(small, tmp_path):
