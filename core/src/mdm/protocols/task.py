@@ -25,6 +25,8 @@ class Picture:
     """A picture in a chat, for models that see."""
 
     path: Path
+    squash: bool = False
+    """resize the whole of it to the model's square, instead of cutting out its middle"""
 
 
 @dataclass(frozen=True)
