@@ -206,6 +206,7 @@ def test_a_fid_by_the_whole_network(weights, network, tmp_path):
     assert record["inception_score"] == pytest.approx(inception_score(by_hand.logits[1:].numpy()), rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.*examples have no picture:mdm.errors.MdmWarning")
 def test_a_run_is_scored_variant_by_variant_and_is_its_own_reference(small, tmp_path):
     folder = picture_runs.make(tmp_path / "two", [*pictures(5, 32, 40), None], samplers=("one", "two"))
     with pytest.warns(MdmWarning) as warned:

@@ -71,8 +71,8 @@ def _sets(folder: Path) -> Iterator[PictureSet]:
 def _of_results(label: str, results: ResultsFolder) -> PictureSet:
     answered = [result for _, result in sorted(results.by_row.items()) if result.image is not None]
     if not answered:
-        texts = len(results.by_row)
-        raise MdmError(f"{results.folder} holds no pictures: its {texts} results are texts or failed")
+        why = f"its {len(results.by_row)} results are texts or failed" if results.by_row else "nothing is drawn yet"
+        raise MdmError(f"{results.folder} holds no pictures: {why}")
     names = [Path(str(result.image)) for result in answered]
     for name in names:
         if name.is_absolute() or ".." in name.parts or not (results.folder / name).is_file():
