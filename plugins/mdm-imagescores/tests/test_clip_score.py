@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import picture_runs
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from mdm.cli import cli
 from mdm.errors import MdmError, MdmWarning
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -67,6 +69,7 @@ def by_hand(clip, prompts):
     return scores
 
 
+@pytest.mark.filterwarnings("ignore:.*examples have no picture:mdm.errors.MdmWarning")
 def test_each_picture_with_its_prompt_whatever_the_batch(clip, tmp_path):
     folder = make_run(tmp_path / "run", PROMPTS, samplers=("one", "two"), failed=[2])
     expected = by_hand(clip, PROMPTS)
@@ -109,4 +112,26 @@ def test_what_is_refused(clip, tmp_path):
     (other / "pytorch_model.bin").touch()
     refused("has its weights in pytorch_model.bin, a pickle", folder, "--clip", other)
     (other / "model.safetensors").write_bytes((clip / "model.safetensors").read_bytes())
-    refused("has no preprocessor_config.json", folder, "--clip", other)
+    refused("has no preprocessor_config.json, which says how it looks", folder, "--clip", other)
+    (other / "preprocessor_config.json").write_text("{")
+    refused("other has no tokenizer", folder, "--clip", other)
+    (other / "tokenizer.json").write_text((clip / "tokenizer.json").read_text())
+    refused("preprocessor_config.json cannot be read", folder, "--clip", other)
+    (other / "preprocessor_config.json").write_text((clip / "preprocessor_config.json").read_text())
+    weights = load_file(clip / "model.safetensors")
+    del weights["text_projection.weight"]
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    refused("has no weight text_projection.weight", folder, "--clip", other)
+
+
+def test_weights_of_earlier_versions_hold_positions(clip, tmp_path):
+    shutil.copytree(clip, tmp_path / "old")
+    weights = load_file(clip / "model.safetensors")
+    save_file(
+        weights | {"vision_model.embeddings.position_ids": torch.arange(5)[None]},
+        tmp_path / "old" / "model.safetensors", {"format": "pt"},
+    )  # fmt: skip
+    folder = make_run(tmp_path / "run", ["a cat"])
+    assert run(folder, "--clip", clip, "--json").replace(str(clip), str(tmp_path / "old")) == run(
+        folder, "--clip", tmp_path / "old", "--json"
+    )

@@ -18,6 +18,7 @@ from mdm_imagescores import inception_weights
 from mdm_imagescores.inception import SIZE, Features, Inception, resize
 from mdm_imagescores.inception_weights import load_inception
 from mdm_imagescores.pictures import picture_sets, read_picture
+from mdm_imagescores.statistics import Gaussian, frechet_distance, inception_score
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -181,15 +182,31 @@ def small(monkeypatch):
     return "small.safetensors"
 
 
-def test_the_commands_with_the_whole_network(weights, tmp_path):
+def test_a_reference_by_the_whole_network(weights, tmp_path):
     ours = save(tmp_path / "ours", pictures(2, 32, 32))
     told = run("fid-reference", ours, "--out", tmp_path / "r.npz", "--inception", weights)
     assert told == f"written: {tmp_path / 'r.npz'}, of 2 pictures\n"
-    theirs = save(tmp_path / "theirs", pictures(2, 32, 32, first=1))
-    [record] = json.loads(run("fid", theirs, "--reference", tmp_path / "r.npz", "--inception", weights, "--json"))
-    assert record["fid"] > 0 and record["sfid"] > 0 and 1 < record["inception_score"] < 2
+    with np.load(tmp_path / "r.npz") as arrays:
+        assert {name: array.shape for name, array in arrays.items()} == {
+            "mu": (2048,), "sigma": (2048, 2048), "mu_s": (2023,), "sigma_s": (2023, 2023),
+        }  # fmt: skip
 
 
+@pytest.mark.wide
+def test_a_fid_by_the_whole_network(weights, network, tmp_path):
+    ours, theirs = save(tmp_path / "ours", pictures(4, 32, 32)), save(tmp_path / "theirs", pictures(4, 32, 32, first=1))
+    [record] = json.loads(run("fid", theirs, "--reference", ours, "--inception", weights, "--json"))
+    batch = [resize(torch.from_numpy(p).permute(2, 0, 1).float()) for p in pictures(5, 32, 32)]
+    by_hand = network(torch.stack(batch))
+    one, other = (
+        [Gaussian(x.mean(0), np.cov(x, rowvar=False)) for x in (part[rows].double().numpy() for part in by_hand[:2])]
+        for rows in (slice(0, 4), slice(1, 5))
+    )
+    assert [record["fid"], record["sfid"]] == pytest.approx(list(map(frechet_distance, one, other)), rel=1e-4)
+    assert record["inception_score"] == pytest.approx(inception_score(by_hand.logits[1:].numpy()), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*examples have no picture:mdm.errors.MdmWarning")
 def test_a_run_is_scored_variant_by_variant_and_is_its_own_reference(small, tmp_path):
     folder = picture_runs.make(tmp_path / "two", [*pictures(5, 32, 40), None], samplers=("one", "two"))
     with pytest.warns(MdmWarning) as warned:
@@ -226,8 +243,11 @@ def test_a_reference_of_one_s_own(small, tmp_path):
     refused("holds no arr_0, but mu, mu_s, sigma, sigma_s", *command, "--reference", reference, "--precision-recall")
 
 
+SIGMA = np.zeros((2048, 2048), np.float16)
+
+
 def write_reference(path, **changes):
-    arrays = {"mu": np.zeros(2048), "sigma": np.zeros((2048, 2048), np.float32)} | changes
+    arrays = {"mu": np.zeros(2048), "sigma": np.zeros(1)} | changes
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
 
 
@@ -235,14 +255,17 @@ def write_reference(path, **changes):
     ("changes", "message"),
     [
         ({"mu": None}, "holds no mu: a reference has mu and sigma"),
-        ({"mu_s": np.zeros(2023)}, "holds no sigma_s"),
+        ({"mu_s": np.zeros(2023), "sigma": SIGMA}, "holds no sigma_s"),
         ({"mu": np.zeros(192)}, r"mu is float64 of the shape \[192\] instead of floats of \[2048\]"),
         ({"mu": np.zeros(2048, np.int64)}, "mu is int64"),
         ({"mu": np.array([{}] * 2048)}, "mu holds Python objects, which are not read"),
         ({"mu": np.full(2048, np.nan)}, "mu holds numbers that are not finite"),
-        ({"sigma": np.triu(np.ones((2048, 2048), np.float32))}, "sigma is no covariance: it is not symmetric"),
-        ({"arr_0": np.zeros((2, 8, 8), np.uint8)}, r"arr_0 is uint8 of the shape \[2, 8, 8\], and no pictures"),
-        ({"arr_0": np.zeros((2, 8, 8, 3))}, "arr_0 is float64"),
+        ({"sigma": np.tri(2048, dtype=np.float16)}, "sigma is no covariance: it is not symmetric"),
+        (
+            {"arr_0": np.zeros((2, 8, 8), np.uint8), "sigma": SIGMA},
+            r"arr_0 is uint8 of the shape \[2, 8, 8\], and no pictures",
+        ),
+        ({"arr_0": np.zeros((2, 8, 8, 3)), "sigma": SIGMA}, "arr_0 is float64"),
     ],
 )
 def test_a_bad_reference_is_one_line(changes, message, tmp_path):
@@ -282,8 +305,14 @@ def test_a_run_s_pictures_in_the_order_of_its_rows_and_all_of_them(tmp_path):
     [found] = picture_sets([folder])
     assert [path.name for path in found.paths] == ["0.png", "1.png", "2.png"] and found.label == "run"
     (folder / "images" / "1.png").unlink()
-    with pytest.raises(MdmError, match="results.jsonl names .*images/1.png, and there is no such picture"):
+    with pytest.raises(MdmError, match="results.jsonl names images/1.png, and there is no such picture beside it"):
         picture_sets([folder])
+    results = folder / "results.jsonl"
+    for elsewhere in (str(folder / "images" / "0.png"), "../run/images/0.png"):
+        results.write_text(results.read_text().replace("images/1.png", elsewhere))
+        with pytest.raises(MdmError, match=f"names {elsewhere}, and there is no such picture"):
+            picture_sets([folder])
+        results.write_text(results.read_text().replace(elsewhere, "images/1.png"))
 
 
 def test_what_a_picture_may_be(tmp_path):
@@ -299,11 +328,15 @@ def test_what_a_picture_may_be(tmp_path):
     opaque.putalpha(128)
     opaque.save(tmp_path / "clear.png")
     Image.fromarray(rgb[..., 0].astype(np.uint16) * 256).save(tmp_path / "deep.png")
+    Image.fromarray(rgb).save(tmp_path / "film.png", save_all=True, append_images=[Image.fromarray(255 - rgb)])
+    Image.fromarray(np.zeros((1, 101, 3), np.uint8)).save(tmp_path / "thin.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "rgb.png").read_bytes()[:60])
     bad = {
         "clear": "has transparent parts",
         "deep": "has pixels of the kind I;16",
         "broken": "cannot be read as a picture",
+        "film": "holds several pictures",
+        "thin": "is 101 x 1 pixels, too long and thin",
     }
     for name, message in bad.items():
         with pytest.raises(MdmError, match=f"{name}.png {message}"):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from mdm.errors import MdmError, first_line
+from mdm.models import load_network, load_tokenizer, stock_config
 from mdm.models.checkpoints import check_weights, locate, read_config
 from PIL import Image
 
 from mdm_imagescores.pictures import Picture
 from mdm_imagescores.statistics import Array, cosines
 
-FILES = ("preprocessor_config.json", "tokenizer_config.json")
+PROCESSOR = "preprocessor_config.json"
 
 
 class Clip:
@@ -24,7 +25,7 @@ class Clip:
     """
 
     def __init__(self, name: str, device: str) -> None:
-        from transformers import AutoTokenizer, CLIPModel
+        from transformers import CLIPModel
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
         folder = locate(name, offline=False)
@@ -34,23 +35,21 @@ class Clip:
                 f"{name} is a checkpoint of {kind!r}, and no CLIP: give one such as openai/clip-vit-large-patch14"
             )
         check_weights(folder)
-        for file in FILES:
-            if not (folder / file).is_file():
-                raise MdmError(f"{folder} has no {file}: it is not a whole CLIP checkpoint")
+        if not (folder / PROCESSOR).is_file():
+            raise MdmError(f"{folder} has no {PROCESSOR}, which says how it looks at pictures")
+        source = str(folder)
+        self._tokenizer = load_tokenizer(source, auto=True)
+        if self._tokenizer is None:
+            raise MdmError(f"{folder} has no tokenizer")
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            self._processor: Any = CLIPImageProcessorPil.from_pretrained(str(folder), local_files_only=True)
-            model, info = CLIPModel.from_pretrained(
-                str(folder), use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
-            )
-        except Exception as error:  # whatever a damaged checkpoint leads transformers to
-            raise MdmError(f"{name} cannot be loaded: {first_line(error)}") from None
-        if missing := sorted(info["missing_keys"]):
-            raise MdmError(
-                f"{folder}: its weights lack {missing[0]} and {len(missing) - 1} more: it is not a whole CLIP"
-            )
-        self._model: Any = model.to(device).eval()
-        self.longest: int = min(77, model.config.text_config.max_position_embeddings)
+            self._processor: Any = CLIPImageProcessorPil.from_pretrained(source, local_files_only=True)
+        except Exception as error:
+            raise MdmError(f"{folder / PROCESSOR} cannot be read: {first_line(error)}") from None
+        self._model = load_network(
+            CLIPModel, source, stock_config(source), device=device, dtype="float32", bidirectional=False,
+            surplus=r"\.position_ids$",
+        )  # fmt: skip
+        self.longest: int = min(77, self._model.config.text_config.max_position_embeddings)
         """Tokens of a text that are read."""
 
     def cosines(self, pictures: Sequence[Picture], texts: Sequence[str]) -> Array:
@@ -74,6 +73,7 @@ class Clip:
             raise MdmError(f"no memory for {len(texts)} pictures at once: take a smaller --batch-size") from None
         return cosines(out.image_embeds.cpu().numpy(), out.text_embeds.cpu().numpy())
 
-    def is_cut(self, text: str) -> bool:
-        """Whether a text has more tokens than are read."""
-        return len(self._tokenizer(text)["input_ids"]) > self.longest
+    def count_cut(self, texts: Iterable[str]) -> int:
+        """How many texts have more tokens than are read."""
+        tokens = self._tokenizer(list(texts), verbose=False)["input_ids"]  # too long is what is asked for
+        return sum(len(ids) > self.longest for ids in tokens)

@@ -53,7 +53,7 @@ def clip_score(runs: tuple[Path, ...], name: str, device: str, batch_size: int, 
                 texts = [result.prompt for result in results[part]]
                 scores += clip.cosines(list(read_pictures(found.paths[part])), texts).tolist()
                 observer.on_progress(found.label, len(scores), len(results), None)
-            if cut := sum(map(clip.is_cut, {result.prompt for result in results})):
+            if cut := clip.count_cut({result.prompt for result in results}):
                 warnings.warn(
                     f"{found.label}: {cut} prompts have more than {clip.longest} tokens, the rest of which is not read",
                     MdmWarning, stacklevel=2,

@@ -24,6 +24,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
 MAX_PIXELS = 2**26
 """Of a picture, 8192 x 8192."""
+MAX_RATIO = 100
+"""Of its sides: whoever resizes the shorter one may rely on it."""
 AHEAD = 8
 """Pictures that are read at once."""
 
@@ -69,12 +71,13 @@ def _sets(folder: Path) -> Iterator[PictureSet]:
 def _of_results(label: str, results: ResultsFolder) -> PictureSet:
     answered = [result for _, result in sorted(results.by_row.items()) if result.image is not None]
     if not answered:
-        texts = len(results.by_row)
-        raise MdmError(f"{results.folder} holds no pictures: its {texts} results are texts or failed")
-    paths = [results.folder / str(result.image) for result in answered]
-    for path in paths:
-        if ".." in path.relative_to(results.folder).parts or not path.is_file():
-            raise MdmError(f"{results.folder / 'results.jsonl'} names {path}, and there is no such picture below it")
+        why = f"its {len(results.by_row)} results are texts or failed" if results.by_row else "nothing is drawn yet"
+        raise MdmError(f"{results.folder} holds no pictures: {why}")
+    names = [Path(str(result.image)) for result in answered]
+    for name in names:
+        if name.is_absolute() or ".." in name.parts or not (results.folder / name).is_file():
+            raise MdmError(f"{results.folder / 'results.jsonl'} names {name}, and there is no such picture beside it")
+    paths = [results.folder / name for name in names]
     return PictureSet(label, paths, answered, len(results.by_row) - len(answered))
 
 
@@ -86,22 +89,29 @@ def read_pictures(paths: Sequence[Path], resize: int | None = None) -> Iterator[
     """
     with ThreadPoolExecutor(AHEAD) as pool:
         for start in range(0, len(paths), AHEAD):
-            yield from pool.map(lambda path: read_picture(path, resize), paths[start : start + AHEAD])
+            with warnings.catch_warnings():  # of the process, hence not in a thread
+                warnings.simplefilter("ignore")  # what can be read is read; bombs are refused
+                part = list(pool.map(lambda path: read_picture(path, resize), paths[start : start + AHEAD]))
+            yield from part
 
 
 def read_picture(path: Path, resize: int | None = None) -> Picture:
     """The picture in a file, upright.
 
     Raises:
-        MdmError: it cannot be read, is too large, has transparent parts or more than eight bits a channel.
+        MdmError: it cannot be read, is too large or too thin, holds several, or has transparent parts or more than
+            eight bits a channel.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what can be read is read; bombs are refused below
-            with Image.open(path, formats=("PNG", "JPEG")) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise MdmError(f"{path} has more than {MAX_PIXELS:,} pixels: make it smaller")
-                return _array(ImageOps.exif_transpose(image), path, resize)
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise MdmError(f"{path} has more than {MAX_PIXELS:,} pixels: make it smaller")
+            if max(image.size) > MAX_RATIO * min(image.size):
+                raise MdmError(f"{path} is {image.width} x {image.height} pixels, too long and thin: crop it")
+            # Phones put previews and depth maps behind a JPEG (MPO): these are no animation.
+            if getattr(image, "is_animated", False) and image.format != "MPO":
+                raise MdmError(f"{path} holds several pictures: save the one that is meant")
+            return _array(ImageOps.exif_transpose(image), path, resize)
     except Image.DecompressionBombError:
         raise MdmError(f"{path} has more than {MAX_PIXELS:,} pixels: make it smaller") from None
     except MdmError:

@@ -113,8 +113,10 @@ def _gaussian(
     gaussian = Gaussian(
         _floats(archive, path, mean, (dimensions,)), _floats(archive, path, covariance, (dimensions, dimensions))
     )
+    variances = gaussian.covariance.diagonal()
     difference = np.abs(gaussian.covariance - gaussian.covariance.T).max()
-    if difference > 1e-6 * np.abs(gaussian.covariance).max() or (gaussian.covariance.diagonal() < 0).any():
+    # No entry of a covariance is larger than the largest variance.
+    if variances.min() < 0 or difference > 1e-6 * variances.max():
         raise MdmError(f"{path}: {covariance} is no covariance: it is not symmetric, or a variance is below zero")
     return gaussian
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,10 @@ SPLIT = 5000
 """Pictures in a split of the Inception Score."""
 NEIGHBOURS = 3
 """A picture's ball in feature space reaches to its third nearest neighbour."""
-TILE = 1024
-"""Rows of a table of distances that are held at once."""
+BLOCK = 1024
+"""Features that are merged into the moments at once."""
+TILE = 2**24
+"""Distances that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,16 @@ class Gaussian:
 
 @dataclass
 class Moments:
-    """Mean and covariance of features that arrive in batches, of which none is kept."""
+    """Mean and covariance of features that arrive in batches; a thousand of them are held at most."""
 
     dimensions: int
     count: int = 0
+    """Features so far."""
+    _merged: int = 0
     _mean: Array = field(init=False)
     _scatter: Array = field(init=False)
-    """Sum over the features of the outer products of what differs from the mean."""
+    """Sum over the merged features of the outer products of what differs from their mean."""
+    _waiting: list[Array] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._mean = np.zeros(self.dimensions)
@@ -46,22 +50,30 @@ class Moments:
 
     def add(self, features: Array) -> None:
         """Take in features ``[N, D]``."""
-        features = np.asarray(features, dtype=np.float64)
-        mean = features.mean(axis=0)
-        centred, shift = features - mean, mean - self._mean
-        total = self.count + len(features)
-        # Around the batch's own mean nothing large is subtracted from something large; how far the means lie apart is
-        # one row more.
-        rows = np.vstack([centred, shift * (self.count * len(features) / total) ** 0.5])
-        self._scatter += rows.T @ rows
-        self._mean = self._mean + shift * (len(features) / total)
-        self.count = total
+        self.count += len(features)
+        self._waiting.append(features)
+        if self.count - self._merged >= BLOCK:
+            self._merge()
 
     def gaussian(self) -> Gaussian:
         """Their mean and covariance; raises an MdmError where there are fewer than two."""
         if self.count < 2:
             raise MdmError(f"a covariance needs 2 pictures at least, and there are {self.count}")
+        self._merge()
         return Gaussian(self._mean, self._scatter / (self.count - 1))
+
+    def _merge(self) -> None:
+        if not self._waiting:
+            return
+        features = np.concatenate(self._waiting).astype(np.float64)
+        mean = features.mean(axis=0)
+        centred, shift = features - mean, mean - self._mean
+        # Around the block's own mean nothing large is subtracted from something large; how far the means lie apart is
+        # one row more.
+        rows = np.vstack([centred, shift * (self._merged * len(features) / self.count) ** 0.5])
+        self._scatter += rows.T @ rows
+        self._mean = self._mean + shift * (len(features) / self.count)
+        self._merged, self._waiting = self.count, []
 
 
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
@@ -108,7 +120,7 @@ def precision_recall(
     """Precision and recall of ``sample`` ``[N, D]`` against ``reference`` ``[M, D]`` (Kynkäänniemi et al. 2019).
 
     Precision is the share of samples that lie in the ball of some reference, recall that of references in the ball of
-    some sample. ``on_progress`` is given how many tiles of distances are done, and of how many.
+    some sample. ``on_progress`` is given how many rows of distances are done, and of how many.
 
     Raises:
         MdmError: a set is too small to have three neighbours.
@@ -118,36 +130,37 @@ def precision_recall(
             f"precision and recall need {NEIGHBOURS + 1} pictures at least on either side, and there are "
             f"{len(sample)} against {len(reference)}"
         )
-    total = -(-len(reference) // TILE) + 2 * -(-len(sample) // TILE)
-    done = count(1)
+    done, total = 0, len(reference) + 2 * len(sample)
 
-    def tick() -> None:
-        on_progress(next(done), total)
+    def tick(rows: slice) -> None:
+        nonlocal done
+        done += rows.stop - rows.start
+        on_progress(done, total)
 
     reach_of_references, reach_of_samples = _reach(reference, tick), _reach(sample, tick)
     inside, covered = 0, np.zeros(len(reference), dtype=bool)
     for rows, distances in _distances(sample, reference):
         inside += int((distances <= reach_of_references).any(axis=1).sum())
         covered |= (distances <= reach_of_samples[rows, None]).any(axis=0)
-        tick()
+        tick(rows)
     return inside / len(sample), float(covered.mean())
 
 
-def _reach(features: Array, tick: Callable[[], None]) -> Array:
+def _reach(features: Array, tick: Callable[[slice], None]) -> Array:
     """The squared distance ``[N]`` of each feature to its third nearest neighbour; the nearest of all is itself."""
     reach = np.empty(len(features))
     for rows, distances in _distances(features, features):
         reach[rows] = np.partition(distances, NEIGHBOURS, axis=1)[:, NEIGHBOURS]
-        tick()
+        tick(rows)
     return reach
 
 
 def _distances(a: Array, b: Array) -> Iterator[tuple[slice, Array]]:
     """Squared distances ``[rows, len(b)]``, some rows of ``a`` at a time."""
     b = np.asarray(b, dtype=np.float64)
-    squares = (b * b).sum(axis=1)
-    for start in range(0, len(a), TILE):
-        part = np.asarray(a[start : start + TILE], dtype=np.float64)
+    squares, step = (b * b).sum(axis=1), max(1, TILE // len(b))
+    for start in range(0, len(a), step):
+        part = np.asarray(a[start : start + step], dtype=np.float64)
         distances = (part * part).sum(axis=1)[:, None] + squares - 2 * part @ b.T
         yield slice(start, start + len(part)), np.maximum(distances, 0)
 
