@@ -21,6 +21,9 @@ REPEAT_ROWS = 10**9
 """Row ids between an example's repeats: row 3000000017 is repeat 3 of example 17; repeat 0 has the example's index."""
 
 
+Grades = Mapping[str, float]
+
+
 @dataclass(frozen=True)
 class EncodedExample:
     """One example as the engine gets it."""
@@ -46,7 +49,7 @@ class EncodedExample:
         """The result of this example; ``measured`` are the fields that say how it was decoded and graded."""
         example = self.example
         return ExampleResult(
-            id=example.id, index=self.index, repeat=self.repeat, row=self.row, digest=_digest(example),
+            id=example.id, index=self.index, repeat=self.repeat, row=self.row, digest=digest(example),
             prompt=_prompt_text(self.prompt), completion=completion, canvas=self.canvas, **measured,
         )  # fmt: skip
 
@@ -63,7 +66,29 @@ class _Grading:
     result: Result
     completion: str
     seconds: float
-    grades: Future[Mapping[str, float]]
+    grades: Future[Grades]
+
+
+def begin_grading(grade: Callable[[], Grades | Future[Grades]]) -> Future[Grades]:
+    """The grades that a task's ``grade`` gives, at once or later, or its failure."""
+    grades: Future[Grades] = Future()
+    try:
+        answer = grade()
+    except Exception as error:
+        grades.set_exception(error)
+        return grades
+    if isinstance(answer, Future):
+        return answer
+    grades.set_result(answer)
+    return grades
+
+
+def finish_grading(grades: Future[Grades]) -> tuple[dict[str, float], Exception | None]:
+    """Grades that are there, as numbers, and what failed."""
+    try:
+        return {name: float(value) for name, value in grades.result().items()}, None
+    except Exception as error:
+        return {}, error
 
 
 class Grader:
@@ -79,15 +104,7 @@ class Grader:
 
     def add(self, encoded: EncodedExample, result: Result, completion: str, seconds: float) -> None:
         """Grade one decoded example. It is recorded before this returns, or as soon as its grades are there."""
-        grades: Any = Future()
-        try:
-            answer = self._task.grade(encoded.example, completion)
-            if isinstance(answer, Future):
-                grades = answer
-            else:
-                grades.set_result(answer)
-        except Exception as error:
-            grades.set_exception(error)
+        grades = begin_grading(lambda: self._task.grade(encoded.example, completion))
         self._pending.append(_Grading(encoded, result, completion, seconds, grades))
         self.collect()
 
@@ -95,7 +112,7 @@ class Grader:
         """Record one example that could not be decoded."""
         self._check_fail_fast(encoded, "decoded", error)
         costs = {"tokens": 0, "cumulative_entropy": 0.0, "forwards": 0, "rows": 0}
-        self._record(encoded.result("", metrics={}, seconds=seconds, error=_describe(error), **costs), None)
+        self._record(encoded.result("", metrics={}, seconds=seconds, error=describe(error), **costs), None)
 
     def collect(self, to_the_end: bool = False) -> None:
         """Record what is graded so far; with ``to_the_end``, wait for the rest."""
@@ -107,31 +124,29 @@ class Grader:
     def _record_graded(self) -> None:
         for grading in [grading for grading in self._pending if grading.grades.done()]:
             self._pending.remove(grading)
-            metrics, error_text = {}, None
-            try:
-                metrics = {name: float(value) for name, value in grading.grades.result().items()}
-            except Exception as error:
+            metrics, error = finish_grading(grading.grades)
+            if error is not None:
                 self._check_fail_fast(grading.encoded, "graded", error)
-                error_text = _describe(error)
             result = grading.result
             example = grading.encoded.result(
                 grading.completion, metrics=metrics, tokens=len(result.tokens),
                 cumulative_entropy=float(result.cumulative_entropy), forwards=result.forwards, rows=result.rows,
                 tokens_until_eos=sum(1 for _ in takewhile(lambda token: token not in self._end_tokens, result.tokens)),
-                block_steps=result.block_steps, seconds=grading.seconds, error=error_text,
+                block_steps=result.block_steps, seconds=grading.seconds, error=describe(error) if error else None,
             )  # fmt: skip
             self._record(example, result)
 
     def _check_fail_fast(self, encoded: EncodedExample, what: str, error: Exception) -> None:
         if self._fail_fast:
-            raise MdmError(f"example {encoded.example.id} could not be {what}: {_describe(error)}") from error
+            raise MdmError(f"example {encoded.example.id} could not be {what}: {describe(error)}") from error
 
 
-def _describe(error: Exception) -> str:
+def describe(error: Exception) -> str:
+    """A failure as results hold it."""
     return f"{type(error).__name__}: {error}"
 
 
-def _digest(example: Example) -> str:
+def digest(example: Example) -> str:
     """By which two runs can tell whether an example's id means the same example in both."""
     content = json.dumps([dict(example.inputs), example.reference], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
