@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mdm.errors import MdmError, first_line
+from mdm.errors import MdmError
+from mdm.models.loading import load_network, load_tokenizer, stock_config
 from PIL import Image
 
 from mdm_geneval.metadata import COLORS
-from mdm_geneval.pictures import load, normalised
+from mdm_geneval.pictures import normalised
 
 TEXTS = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
 BACKGROUND = (0x99, 0x99, 0x99)
@@ -27,13 +28,15 @@ class ColorReader:
     """A CLIP model as a classifier of colours; what it makes of a class's texts is kept."""
 
     def __init__(self, folder: Path, device: str) -> None:
-        from transformers import AutoTokenizer, CLIPModel
+        from transformers import CLIPModel
 
-        self._model = load(CLIPModel, folder, device)
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as error:
-            raise MdmError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
+        config = stock_config(str(folder))
+        self._model = load_network(
+            CLIPModel, str(folder), config, device=device, dtype="float32", bidirectional=False, surplus="."
+        )
+        self._tokenizer = load_tokenizer(str(folder), auto=True)
+        if self._tokenizer is None:
+            raise MdmError(f"{folder} has no tokenizer")
         self._size = int(self._model.config.vision_config.image_size)
         self._texts: dict[str, torch.Tensor] = {}
 

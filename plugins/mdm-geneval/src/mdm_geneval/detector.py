@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from mdm.errors import MdmError
+from mdm.models.loading import load_network, stock_config
 from PIL import Image
 from torch.nn.functional import interpolate
 
 from mdm_geneval.metadata import CLASSES
-from mdm_geneval.pictures import load, normalised
+from mdm_geneval.pictures import normalised
 
 SHORTEST, LONGEST = 800, 1333
 """Pixels of a picture's sides as the detector sees it: the first where the second allows it."""
@@ -56,9 +57,13 @@ class Detector:
     def __init__(self, folder: Path, device: str) -> None:
         from transformers import Mask2FormerForUniversalSegmentation
 
-        self._model = load(Mask2FormerForUniversalSegmentation, folder, device)
-        if self._model.config.num_labels != len(CLASSES):
-            raise MdmError(f"{folder} knows {self._model.config.num_labels} classes: one of COCO's 80 is needed")
+        config = stock_config(str(folder))
+        if config.num_labels != len(CLASSES):
+            raise MdmError(f"{folder} knows {config.num_labels} classes: a detector of COCO's {len(CLASSES)} is needed")
+        self._model = load_network(
+            Mask2FormerForUniversalSegmentation, str(folder), config, device=device, dtype="float32",
+            bidirectional=False, surplus=".",
+        )  # fmt: skip
 
     @torch.inference_mode()
     def __call__(self, picture: Image.Image) -> Instances:

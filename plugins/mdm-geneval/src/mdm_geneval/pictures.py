@@ -32,25 +32,3 @@ def normalised(picture: Image.Image, mean: tuple[float, ...], std: tuple[float, 
 
     pixels = (np.asarray(picture, np.float32) - np.array(mean, np.float32)) / np.array(std, np.float32)
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
-
-
-def load(kind: Any, folder: Path, device: str) -> Any:
-    """A model of transformers' from safetensors, in float32; ``kind`` is its class.
-
-    Raises:
-        MdmError: its weights do not fit.
-    """
-    import torch
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        model, report = kind.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
-        raise MdmError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
-    missing = sorted(report["missing_keys"]) or [str(key) for key in report["mismatched_keys"]]
-    if missing:
-        raise MdmError(f"{folder} lacks weights, {missing[0]} for one: they would be random")
-    return model.eval().to(device)
