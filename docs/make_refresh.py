@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from itertools import islice
 
 from mdm import api, registry
-from mdm.runs.decode_args import encode
 from mdm_testing.counters import counting
 
 CASES = {
@@ -30,16 +29,16 @@ def measured(case: str, cache: str, refresh: int | str, sampler: str, limit: int
     model = api.load_model("tiny", device="cpu")
     examples = list(islice(task.examples(seed=0), limit))
     prompts = [task.prompt(example, model.spec.prompt_style) for example in examples]
-    canvases = [encode(model, prompt) for prompt in prompts]
+    canvases = [model.lay_out(prompt) for prompt in prompts]
     with counting(model, operations=False) as counts:
         results = api.decode(
-            model, [ids for ids, _ in canvases], sampler, cache=cache,
+            model, canvases, sampler, cache=cache,
             cache_options={"refresh": refresh} if refresh else None, block_length=block_length,
-            gen_length=[prompt.gen_length for prompt in prompts], batch_size=50,
+            batch_size=50,
         )  # fmt: skip
     right = sum(
-        task.grade(example, model.decode(result.sequence[context:]))["accuracy"]
-        for example, result, (_, context) in zip(examples, results, canvases, strict=True)
+        task.grade(example, model.decode(result.sequence[canvas.context :]))["accuracy"]
+        for example, result, canvas in zip(examples, results, canvases, strict=True)
     )
     entropy, forwards, rows = (
         sum(getattr(result, key) for result in results) / limit for key in ("cumulative_entropy", "forwards", "rows")

@@ -21,7 +21,8 @@ def test_a_prompt_is_a_text_or_ids_or_a_chat(model):
     ids = model.encode("hello")
     chat = model.encode_chat([Message("user", "hello")])
     encoded = encode_prompts(model, ["hello", ids, CHAT, (Message("user", "hello"),), []])
-    assert encoded == [(ids, "raw"), (ids, "ids"), (chat, "chat"), (chat, "chat"), ([], "ids")]
+    forms = [(layout.tokens, layout.form) for layout in encoded]
+    assert forms == [(ids, "raw"), (ids, "ids"), (chat, "chat"), (chat, "chat"), ([], "ids")]
     results = mdm.decode(model, ["hello", ids, CHAT], "confidence", gen_length=2, row_ids=[0, 0, 0])
     assert [result.prompt_style for result in results] == ["raw", "ids", "chat"]
     assert results[0].tokens == results[1].tokens and results[2].sequence[:-2] == chat
@@ -32,9 +33,9 @@ def test_a_prompt_is_a_text_or_ids_or_a_chat(model):
     [
         ("hello", "prompts is one text: give a list of prompts"),
         (7, "prompts is 7: give a list of prompts"),
-        (CHAT, "prompt 0 is {'role': 'user', 'content': 'hello'}: it should be a text, a list of token ids or"),
+        (CHAT, "prompt 0 is {'role': 'user', 'content': 'hello'}: it should be a text, a list of token ids,"),
         ([3, 4], "prompt 0 is 3: it should be a text"),
-        (["a", ["b"]], "prompt 1 holds 'b': it should be a text, a list of token ids or a list of"),
+        (["a", ["b"]], "prompt 1 holds 'b': it should be a text, a list of token ids, a list of"),
         ([[1.5]], "prompt 0 holds 1.5: it should be"),
         ([[{"role": "user", "text": "hello"}]], 'prompt 0: a chat message is {"role": …, "content": …}'),
         ([[{"role": "user", "content": 3}]], "prompt 0: a chat message is"),

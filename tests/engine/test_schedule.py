@@ -16,7 +16,26 @@ def test_a_schedule_commits_every_mask_within_its_steps(schedule, masks, steps):
     counts = num_transfer_tokens(schedule, masks, steps)
     assert sum(counts) == masks
     assert len(counts) <= steps
-    assert all(k >= 0 if schedule == "dream" else k > 0 for k in counts)
+    keeps_zeros = schedule == "dream" or schedule.startswith("maskgit")
+    assert all(k >= 0 if keeps_zeros else k > 0 for k in counts)
+    assert not keeps_zeros or len(counts) == steps
+
+
+@given(st.sampled_from([name for name in SCHEDULES if name.startswith("maskgit")]), COUNT, COUNT, COUNT)
+def test_known_slots_of_a_picture_count_for_its_schedule_alone(schedule, masks, steps, known):
+    counts = num_transfer_tokens(schedule, masks, steps, masks + known)
+    assert (sum(counts), len(counts)) == (masks, steps)
+    left = [masks - sum(counts[: i + 1]) for i in range(steps)]
+    whole = [masks + known - n for n in itertools.accumulate(num_transfer_tokens(schedule, masks + known, steps))]
+    for before, after, due in zip([masks, *left], left[:-1], whole[:-1], strict=False):
+        assert after == min(due, max(1, before - 1)), "one mask a step until the curve over all slots is reached"
+    for other in set(SCHEDULES) - {name for name in SCHEDULES if name.startswith("maskgit")}:
+        assert num_transfer_tokens(other, masks, steps, masks + known) == num_transfer_tokens(other, masks, steps)
+
+
+def test_the_floor_of_a_picture_schedule_is_taken_in_float32():
+    """cos(pi / 3) is less than a half there: of 16 slots 7 are left after two of three steps."""
+    assert num_transfer_tokens("maskgit", 16, 3) == (3, 6, 7)
 
 
 @given(COUNT, COUNT)

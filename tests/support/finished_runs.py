@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mdm.models.layout import Layout
 from mdm.protocols import Example
 from mdm.runs import config as configs, files, run as runs
 from mdm.runs.config import RunConfig
@@ -25,7 +26,7 @@ def finished_run(
     with run_folder(out, config, runs.environment(config)), ResultsFolder(out).writing() as writer:
         for repeat in range(config.repeats):
             for index, example in enumerate(runs.read_examples(config, task)):
-                encoded = EncodedExample(index, example, task.prompt(example, "compact"), [], 0, 0, repeat=repeat)
+                encoded = EncodedExample(index, example, task.prompt(example, "compact"), Layout(()), repeat=repeat)
                 measured = {
                     "metrics": {}, "tokens": 4, "cumulative_entropy": 0.5, "forwards": 4, "rows": 4, "seconds": 0.5,
                 }  # fmt: skip

@@ -13,12 +13,14 @@ from mdm.engine.autoregressive import generate
 from mdm.engine.canvas import block_length_of
 from mdm.engine.engine import Engine
 from mdm.engine.memory import plan_batch as plan_batch
-from mdm.engine.requests import EncodedPrompt, PromptForm, Request, encode_prompts, open_requests
+from mdm.engine.pictures import for_pictures
+from mdm.engine.requests import Request, encode_prompts, open_requests, with_unconditional
 from mdm.engine.rows import RowRecord
 from mdm.engine.trace import cumulative_entropy
 from mdm.errors import MdmError
 from mdm.models import compiled
 from mdm.models.cuda_graphs import graphs_of
+from mdm.models.layout import Layout, PromptForm
 from mdm.models.loading import load_model as load_model
 from mdm.models.model import Model
 from mdm.protocols.cache import BaseCache
@@ -26,16 +28,8 @@ from mdm.protocols.hooks import Line, StepEvent
 from mdm.protocols.model import ModelSpec
 from mdm.protocols.options import check_options
 from mdm.protocols.sampler import BaseSampler
-from mdm.protocols.settings import (
-    DEFAULT_GEN_LENGTH,
-    DEFAULT_SAMPLER,
-    Settings,
-    check_settings,
-    diffusion_only,
-    help_text,
-    refuse_policy,
-)
-from mdm.protocols.task import Message
+from mdm.protocols.settings import DEFAULT_SAMPLER, Settings, check_settings, diffusion_only, help_text, refuse_policy
+from mdm.protocols.task import Message, Prompt
 from mdm.scoring.logit_rules import LogitRules, Processor
 
 
@@ -60,12 +54,14 @@ class Result:
     block_steps: list[int] = field(default_factory=list, repr=False)
     """Steps in each block, in the order in which they were decoded."""
     prompt_style: PromptForm = "ids"
-    """How the prompt was given: "raw" (a text), "ids" or "chat"."""
+    """How the prompt was given: "raw" (a text), "ids", "chat" or "image"."""
+    image: Any = field(default=None, repr=False)
+    """The picture that was asked for, an array uint8 ``[H, W, 3]``; None without an image tokenizer."""
 
 
 def decode(
     model: Model,
-    prompts: Sequence[str | Sequence[int] | Sequence[Mapping[str, str] | Message]],
+    prompts: Sequence[str | Sequence[int] | Sequence[Mapping[str, Any] | Message] | Prompt | Layout],
     sampler: str | BaseSampler | None = None,
     sampler_options: Mapping[str, Any] | None = None,
     cache: str | BaseCache | None = None,
@@ -73,6 +69,7 @@ def decode(
     *,
     gen_length: int | Sequence[int] | None = None,
     suffix: Sequence[int] | None = None,
+    unconditional: Any = None,
     logits_processors: Sequence[Processor] = (),
     row_ids: Sequence[int] | None = None,
     trace: bool | Literal["full"] = True,
@@ -86,15 +83,19 @@ def decode(
         model: from ``load_model``.
         prompts: each a raw text, in which ``[MASK]`` marks a position to fill in; or token ids, in which the model's
             mask id does; or a chat, a list of ``{"role": ..., "content": ...}``, which the model's chat template
-            encodes. What texts and contents name of special tokens is text: a prompt that has such tokens is ids.
+            encodes; or a ``Prompt``, which may ask for a picture (``kind="image"``); or a ``Layout`` of ids. What
+            texts and contents name of special tokens is text: a prompt that has such tokens is ids.
         sampler: a registered name or an object of your own; None: info-gain. An autoregressive model takes neither a
             sampler nor a cache.
         sampler_options: validated by the sampler's own Options.
         cache: a registered name or an object of your own; None: the model's default.
         cache_options: validated by the cache's own Options.
         gen_length: tokens to generate after each prompt, one number or one a prompt; 0 fills the prompt's own masks.
-            None: 64.
+            None: a ``Prompt``'s own, or 64.
         suffix: ids behind the masks of every prompt; None: what the model wants behind a text ([SEP]), else nothing.
+        unconditional: the prompt that guidance compares with in place of the masked one, not longer than the prompt and
+            with its end at the same place: a text, ids or a chat for all prompts, or a list of one each. None: the
+            prompt with all of it masked; of a picture, the empty text.
         logits_processors: transformers' LogitsProcessor objects.
         row_ids: keys of the random draws (int64), one a prompt; None: the index in ``prompts``.
         trace: whether results carry their trace; "full" adds to its lines the confidences and the candidates compared.
@@ -110,10 +111,17 @@ def decode(
     """
     if trace not in (True, False, "full"):
         raise MdmError(f'trace is {trace!r}: it is True, False or "full"')
-    settings = check_settings(options, _NAMES)
-    spec = model.spec
+    spec, settings = model.spec, check_settings(options, _NAMES)
+    layouts = encode_prompts(model, prompts)
+    settings = for_pictures(settings, layouts, spec)
+    if unconditional is not None and not settings.guidance:
+        raise MdmError("unconditional changes nothing without guidance: set guidance too")
+    layouts = with_unconditional(model, layouts, unconditional)
     if spec.attention == "causal":
-        asked = {"sampler": sampler, "sampler_options": sampler_options, "cache": cache, "cache_options": cache_options}
+        asked = {
+            "sampler": sampler, "sampler_options": sampler_options, "cache": cache, "cache_options": cache_options,
+            "unconditional": unconditional,
+        }  # fmt: skip
         refuse_policy(spec.family, {name: value for name, value in asked.items() if value} | diffusion_only(settings))
         policy = None
     else:
@@ -128,15 +136,16 @@ def decode(
             raise MdmError(f"eos_rank last does not apply to {name}, which does not rank by certainty")
     eos_ids = _end_tokens(spec, settings)
     rules = _logit_rules(spec, settings, eos_ids, logits_processors)
-    encoded = encode_prompts(model, prompts)
-    lengths = _lengths(gen_length, len(encoded))
-    requests = open_requests(spec, encoded, lengths, row_ids, suffix, guidance=settings.guidance != 0)
+    requests = open_requests(
+        spec, layouts, _lengths(gen_length), row_ids, suffix, guidance=settings.guidance != 0,
+        allowed=settings.allowed_tokens,
+    )  # fmt: skip
     results: dict[int, Result] = {}
 
     def finish(row: RowRecord) -> None:
         number = row.request
         text_ends = (eos_ids, settings.stop)
-        results[number] = _result(row, requests[number], encoded[number], model, text_ends, with_trace=bool(trace))
+        results[number] = _result(row, requests[number], layouts[number], model, text_ends, with_trace=bool(trace))
         if on_finish is not None:
             on_finish(number, results[number])
 
@@ -266,11 +275,11 @@ def _check_ids(spec: ModelSpec, name: str, *ids: int | None) -> None:
             raise MdmError(f"{name}: token id {token} is outside the vocabulary of {spec.vocab_size}")
 
 
-def _lengths(gen_length: int | Iterable[int] | None, count: int) -> list[int]:
-    """The tokens to generate for each prompt, as ``Settings`` allows them."""
-    lengths = list(gen_length) if isinstance(gen_length, Iterable) else [gen_length] * count
-    checked = [check_settings({"gen_length": length}).gen_length for length in lengths]
-    return [DEFAULT_GEN_LENGTH if length is None else length for length in checked]
+def _lengths(gen_length: int | Iterable[int] | None) -> int | list[int | None] | None:
+    """The tokens to generate, as ``Settings`` allows them."""
+    if isinstance(gen_length, Iterable):
+        return [check_settings({"gen_length": length}).gen_length for length in gen_length]
+    return check_settings({"gen_length": gen_length}).gen_length
 
 
 def _with_sizes(settings: Settings, model: Model, requests: Sequence[Request], *, kv: bool) -> Settings:
@@ -286,14 +295,19 @@ def _with_sizes(settings: Settings, model: Model, requests: Sequence[Request], *
 
 
 def _result(
-    row: RowRecord, request: Request, prompt: EncodedPrompt, model: Model,
+    row: RowRecord, request: Request, prompt: Layout, model: Model,
     text_ends: tuple[Sequence[int], Sequence[str]], *, with_trace: bool,
 ) -> Result:  # fmt: skip
     sequence, lines, start = row.tokens, row.trace, row.prompt_length
     end = min(row.length - len(request.suffix), start + request.gen_length)  # a grid's last block may reach further
     tokens = sequence[start:end] if end > start else [sequence[i] for i in row.targets]
+    text = image = None
+    if prompt.grid is not None:
+        image = model.picture(sequence[prompt.context : end], prompt.grid)
+    elif model.tokenizer is not None:
+        text = model.decode(tokens, *text_ends)
     return Result(
-        tokens, text=model.decode(tokens, *text_ends) if model.tokenizer is not None else None, sequence=sequence,
+        tokens, text=text, sequence=sequence, image=image,
         trace=lines if with_trace else [], cumulative_entropy=cumulative_entropy(lines), prompt_style=prompt.form,
         forwards=sum(line["forwards"] for line in lines), rows=sum(line["rows"] for line in lines),
         block_steps=row.steps_taken,

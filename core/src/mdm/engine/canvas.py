@@ -15,19 +15,20 @@ from mdm.engine.schedule import blocks
 from mdm.errors import MdmError, MdmWarning
 from mdm.protocols.model import ModelSpec
 from mdm.protocols.settings import DEFAULT_BLOCK_LENGTH, Settings
-from mdm.protocols.state import State
+from mdm.protocols.state import ABSENT, SAME, State
 from torch import Tensor
 
 
 def open_rows(
     requests: Sequence[Request], spec: ModelSpec, block_length: int, works_on: str, *, steps: int | None = None,
-    multiple: int = 1,
+    guided: bool = False, multiple: int = 1,
 ) -> tuple[list[RowRecord], State]:  # fmt: skip
     """The records and the state that ``requests`` begin with, on the host.
 
     Args:
         works_on: "block", or "canvas" for a sampler that has all masks as its one block.
         steps: blocks are joined to so many, as each takes a step of its own; None: no limit.
+        guided: whether a canvas has an unconditional branch too.
         multiple: canvases are padded to a multiple of so many positions.
     """
     on_grid = spec.attention == "block-causal"
@@ -58,8 +59,22 @@ def open_rows(
         budget=zero,
         planned=zero,
         mask_id=spec.mask_id,
+        unconditional=_unconditional(requests, rows, length, spec.mask_id) if guided else None,
     )
     return rows, advance(state)
+
+
+def _unconditional(requests: Sequence[Request], rows: Sequence[RowRecord], length: int, mask_id: int) -> Tensor:
+    """``State.unconditional``: a second prompt that ends where the prompt ends, or the prompt masked."""
+    seen = torch.full((len(rows), length), SAME)
+    for line, request, row in zip(seen, requests, rows, strict=True):
+        if request.unconditional is None:
+            line[: row.prompt_length] = mask_id
+        else:
+            line[: row.unconditional_start] = ABSENT
+            line[row.unconditional_start : row.prompt_length] = torch.tensor(request.unconditional, dtype=torch.long)
+        line[row.targets] = SAME
+    return seen
 
 
 def _open_row(request: Request, mask_id: int, block_length: int, on_grid: bool, most: int | None) -> RowRecord:
@@ -83,6 +98,8 @@ def _open_row(request: Request, mask_id: int, block_length: int, on_grid: bool, 
         prompt_length=prompt_length,
         targets=holes + list(range(prompt_length, stop)),
         starts=[start for start, _ in spans] + [min(spans[-1][1], stop)],
+        known_slots=request.known_slots,
+        unconditional_start=0 if request.unconditional is None else prompt_length - len(request.unconditional),
     )
 
 
@@ -156,7 +173,9 @@ def join(old: State, new: State) -> State:
     """The rows of both, padded to one length."""
     length = max(old.tokens.shape[1], new.tokens.shape[1])
     width = max(old.starts.shape[1], new.starts.shape[1])
-    padding = {"tokens": 0, "masked": 0, "in_canvas": 0, "targets": 0, "blocks": width, "starts": length}
+    padding = {
+        "tokens": 0, "masked": 0, "in_canvas": 0, "targets": 0, "blocks": width, "starts": length, "unconditional": SAME
+    }  # fmt: skip
 
     def both(name: str) -> Tensor:
         parts = [getattr(old, name), getattr(new, name)]
@@ -165,5 +184,5 @@ def join(old: State, new: State) -> State:
             parts = [torch.nn.functional.pad(p, (0, size - p.shape[1]), value=padding[name]) for p in parts]
         return torch.cat(parts)
 
-    joined: dict[str, Any] = {f.name: both(f.name) for f in fields(State) if f.name != "mask_id"}
+    joined: dict[str, Any] = {f.name: both(f.name) for f in fields(State) if isinstance(getattr(old, f.name), Tensor)}
     return replace(old, **joined)

@@ -121,8 +121,9 @@ class Engine:
         assert block_length is not None
         multiple = 1 if self.scorer.graphs is None else LENGTH_MULTIPLE  # prompts of most lengths then share graphs
         rows, state = open_rows(
-            requests, self.model.spec, block_length, self.sampler.works_on, steps=self.settings.steps, multiple=multiple
-        )
+            requests, self.model.spec, block_length, self.sampler.works_on, steps=self.settings.steps,
+            guided=self.scorer.cfg_branches == 2, multiple=multiple,
+        )  # fmt: skip
         memory, known = self.sampler.begin(state), torch.zeros(len(rows), dtype=torch.bool)
         # Before the rows go to the device, what the host has to know of them costs no wait.
         counts = self.transition.counts(state, self.transition.plan(state), known, memory)
@@ -307,6 +308,7 @@ class Engine:
         batch = ForwardBatch(
             rows=group, row_index=index, tokens=tokens, lengths=[row.length for row in rows], score=scorable,
             score_counts=[c.scored for c in counts], unscored=torch.zeros_like(index), query=query,
+            unconditional_starts=[row.unconditional_start for row in rows],
         )  # fmt: skip
         scores, calls = self.scorer.scores(self.state, batch, draws)
         count_calls(self.rows, group, calls, self.scorer.cfg_branches)

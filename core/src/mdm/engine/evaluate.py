@@ -89,6 +89,7 @@ def evaluate(
     batch = ForwardBatch(
         rows=owners, row_index=index[: len(chosen)], tokens=tokens, lengths=[rows[b].length for b in owners],
         score=score, score_counts=[on_host["score"][i] for i in chosen], unscored=unscored, query=query,
+        unconditional_starts=[rows[b].unconditional_start for b in owners],
     )  # fmt: skip
     answer, calls = scorer.scores(state, batch, draws.later())
     count_calls(rows, served, calls, scorer.cfg_branches)

@@ -1,29 +1,21 @@
-"""Prompts become requests: encoded, checked, each with its length and the key of its random draws."""
+"""Prompts become requests: laid out, checked, each with its length and the key of its random draws."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from operator import index
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from mdm.errors import MdmError
+from mdm.models.layout import Layout
 from mdm.models.model import Model
 from mdm.protocols.model import ModelSpec
-from mdm.protocols.settings import INT64
-from mdm.protocols.task import Message
+from mdm.protocols.settings import DEFAULT_GEN_LENGTH, INT64
+from mdm.protocols.task import Message, Picture, Prompt
 
-PromptForm = Literal["raw", "ids", "chat"]
-"""How a prompt was given: as text, as token ids, or as chat messages."""
-
-KINDS = 'a text, a list of token ids or a list of {"role": …, "content": …}'
-
-
-class EncodedPrompt(NamedTuple):
-    """A prompt's token ids, and how it was given."""
-
-    tokens: list[int]
-    form: PromptForm
+KINDS = 'a text, a list of token ids, a list of {"role": …, "content": …} or a Prompt'
 
 
 @dataclass(frozen=True)
@@ -36,58 +28,112 @@ class Request:
     row_id: int
     suffix: Sequence[int] = ()
     """visible tokens behind all masks"""
+    unconditional: Sequence[int] | None = None
+    """what guidance compares with, ending where ``tokens`` end; None: ``tokens`` masked"""
+    known_slots: int = 0
+    """visible tokens of a picture of which masks are to be filled in"""
 
 
-def encode_prompts(model: Model, prompts: Any) -> list[EncodedPrompt]:
-    """Each prompt as token ids.
+def encode_prompts(model: Model, prompts: Any) -> list[Layout]:
+    """Each prompt on the model's canvas.
 
     Raises:
         MdmError: a prompt is of no kind that can be encoded, or the model lacks a tokenizer or a chat template.
     """
-    if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
+    if isinstance(prompts, (str, Mapping, Prompt)) or not isinstance(prompts, Iterable):
         shown = "one text" if isinstance(prompts, str) else repr(prompts)
         raise MdmError(f"prompts is {shown}: give a list of prompts")
-    return [_encode(model, number, prompt) for number, prompt in enumerate(prompts)]
+    return [_encode(model, f"prompt {number}", prompt) for number, prompt in enumerate(prompts)]
 
 
-def _encode(model: Model, number: int, prompt: Any) -> EncodedPrompt:
+def with_unconditional(model: Model, layouts: Sequence[Layout], unconditional: Any) -> list[Layout]:
+    """Layouts with the second prompts of guidance: ``unconditional`` is one for all of them, or a list of one each.
+
+    Raises:
+        MdmError: there are more or fewer than prompts, or one cannot be encoded.
+    """
+    if unconditional is None:
+        return list(layouts)
+    several = isinstance(unconditional, Iterable) and not isinstance(unconditional, (str, Mapping, Prompt))
+    each = list(unconditional) if several else [unconditional]
+    if not several or all(isinstance(item, (Mapping, Message)) or hasattr(item, "__index__") for item in each):
+        each = [unconditional] * len(layouts)
+    if len(each) != len(layouts):
+        raise MdmError(f"unconditional has {len(each)} prompts for {len(layouts)}: give one, or one each")
+    return [
+        replace(layout, unconditional=_second_prompt(model, f"unconditional prompt {number}", layout, second))
+        for number, (layout, second) in enumerate(zip(layouts, each, strict=True))
+    ]
+
+
+def _second_prompt(model: Model, name: str, layout: Layout, second: Any) -> Sequence[int] | None:
+    if second is None:
+        return layout.unconditional
+    if layout.grid is None or not isinstance(second, str):
+        return _encode(model, name, second).tokens
+    shown = model.lay_out(Prompt(second, kind="image")).tokens
+    return [*shown, *layout.tokens[layout.context :]]
+
+
+def _encode(model: Model, name: str, prompt: Any) -> Layout:
+    if isinstance(prompt, Layout):
+        return prompt
+    if isinstance(prompt, Prompt):
+        layout = model.lay_out(prompt)
+        return layout if layout.gen_length or model.spec.mask_id in layout.tokens else replace(layout, gen_length=None)
     if isinstance(prompt, str):
-        return EncodedPrompt([*model.spec.prefix, *model.encode(prompt)], "raw")
+        return Layout([*model.spec.prefix, *model.encode(prompt)], "raw", suffix=model.spec.suffix)
     if isinstance(prompt, Mapping) or not isinstance(prompt, Iterable):
-        raise MdmError(f"prompt {number} is {prompt!r}: it should be {KINDS}")
+        raise MdmError(f"{name} is {prompt!r}: it should be {KINDS}")
     items = list(prompt)
     if items and all(isinstance(item, (Mapping, Message)) for item in items):
-        return EncodedPrompt(model.encode_chat([_message(number, item) for item in items]), "chat")
+        layout = model.lay_out(Prompt(tuple(_message(name, item) for item in items)))
+        return replace(layout, gen_length=None)
     if wrong := [item for item in items if not hasattr(item, "__index__")]:
-        raise MdmError(f"prompt {number} holds {wrong[0]!r}: it should be {KINDS}")
-    return EncodedPrompt([index(item) for item in items], "ids")
+        raise MdmError(f"{name} holds {wrong[0]!r}: it should be {KINDS}")
+    return Layout([index(item) for item in items])
 
 
-def _message(number: int, item: Mapping[str, Any] | Message) -> Message:
+def _message(name: str, item: Mapping[str, Any] | Message) -> Message:
     if isinstance(item, Message):
         return item
-    if set(item) != {"role", "content"} or not all(isinstance(value, str) for value in item.values()):
-        raise MdmError(f'prompt {number}: a chat message is {{"role": …, "content": …}} of two texts, not {item!r}')
-    return Message(item["role"], item["content"])
+    content = item.get("content")
+    several = isinstance(content, (list, tuple))
+    parts: tuple[Any, ...] = tuple(content) if several else (content,)  # type: ignore[arg-type]
+    readable = isinstance(item.get("role"), str) and all(isinstance(part, (str, Picture)) for part in parts)
+    if set(item) != {"role", "content"} or not readable:
+        raise MdmError(f'{name}: a chat message is {{"role": …, "content": …}} of two texts, not {item!r}')
+    return Message(item["role"], parts if several else parts[0])
 
 
 def open_requests(
-    spec: ModelSpec, prompts: Sequence[EncodedPrompt], gen_lengths: Sequence[int], row_ids: Any,
-    suffix: Sequence[int] | None, *, guidance: bool,
+    spec: ModelSpec, layouts: Sequence[Layout], gen_length: Any, row_ids: Any, suffix: Sequence[int] | None, *,
+    guidance: bool, allowed: Sequence[tuple[int, int]] | None = None,
 ) -> list[Request]:  # fmt: skip
-    """The requests of encoded prompts; ``gen_lengths`` has one number a prompt, the others are as in ``mdm.decode``.
+    """The requests of prompts that are laid out.
+
+    Args:
+        gen_length, row_ids, suffix: as in ``mdm.decode``, lengths being checked.
+        allowed: ranges of the tokens that may be generated; None: all.
 
     Raises:
         MdmError: a prompt that cannot be decoded, or lists of different lengths.
     """
-    if len(gen_lengths) != len(prompts):
-        raise MdmError(f"gen_length has {len(gen_lengths)} numbers for {len(prompts)} prompts: give one, or one each")
-    keys = range(len(prompts)) if row_ids is None else _row_ids(row_ids, len(prompts))
+    lengths = list(gen_length) if isinstance(gen_length, Iterable) else [gen_length] * len(layouts)
+    if len(lengths) != len(layouts):
+        raise MdmError(f"gen_length has {len(lengths)} numbers for {len(layouts)} prompts: give one, or one each")
+    keys = range(len(layouts)) if row_ids is None else _row_ids(row_ids, len(layouts))
     requests = []
-    for number, (prompt, length, key) in enumerate(zip(prompts, gen_lengths, keys, strict=True)):
-        _check_prompt(number, prompt.tokens, length, spec, guidance)
-        behind = suffix if suffix is not None else () if prompt.form == "ids" else spec.suffix
-        requests.append(Request(number, prompt.tokens, length, key, tuple(behind)))
+    for number, (layout, length, key) in enumerate(zip(layouts, lengths, keys, strict=True)):
+        if layout.grid is not None and length is not None:
+            raise MdmError(f"prompt {number}: gen_length does not apply to a picture, whose size is the model's")
+        length = next((n for n in (length, layout.gen_length) if n is not None), DEFAULT_GEN_LENGTH)
+        _check_prompt(number, layout, length, spec, guidance)
+        behind = next((s for s in (suffix, layout.suffix) if s is not None), ())
+        requests.append(Request(
+            number, layout.tokens, length, key, tuple(behind), layout.unconditional if guidance else None,
+            _known_slots(layout.tokens, spec.mask_id, allowed),
+        ))  # fmt: skip
     return requests
 
 
@@ -103,15 +149,55 @@ def _row_ids(row_ids: Any, count: int) -> list[int]:
     return keys
 
 
-def _check_prompt(number: int, tokens: Sequence[int], length: int, spec: ModelSpec, guidance: bool) -> None:
+def _known_slots(tokens: Sequence[int], mask_id: int, allowed: Sequence[tuple[int, int]] | None) -> int:
+    """Visible tokens of a picture that is drawn in part: allowed ones that lie unbroken beside masks."""
+    ranges = [range(*bounds) for bounds in allowed or ()]
+    known = 0
+    for is_slot, run in groupby(tokens, lambda token: token == mask_id or any(token in each for each in ranges)):
+        slots = list(run)
+        if is_slot and mask_id in slots:
+            known += len(slots) - slots.count(mask_id)
+    return known
+
+
+def _check_prompt(number: int, layout: Layout, length: int, spec: ModelSpec, guidance: bool) -> None:
+    tokens, second = layout.tokens, layout.unconditional
     masks = spec.mask_id in tokens
     if length == 0 and not masks:
         raise MdmError(f"prompt {number}: gen_length is 0 and the prompt holds no mask: there is nothing to decode")
-    if wrong := [token for token in tokens if not 0 <= token < spec.vocab_size]:
+    if wrong := [token for token in (*tokens, *(second or ())) if not 0 <= token < spec.vocab_size]:
         raise MdmError(f"prompt {number}: token id {wrong[0]} is outside the vocabulary of {spec.vocab_size}")
     if spec.shift and (not tokens or tokens[0] == spec.mask_id):
         raise MdmError(
             f"prompt {number}: this model predicts a position from the one before it: the first cannot be a mask"
         )
-    if guidance and (masks or not tokens):
-        raise MdmError(f"prompt {number}: guidance compares with a masked prompt, and an infill has none to mask")
+    if not guidance:
+        return
+    if second is not None:
+        _check_second(number, tokens, second, spec)
+    elif masks or not tokens:
+        raise MdmError(
+            f"prompt {number}: guidance compares with a masked prompt, and an infill has none to mask: "
+            "name the prompt to compare with (unconditional)"
+        )
+
+
+def _check_second(number: int, tokens: Sequence[int], second: Sequence[int], spec: ModelSpec) -> None:
+    """Refuse a second prompt that is longer than the first, or lacks the masks that are to be filled."""
+    missing = len(tokens) - len(second)
+    if missing < 0:
+        raise MdmError(
+            f"prompt {number}: the unconditional prompt has {len(second)} tokens and the prompt {len(tokens)}: "
+            "it cannot be longer"
+        )
+    holes = [place for place, token in enumerate(tokens) if token == spec.mask_id]
+    if wrong := [place for place in holes if place < missing + spec.shift or second[place - missing] != spec.mask_id]:
+        raise MdmError(
+            f"prompt {number}: the unconditional prompt has no mask where the prompt has one at position {wrong[0]}; "
+            "the two end at the same place"
+        )
+    if spec.shift and not second:
+        raise MdmError(
+            f"prompt {number}: this model predicts a position from the one before it: the unconditional prompt needs "
+            "at least one token"
+        )

@@ -84,6 +84,10 @@ class RowRecord:
     """positions that were masked when the row began"""
     starts: list[int]
     """where each block starts, and where the last one ends"""
+    unconditional_start: int = 0
+    """where the prompt of guidance's unconditional branch begins"""
+    known_slots: int = 0
+    """visible tokens that count as slots of the row's picture"""
     counts: RowCounts | None = None
     """None: the host has to fetch them first"""
     next_counts: RowCounts | None = None
@@ -127,7 +131,7 @@ class RowRecord:
             steps = self.block_steps[min(self.block, len(self.block_steps) - 1)]
         else:
             steps = max(1, -(-size // (settings.tokens_per_step or 1)))
-        self.schedule = num_transfer_tokens(settings.schedule, size, steps)
+        self.schedule = num_transfer_tokens(settings.schedule or "even", size, steps, size + self.known_slots)
 
     def begin_step(self, masked: int) -> None:
         """Begin a step with ``masked`` masks left; past the schedule's end all of them are due."""

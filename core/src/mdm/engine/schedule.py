@@ -5,14 +5,25 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+MASKGIT = "maskgit"
+"""What the schedules of pictures begin with; the name alone is the cosine."""
+
 
 @lru_cache(maxsize=4096)
-def num_transfer_tokens(schedule: str, masks: int, steps: int) -> tuple[int, ...]:
-    """How many of ``masks`` masked positions each step commits; a ``schedule`` is one of ``mdm.protocols.settings``."""
+def num_transfer_tokens(schedule: str, masks: int, steps: int, total: int | None = None) -> tuple[int, ...]:
+    """How many of ``masks`` masked positions each step commits.
+
+    Args:
+        schedule: one of ``mdm.protocols.settings``.
+        total: the slots of a picture, of which some may be known from the start (default: ``masks``). Schedules of
+            pictures say how many of these are to be left; to the others it means nothing.
+    """
     if masks <= 0:
         return ()
     if schedule == "even":
         return _even(masks, steps)
+    if schedule.startswith(MASKGIT):
+        return _maskgit(schedule.removeprefix(MASKGIT).removeprefix("-"), masks, steps, total or masks)
     return _dream(masks, steps) if schedule == "dream" else _by_visibility(schedule, masks, steps)
 
 
@@ -53,6 +64,32 @@ def _by_visibility(schedule: str, masks: int, steps: int) -> tuple[int, ...]:
             counts.append(count)
             left -= count
     return tuple(counts)
+
+
+def _maskgit(curve: str, masks: int, steps: int, total: int) -> tuple[int, ...]:
+    """After step i, floor(total f((i + 1) / steps)) masks are left, and after the last step none (MaskGIT, MMaDA).
+
+    Each step commits at least one mask while there are two: where slots are known from the start, one each until the
+    curve f is reached. The last mask waits for the last step, and steps of zero before it are kept.
+    """
+    import torch
+
+    # float32, as published: floor meets many whole numbers, and their side is part of the schedule.
+    time = torch.tensor([(i + 1) / steps for i in range(steps)], dtype=torch.float32)
+    if curve == "":
+        share = torch.cos(time * math.pi * 0.5)
+    elif curve == "sigmoid":
+        ends = torch.sigmoid(torch.tensor([-3.0, 3.0]))
+        share = ((ends[1] - torch.sigmoid(time * 6 - 3)) / (ends[1] - ends[0])).clamp(1e-6, 1.0)
+    else:
+        power = 1.0 if curve == "linear" else float(curve.removeprefix("pow"))
+        share = (1 - time**power).clamp(1e-6, 1.0)
+    counts, left = [], masks
+    for due in (total * share).floor().int().tolist()[:-1]:
+        after = max(1, min(left - 1, due))
+        counts.append(left - after)
+        left = after
+    return (*counts, left)
 
 
 def split(total: int, parts: int) -> list[int]:

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from mdm.models.checkpoints import is_stock
     from mdm.models.config_keys import check_network, end_tokens, refuse, rope_theta, token_ids
     from mdm.models.family import BaseFamily
+    from mdm.models.layout import Layout
     from mdm.models.loading import affixes, check_mask, load_network, load_tokenizer, stock_config
     from mdm.models.model import Model
 
 __all__ = [
-    "BaseFamily", "Model", "affixes", "check_mask", "check_network", "end_tokens", "is_stock", "load_network",
+    "BaseFamily", "Layout", "Model", "affixes", "check_mask", "check_network", "end_tokens", "is_stock", "load_network",
     "load_tokenizer", "refuse", "rope_theta", "stock_config", "token_ids",
 ]  # fmt: skip
 
@@ -21,6 +22,7 @@ _NAMES = {
     "checkpoints": ("is_stock",),
     "config_keys": ("check_network", "end_tokens", "refuse", "rope_theta", "token_ids"),
     "family": ("BaseFamily",),
+    "layout": ("Layout",),
     "loading": ("affixes", "check_mask", "load_network", "load_tokenizer", "stock_config"),
     "model": ("Model",),
 }

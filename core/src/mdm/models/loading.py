@@ -35,6 +35,8 @@ def load_model(
     revision: str | None = None,
     adapter_weights: str | Path | None = None,
     merge_adapter: bool | None = None,
+    image_tokenizer: str | Path | None = None,
+    image_size: int | None = None,
     **options: Any,
 ) -> Model:
     """Load a checkpoint.
@@ -51,6 +53,8 @@ def load_model(
         revision: the commit of a hub model; None: its newest.
         adapter_weights: a folder with a LoRA adapter, as peft saves it, to put on the weights.
         merge_adapter: add the adapter to the weights, so that it costs no time; None: unless these are quantized.
+        image_tokenizer: what turns pictures into tokens and back, a local folder or a hub id (showlab/magvitv2).
+        image_size: height and width (pixels) of the pictures that are drawn and seen; None: as the model was trained.
         options: passed to transformers' ``from_pretrained``.
 
     Raises:
@@ -74,7 +78,12 @@ def load_model(
             f"{folder} holds a LoRA adapter beside its weights, which is not applied: --adapter-weights applies it",
             MdmWarning, stacklevel=2,
         )  # fmt: skip
-    return family.load(str(folder), config, device=target, dtype=dtype_of(dtype, target, config), **placed, **options)
+    if image_size is not None and image_tokenizer is None:
+        raise MdmError("image_size is the size of pictures, and nothing makes any: give image_tokenizer")
+    model = family.load(str(folder), config, device=target, dtype=dtype_of(dtype, target, config), **placed, **options)
+    if image_tokenizer is not None:
+        model.load_image_tokenizer(str(image_tokenizer), offline=offline, image_size=image_size)
+    return model
 
 
 def stock_config(source: str) -> Any:

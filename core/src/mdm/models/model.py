@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from mdm.errors import MdmError
 from mdm.models import attention, products
+from mdm.models.layout import Layout, PromptForm
 from mdm.models.placement import is_hooked
 from mdm.models.text import Rendered, TextCodec
 from mdm.protocols.model import ModelSpec
-from mdm.protocols.task import MASK, Message
+from mdm.protocols.task import MASK, Message, Prompt
 from torch import Tensor, nn
 
 
@@ -178,6 +179,44 @@ class Model:
             if part:
                 ids += self.text.content(part)
         return ids
+
+    def lay_out(self, prompt: Prompt, mask: str = MASK) -> Layout:
+        """A prompt on this model's canvas.
+
+        Args:
+            mask: how its answer writes a masked position.
+
+        Raises:
+            MdmError: it cannot be encoded, or asks for what this model does not do.
+        """
+        if prompt.kind == "image":
+            raise MdmError(f"{self.name or 'the model'} draws no pictures: an mmada model does")
+        if isinstance(prompt.context, str):
+            shown = [*self.spec.prefix, *(self.encode(prompt.context, None) if prompt.context else [])]
+        else:
+            shown = self.encode_chat(prompt.context)
+        answer = self.encode(prompt.answer, mask) if prompt.answer else []
+        form: PromptForm = "raw" if isinstance(prompt.context, str) else "chat"
+        return Layout([*shown, *answer], form, len(shown), prompt.gen_length, self.spec.suffix)
+
+    def picture(self, tokens: Sequence[int], grid: tuple[int, int]) -> Any:
+        """The picture, uint8 ``[H, W, 3]``, of the tokens of a layout with this ``grid``; masks are grey patches.
+
+        None without an image tokenizer.
+        """
+        return None
+
+    def load_image_tokenizer(self, source: str, *, offline: bool = False, image_size: int | None = None) -> None:
+        """Load what turns pictures into tokens and back.
+
+        Args:
+            source: a local folder or a hub id.
+            image_size: height and width (pixels) of the pictures that are drawn and seen; None: as trained.
+
+        Raises:
+            MdmError: this model has no use for it, or it does not fit.
+        """
+        raise MdmError(f"image_tokenizer does not apply to {self.name}: a {self.spec.family} model has no pictures")
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a chat that the assistant is to answer. What its contents name of special tokens is text.

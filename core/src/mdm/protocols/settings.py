@@ -26,7 +26,10 @@ DEFAULT_SAMPLER = "info-gain"
 DEFAULT_GEN_LENGTH = 64
 DEFAULT_BLOCK_LENGTH = 32
 
-Schedule = Literal["even", "linear", "cosine", "dream"]
+Schedule = Literal[
+    "even", "linear", "cosine", "dream",
+    "maskgit", "maskgit-linear", "maskgit-pow0.5", "maskgit-pow2", "maskgit-sigmoid",
+]  # fmt: skip
 ScoreAfter = Literal["raw", "tempered"]
 EosRank = Literal["as-scored", "last"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
@@ -123,7 +126,9 @@ class Settings(BaseModel):
     tokens_per_step: Count | None = documented(
         None, "Tokens committed per step, instead of a number of steps.", diffusion_only=True
     )
-    schedule: Schedule = documented("even", "How a block's tokens are spread over its steps.", diffusion_only=True)
+    schedule: Schedule | None = documented(
+        None, "How a block's tokens are spread over its steps.", diffusion_only=True, unset="even; maskgit for pictures"
+    )
     block_length: Count | None = documented(
         None, "Tokens decoded together, block after block.",
         scope="engine", diffusion_only=True, unset="the model's, or 32",

@@ -11,6 +11,11 @@ from mdm.protocols.rowwise import fast_replace, map_tensors, repeat_rows
 from mdm.protocols.upload import upload
 from torch import Tensor
 
+SAME = -1
+"""In ``State.unconditional``: at this position both branches see the canvas."""
+ABSENT = -2
+"""In ``State.unconditional``: at this position the unconditional branch has nothing."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -51,6 +56,8 @@ class State:
     """int64 ``[B]``: how many steps are planned for the row's block"""
     mask_id: int
     """the token of a masked position; committing it re-masks"""
+    unconditional: Tensor | None = None
+    """int64 ``[B, L]``: what guidance's unconditional branch sees, or ``SAME``, or ``ABSENT``; None without guidance"""
 
     @property
     def device(self) -> torch.device:

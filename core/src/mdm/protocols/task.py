@@ -25,6 +25,8 @@ class Picture:
     """A picture in a chat, for models that see."""
 
     path: Path
+    squash: bool = False
+    """resize the whole of it to the model's square, instead of cutting out its middle"""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class BaseTask:
         """
         raise NotImplementedError
 
+    @abstractmethod
     def grade_image(self, example: Example, image: Path) -> Mapping[str, float] | Future[Mapping[str, float]]:
         """``grade`` of a picture, which lies in the PNG file ``image``. Without ``metric`` it counts as not graded."""
         raise NotImplementedError

@@ -74,12 +74,24 @@ class LoadingConfig(BaseModel):
     merge_adapter: bool | None = documented(
         None, "Add the adapter to the weights, or compute it beside them.", unset="add, unless these are quantized"
     )
+    image_tokenizer: str | None = documented(
+        None, "What turns pictures into tokens and back, such as showlab/magvitv2: a local folder or a hub id.",
+        metavar="NAME",
+    )  # fmt: skip
+    image_size: Count | None = documented(
+        None, "Height and width of pictures, in pixels.", unset="as the model was trained", metavar="PIXELS"
+    )
     offline: bool = documented(False, "Never ask the hub for the model.")
 
     @field_validator("adapter_weights")
     @classmethod
     def _absolute_folder(cls, folder: str | None) -> str | None:
         return None if folder is None else os.path.abspath(folder)
+
+    @field_validator("image_tokenizer")
+    @classmethod
+    def _absolute_tokenizer(cls, name: str | None) -> str | None:
+        return os.path.abspath(name) if name is not None and os.path.isdir(name) else name
 
 
 class DecodeConfig(LoadingConfig, Settings, PolicyConfig):
@@ -94,6 +106,10 @@ class DecodeConfig(LoadingConfig, Settings, PolicyConfig):
     tokens_per_step: Counts | None = option_with(  # type: ignore[assignment]  # several make one comparison
         "tokens_per_step", None, min_length=1
     )
+    unconditional: str | None = documented(
+        None, "What guidance compares with, in place of the masked prompt: a text, for pictures a negative prompt.",
+        metavar="TEXT", diffusion_only=True,
+    )  # fmt: skip
     batch_size: Size = option_with("batch_size", 16, unset="all")
     trace: Literal["plain", "full"] = documented(
         "plain", "full: each step's trace also has its confidences and the candidates it compared."

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
 from mdm.protocols.settings import DIFFUSION_ONLY, Settings
-from mdm.protocols.task import MASK, BaseTask, Example, Prompt
+from mdm.protocols.task import MASK, BaseTask, Example
 from mdm.runs.config import DecodeConfig, LoadingConfig, RunConfig
 from mdm.runs.grading import EncodedExample
 
 if TYPE_CHECKING:
+    from mdm.models.layout import Layout
     from mdm.models.model import Model
 
 
-def encode(model: Model, prompt: Prompt, mask: str = MASK) -> tuple[list[int], int]:
-    """The ids that a prompt starts from, and how many are the context; ``mask`` is how its answer writes one."""
-    if isinstance(prompt.context, str):
-        context = [*model.spec.prefix, *(model.encode(prompt.context, None) if prompt.context else [])]
-    else:
-        context = list(model.encode_chat(prompt.context))
-    answer = list(model.encode(prompt.answer, mask)) if prompt.answer else []
-    return context + answer, len(context)
-
-
-def canvas_texts(model: Model, ids: list[int], gen_length: int = 0) -> list[str | None]:
+def canvas_texts(model: Model, ids: Sequence[int], gen_length: int = 0) -> list[str | None]:
     """The text of each token, None where it is masked, and ``gen_length`` masks behind them."""
     texts = zip(ids, model.token_texts(ids), strict=True)
     return [None if token == model.spec.mask_id else text for token, text in texts] + [None] * gen_length
@@ -40,7 +33,9 @@ def decode_settings(
     """
     settings = {name: getattr(config, name) for name in Settings.model_fields if name != "gen_length"}
     settings["tokens_per_step"] = tokens_per_step or next(iter(config.tokens_per_step or []), None)
-    arguments: dict[str, Any] = {"suffix": model.spec.suffix, "trace": "full" if config.trace == "full" else True}
+    arguments: dict[str, Any] = {"trace": "full" if config.trace == "full" else True}
+    if config.unconditional is not None:
+        arguments["unconditional"] = config.unconditional
     if model.spec.attention == "causal":
         return arguments | {name: value for name, value in settings.items() if name not in DIFFUSION_ONLY}
     return arguments | settings | {
@@ -57,17 +52,19 @@ def cache_name(config: DecodeConfig, model: Model) -> str:
 
 
 def completion(
-    config: DecodeConfig, model: Model, sequence: list[int], prompt: list[int], context: int, stop: tuple[str, ...] = ()
+    config: DecodeConfig, model: Model, sequence: list[int], layout: Layout, stop: tuple[str, ...] = ()
 ) -> str:
-    """The text that answers: behind the context, up to an end token or a stop text.
+    """The text that answers: behind the context, up to an end token or a stop text; none where a picture does.
 
     Args:
-        prompt: the ids that ``sequence`` began from, ``context`` of them the context.
+        layout: what ``sequence`` began from.
         stop: the prompt's own stop texts, beside the configuration's.
     """
-    behind = prompt[context:]
+    if layout.grid is not None:
+        return ""
+    behind = list(layout.tokens[layout.context :])
     given = behind.index(model.spec.mask_id) if model.spec.mask_id in behind else len(behind)
-    return model.decode(sequence[context:], end_tokens(config, model), (*stop, *config.stop), given)
+    return model.decode(sequence[layout.context :], end_tokens(config, model), (*stop, *config.stop), given)
 
 
 def end_tokens(config: DecodeConfig, model: Model) -> tuple[int, ...]:
@@ -86,11 +83,14 @@ def load_model(config: DecodeConfig, name: str) -> Model:
 def encode_example(config: RunConfig, model: Model, task: BaseTask, index: int, example: Example) -> EncodedExample:
     ask = task.continuation if model.spec.attention == "causal" else task.prompt
     prompt = ask(example, config.prompt_style or model.spec.prompt_style)
-    gen_length = prompt.gen_length if config.gen_length is None else config.gen_length
     try:
-        ids, context = encode(model, prompt)
-        if not gen_length and model.spec.mask_id not in ids:
+        layout = model.lay_out(prompt)
+        if layout.grid is not None and config.image_tokenizer is None:
+            raise MdmError("it asks for a picture: name what makes one of its codes, --image-tokenizer")
+        if config.gen_length is not None and layout.grid is None:
+            layout = replace(layout, gen_length=config.gen_length)
+        if not layout.gen_length and model.spec.mask_id not in layout.tokens:
             raise MdmError(f"nothing to decode: gen_length is 0 and the prompt holds no {MASK}")
     except MdmError as error:
         raise MdmError(f"{config.task}, example {example.id}: {error}") from error
-    return EncodedExample(index, example, prompt, ids, context, gen_length, canvas_texts(model, ids))
+    return EncodedExample(index, example, prompt, layout, canvas_texts(model, layout.tokens))

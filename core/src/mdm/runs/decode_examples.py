@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdm import registry
@@ -78,21 +79,24 @@ class ExampleDecoder:
     def _check_steps(self, examples: Sequence[EncodedExample]) -> None:
         """Say that steps are too few, or refuse them, before anything is decoded."""
         from mdm.engine.canvas import check_steps
+        from mdm.engine.pictures import for_pictures
         from mdm.engine.requests import Request
 
         spec, config = self._model.spec, self._run.config
         if spec.attention != "causal":
+            settings = for_pictures(config, [example.layout for example in examples], spec)
             works_on = registry.resolve("sampler", self._variant.sampler).works_on
             for example in examples:
-                request = Request(example.index, example.ids, example.gen_length, example.row)
-                check_steps(f"{config.task}, example {example.example.id}", request, spec, config, works_on)
+                layout = example.layout
+                request = Request(example.index, layout.tokens, layout.gen_length or 0, example.row)
+                check_steps(f"{config.task}, example {example.example.id}", request, spec, settings, works_on)
 
     def _plan_batch(self, examples: Sequence[EncodedExample]) -> Sizes:
         from mdm.engine import memory
 
         config, model = self._run.config, self._model
         sizes = memory.plan_batch(
-            model, max((len(example.ids) + example.gen_length for example in examples), default=1), len(examples),
+            model, max(map(_length, examples), default=1), len(examples),
             kv=model.spec.attention == "causal" or registry.resolve("cache", cache_name(config, model)).uses_kv,
             cfg_branches=2 if config.guidance else 1, batch_size=config.batch_size, max_rows=config.max_rows,
         )  # fmt: skip
@@ -105,7 +109,9 @@ class ExampleDecoder:
         observer, hooks = self._run.observer, self._run.hooks
         if not observer.sees_steps:
             return hooks.on_step if hooks.sees_steps else None
-        canvases = {example.row: [*(example.canvas or ()), *[None] * example.gen_length] for example in examples}
+        canvases = {
+            example.row: [*(example.canvas or ()), *[None] * (example.layout.gen_length or 0)] for example in examples
+        }
         observer.on_begin(self._progress.label, canvases, self._model.token_texts)
         self._settings["trace"] = "full"
 
@@ -126,9 +132,7 @@ class ExampleDecoder:
 
         try:
             api.decode(
-                self._model, [example.ids for example in examples],
-                gen_length=[example.gen_length for example in examples],
-                row_ids=[example.row for example in examples],
+                self._model, [example.layout for example in examples], row_ids=[example.row for example in examples],
                 on_finish=partial(self._finish, examples), on_step=self._on_step,
                 **self._settings | {"batch_size": self._sizes.batch_size, "max_rows": self._sizes.max_rows},
             )  # fmt: skip
@@ -159,10 +163,14 @@ class ExampleDecoder:
     def _finish(self, examples: Sequence[EncodedExample], index: int, result: Result) -> None:
         """Grade a decoded example. The engine calls this, and what fails in here is not the example's failure."""
         example, config = examples[index], self._run.config
-        text = completion(config, self._model, result.sequence, example.ids, example.context, example.prompt.stop)
         self._decoded.add(example.row)
+        answer: str | Path
         try:
-            self._grader.add(example, result, text, self._elapsed())
+            if result.image is not None:
+                answer = self._writer.save_image(example.row, result.image)
+            else:
+                answer = completion(config, self._model, result.sequence, example.layout, example.prompt.stop)
+            self._grader.add(example, result, answer, self._elapsed())
         except MdmError:
             raise
         except Exception as error:
@@ -182,6 +190,11 @@ class ExampleDecoder:
         """Seconds since the example before was decoded."""
         before, self._last_finish = self._last_finish, time.perf_counter()
         return self._last_finish - before
+
+
+def _length(example: EncodedExample) -> int:
+    layout = example.layout
+    return len(layout.tokens) + (layout.gen_length or 0) + len(layout.suffix or ())
 
 
 class _Progress:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
@@ -16,12 +17,10 @@ from mdm.runs.results import ExampleResult
 
 if TYPE_CHECKING:
     from mdm.api import Result
+    from mdm.models.layout import Layout
 
 REPEAT_ROWS = 10**9
 """Row ids between an example's repeats: row 3000000017 is repeat 3 of example 17; repeat 0 has the example's index."""
-
-
-Grades = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,9 @@ class EncodedExample:
     index: int
     example: Example
     prompt: Prompt
-    ids: list[int]
-    context: int
-    """Length of the context at the start of ``ids``, which is not graded."""
-    gen_length: int
-    """Number of masks to put behind ``ids``."""
+    layout: Layout
     canvas: Sequence[str | None] | None = None
-    """The text of each id, None where it is masked."""
+    """The text of each id of the layout, None where it is masked."""
     repeat: int = 0
 
     @property
@@ -50,7 +45,8 @@ class EncodedExample:
         example = self.example
         return ExampleResult(
             id=example.id, index=self.index, repeat=self.repeat, row=self.row, digest=digest(example),
-            prompt=_prompt_text(self.prompt), completion=completion, canvas=self.canvas, **measured,
+            prompt=_prompt_text(self.prompt), completion=completion, canvas=self.canvas, grid=self.layout.grid,
+            **measured,
         )  # fmt: skip
 
 
@@ -64,27 +60,26 @@ class _Grading:
 
     encoded: EncodedExample
     result: Result
-    completion: str
+    answer: str | Path
     seconds: float
-    grades: Future[Grades]
+    grades: Future[Mapping[str, float]]
 
 
-def begin_grading(grade: Callable[[], Grades | Future[Grades]]) -> Future[Grades]:
-    """The grades that a task's ``grade`` gives, at once or later, or its failure."""
-    grades: Future[Grades] = Future()
+def grade(task: BaseTask, example: Example, answer: str | Path) -> Future[Mapping[str, float]]:
+    """The grades of a completion, or of a picture in a file, and what goes wrong with them."""
+    grades: Future[Mapping[str, float]] = Future()
     try:
-        answer = grade()
+        given = task.grade_image(example, answer) if isinstance(answer, Path) else task.grade(example, answer)
+        if isinstance(given, Future):
+            return given
+        grades.set_result(given)
     except Exception as error:
         grades.set_exception(error)
-        return grades
-    if isinstance(answer, Future):
-        return answer
-    grades.set_result(answer)
     return grades
 
 
-def finish_grading(grades: Future[Grades]) -> tuple[dict[str, float], Exception | None]:
-    """Grades that are there, as numbers, and what failed."""
+def outcome(grades: Future[Mapping[str, float]]) -> tuple[dict[str, float], Exception | None]:
+    """What ``grade`` came to: the numbers, or what went wrong."""
     try:
         return {name: float(value) for name, value in grades.result().items()}, None
     except Exception as error:
@@ -102,10 +97,13 @@ class Grader:
         self._task, self._record, self._fail_fast, self._end_tokens = task, record, fail_fast, end_tokens
         self._pending: list[_Grading] = []
 
-    def add(self, encoded: EncodedExample, result: Result, completion: str, seconds: float) -> None:
-        """Grade one decoded example. It is recorded before this returns, or as soon as its grades are there."""
-        grades = begin_grading(lambda: self._task.grade(encoded.example, completion))
-        self._pending.append(_Grading(encoded, result, completion, seconds, grades))
+    def add(self, encoded: EncodedExample, result: Result, answer: str | Path, seconds: float) -> None:
+        """Grade one decoded example. It is recorded before this returns, or as soon as its grades are there.
+
+        Args:
+            answer: the completion, or the file of the picture.
+        """
+        self._pending.append(_Grading(encoded, result, answer, seconds, grade(self._task, encoded.example, answer)))
         self.collect()
 
     def fail(self, encoded: EncodedExample, error: Exception, seconds: float) -> None:
@@ -124,12 +122,13 @@ class Grader:
     def _record_graded(self) -> None:
         for grading in [grading for grading in self._pending if grading.grades.done()]:
             self._pending.remove(grading)
-            metrics, error = finish_grading(grading.grades)
+            metrics, error = outcome(grading.grades)
             if error is not None:
                 self._check_fail_fast(grading.encoded, "graded", error)
-            result = grading.result
+            result, is_image = grading.result, isinstance(grading.answer, Path)
             example = grading.encoded.result(
-                grading.completion, metrics=metrics, tokens=len(result.tokens),
+                "" if is_image else str(grading.answer), metrics=metrics, tokens=len(result.tokens),
+                image="/".join(Path(grading.answer).parts[-2:]) if is_image else None,
                 cumulative_entropy=float(result.cumulative_entropy), forwards=result.forwards, rows=result.rows,
                 tokens_until_eos=sum(1 for _ in takewhile(lambda token: token not in self._end_tokens, result.tokens)),
                 block_steps=result.block_steps, seconds=grading.seconds, error=describe(error) if error else None,
@@ -155,5 +154,5 @@ def digest(example: Example) -> str:
 def _prompt_text(prompt: Prompt) -> str:
     if isinstance(prompt.context, str):
         return prompt.context + prompt.answer
-    turns = "\n".join(f"{message.role}: {message.content}" for message in prompt.context)
+    turns = "\n".join(f"{message.role}: {message.text}" for message in prompt.context)
     return f"{turns}\nassistant: {prompt.answer}"

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from mdm.protocols.task import BaseTask, Example
 from mdm.runs import config as configs, files, plugin_options
 from mdm.runs.config import RunConfig
 from mdm.runs.decode_examples import RunContext
-from mdm.runs.grading import Grades, begin_grading, describe, digest, finish_grading
+from mdm.runs.grading import describe, digest, grade, outcome
 from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import Rank
 from mdm.runs.results import ExampleResult, ResultsFolder
@@ -27,6 +26,9 @@ from mdm.runs.watch import GuardedObserver, Interrupted, RunObserver
 
 SAVE_EVERY = 60.0
 """Seconds after which grades are written, so that a kill loses no more of them."""
+
+
+Grades = Future[Mapping[str, float]]
 
 
 def regrade(
@@ -105,14 +107,14 @@ def _check(results: ResultsFolder, examples: Sequence[Example]) -> None:
 
 def _grade(run: RunContext, label: str, results: ResultsFolder, left: Sequence[ExampleResult]) -> None:
     """Grade the results in ``left`` and write their grades, those that are there before a Ctrl-C in any case."""
-    waiting: dict[Future[Grades], ExampleResult] = {}
+    waiting: dict[Grades, ExampleResult] = {}
     graded: dict[int, ExampleResult] = {}
     answered, next_save = 0, time.monotonic() + SAVE_EVERY
 
     def collect() -> None:
         nonlocal answered, next_save
         for grades in [grades for grades in waiting if grades.done()]:
-            result, (metrics, error) = waiting.pop(grades), finish_grading(grades)
+            result, (metrics, error) = waiting.pop(grades), outcome(grades)
             answered += 1
             if error is not None or run.task.metric in metrics:
                 graded[result.row] = replace(result, metrics=metrics, error=describe(error) if error else None)
@@ -123,8 +125,7 @@ def _grade(run: RunContext, label: str, results: ResultsFolder, left: Sequence[E
 
     try:
         for result in left:
-            ask = partial(_answer, run.task, run.examples[result.index], results.folder, result)
-            waiting[begin_grading(ask)] = result
+            waiting[_begin(run.task, run.examples[result.index], results.folder, result)] = result
             collect()
         while waiting:
             wait(waiting, return_when=FIRST_COMPLETED)
@@ -135,12 +136,15 @@ def _grade(run: RunContext, label: str, results: ResultsFolder, left: Sequence[E
         raise MdmError(f"{run.config.task} gives none of {len(left)} results a grade {run.task.metric!r}")
 
 
-def _answer(task: BaseTask, example: Example, folder: Path, result: ExampleResult) -> Grades | Future[Grades]:
+def _begin(task: BaseTask, example: Example, folder: Path, result: ExampleResult) -> Grades:
     if task.answers == "text":
-        return task.grade(example, result.completion)
-    if result.image is None or not (folder / result.image).is_file():
-        raise FileNotFoundError(f"its picture {folder / (result.image or 'images')} is not there")
-    return task.grade_image(example, folder / result.image)
+        return grade(task, example, result.completion)
+    image = folder / (result.image or "images")
+    if image.is_file():
+        return grade(task, example, image)
+    missing: Grades = Future()
+    missing.set_exception(FileNotFoundError(f"its picture {image} is not there"))
+    return missing
 
 
 def _save(results: ResultsFolder, graded: Mapping[int, ExampleResult]) -> None:

@@ -15,7 +15,7 @@ from mdm.protocols.draws import Draws
 from mdm.protocols.rowwise import fast_replace
 from mdm.protocols.scores import Scores, Stats
 from mdm.protocols.settings import Settings
-from mdm.protocols.state import State
+from mdm.protocols.state import ABSENT, State
 from mdm.protocols.upload import to_device
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.readout import Readout
@@ -64,6 +64,8 @@ class ForwardBatch:
     """int64 ``[R]``: carried into the scores"""
     query: Query | None = None
     """what to run over the stored keys; None runs whole canvases without them"""
+    unconditional_starts: Sequence[int] = ()
+    """where each canvas begins in the unconditional branch, whose prompt may be shorter"""
 
     def __getitem__(self, rows: slice) -> ForwardBatch:
         return fast_replace(self, **{f.name: v[rows] for f in fields(self) if (v := getattr(self, f.name)) is not None})
@@ -94,21 +96,22 @@ class Surroundings:
     """int64 ``[L]``"""
     in_canvas: Tensor | None
     """bool ``[R, L]``: what is not padding; None: nobody asks"""
-    prompt: Tensor | None
-    """bool ``[R, L]``: what the unconditional branch does not see; None without guidance"""
+    unconditional: Tensor | None
+    """int64 ``[R, L]``: as in the state; None without guidance"""
     draws: Draws | None
     """of the rows of the state; None without a temperature"""
 
     def __getitem__(self, rows: slice) -> Surroundings:
-        in_canvas, prompt = (None if value is None else value[rows] for value in (self.in_canvas, self.prompt))
-        return fast_replace(self, in_canvas=in_canvas, prompt=prompt)
+        return fast_replace(self, **{
+            name: value[rows] for name in ("in_canvas", "unconditional") if (value := getattr(self, name)) is not None
+        })  # fmt: skip
 
 
 class Scorer:
     """Scores canvases with one model under one set of logit rules.
 
-    With guidance every canvas has a second branch, its prompt masked out; both ride in the same model call and their
-    logits are merged as u + (w + 1)(c - u) before anything reads them.
+    With guidance every canvas has a second, unconditional branch, whose prompt is masked or another one; both ride in
+    the same model call and their logits are merged as u + (w + 1)(c - u) before anything reads them.
 
     Args:
         eos_ids, held, logits: see ``Readout``.
@@ -182,16 +185,17 @@ class Scorer:
         return Scores.cat(parts), calls
 
     def _surroundings(self, state: State, batch: ForwardBatch, draws: Draws) -> Surroundings:
-        in_canvas = prompt = None
-        if min(batch.lengths) < batch.tokens.shape[1] or (self.block_length is not None and batch.runs_whole):
+        in_canvas = unconditional = None
+        padded = min(batch.lengths) < batch.tokens.shape[1] or any(batch.unconditional_starts)
+        if padded or (self.block_length is not None and batch.runs_whole):
             in_canvas = state.in_canvas[batch.row_index]
-        if self.cfg_branches == 2:
-            prompt = ((state.positions < state.prompt_length[:, None]) & ~state.targets)[batch.row_index]
+        if state.unconditional is not None:
+            unconditional = state.unconditional[batch.row_index]
         plain = None
         if self.temperature > 0:  # a seed on the device is no fact of a graph
             seed = draws.seed if self.graphs is None else to_device([draws.seed], draws.row_id.device)
             plain = Draws(seed, draws.row_id, draws.step)  # type: ignore[arg-type]
-        return Surroundings(state.positions, in_canvas, prompt, plain)
+        return Surroundings(state.positions, in_canvas, unconditional, plain)
 
     def _repeats(self, batch: ForwardBatch) -> bool:
         """Whether such a forward comes again, and is captured then: one of few row-tokens that stores nothing.
@@ -216,7 +220,10 @@ class Scorer:
 
     def _replayed(self, batch: ForwardBatch, around: Surroundings, width: int) -> Scores:
         """Scores ``[R, width]`` of all positions that are run, scored or not: so only where they are valid varies."""
-        batch = fast_replace(batch, score_counts=(), lengths=batch.lengths if batch.runs_whole else ())
+        batch = fast_replace(
+            batch, score_counts=(), lengths=batch.lengths if batch.runs_whole else (),
+            unconditional_starts=(max(batch.unconditional_starts, default=0) > 0,),
+        )  # fmt: skip
         assert self.graphs is not None
         scores: Scores = self.graphs(
             self._score, batch, around, width, store=None if batch.query is None else self.store, facts=self._facts,
@@ -315,8 +322,8 @@ class Scorer:
     def _hidden(self, batch: ForwardBatch, around: Surroundings, width: int) -> tuple[Tensor, Tensor | None]:
         """Hidden states ``[R * branches, Q, D]``, and which positions these are ``[R, Q]`` (None: the first ones)."""
         tokens, query = batch.tokens, batch.query
-        if around.prompt is not None:
-            unconditional = tokens.masked_fill(around.prompt, self.model.spec.mask_id)
+        if around.unconditional is not None:
+            unconditional = torch.where(around.unconditional < 0, tokens, around.unconditional)
             tokens = torch.stack([tokens, unconditional], 1).flatten(0, 1)
         if query is None or batch.runs_whole:
             return self._hidden_full(batch, around, tokens, width), None
@@ -327,16 +334,20 @@ class Scorer:
         else:
             # A shorter row is padded with positions that it does not run, and that nobody scores.
             run = query.run.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :width]
-        positions = self._per_branch(run)
+        positions, in_canvas = self._per_branch(run), self._in_canvas(batch, around)
         if min(query.counts) < width:
             valid = torch.arange(width, device=run.device) < query.run.sum(1, keepdim=True)
             valid = self._per_branch(valid)
+        if any(batch.unconditional_starts):
+            assert in_canvas is not None
+            present = in_canvas.gather(1, positions)
+            valid = present if valid is None else valid & present
         if query.write is not None:
             write = self._per_branch(query.write).gather(1, positions)
             write = write if valid is None else write & valid
         view = self.store.window(
             self._store_rows(batch), positions, valid=valid, write=write, block_length=self.block_length,
-            in_canvas=None if around.in_canvas is None else self._per_branch(around.in_canvas),
+            in_canvas=in_canvas,
         )  # fmt: skip
         return self.model.hidden(tokens.gather(1, positions), positions, cache=view), run
 
@@ -347,15 +358,27 @@ class Scorer:
         if batch.query is not None:
             assert self.store is not None
             view = self.store.full(self._store_rows(batch), batch.writes)
-        if self.block_length is not None or min(batch.lengths) < longest:
-            assert around.in_canvas is not None
-            visible = self._per_branch(around.in_canvas[:, :longest])[:, None]
+        if self.block_length is not None or min(batch.lengths) < longest or any(batch.unconditional_starts):
+            in_canvas = self._in_canvas(batch, around)
+            assert in_canvas is not None
+            visible = in_canvas[:, None, :longest]
             if self.block_length is not None:
                 block = around.positions[:longest] // self.block_length
                 visible = visible & (block <= block[:, None])
             mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=tokens.device)
             mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min).expand(-1, longest, -1)[:, None]
         return self.model.hidden(tokens[:, :longest], positions, mask=mask, cache=view)
+
+    def _in_canvas(self, batch: ForwardBatch, around: Surroundings) -> Tensor | None:
+        """bool ``[R * branches, L]``: what there is of each branch; None where nothing is padding."""
+        if around.in_canvas is None:
+            return None
+        in_canvas = self._per_branch(around.in_canvas)
+        if any(batch.unconditional_starts):
+            assert around.unconditional is not None
+            in_canvas = in_canvas.clone()
+            in_canvas[1::2] &= around.unconditional != ABSENT
+        return in_canvas
 
     def _store_rows(self, batch: ForwardBatch) -> list[int]:
         return [row * self.cfg_branches + branch for row in batch.rows for branch in range(self.cfg_branches)]

@@ -195,7 +195,7 @@ class MdmLM(LM):
 
     def _decode(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int], **arguments: Any) -> list[api.Result]:
         sampler = next(iter(self.config.sampler), AUTOREGRESSIVE)
-        settings = decode_settings(self.config, self.model, sampler)
+        settings = decode_settings(self.config, self.model, sampler) | {"suffix": self.model.spec.suffix}
         if self.max_batch_size is not None:
             kv = self.causal or registry.resolve("cache", cache_name(self.config, self.model)).uses_kv
             longest = max((len(p) + n for p, n in zip(prompts, lengths, strict=True)), default=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from mdm.errors import MdmError
 from mdm.models import Model, affixes, check_mask, check_network, end_tokens, load_network, load_tokenizer, rope_theta
@@ -46,8 +46,10 @@ CHAT = (
     "<|end_header_id|>\n\n{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
-"""The template of LLaDA-8B-Instruct (and MMaDA), for a checkpoint that carries none."""
+"""The template of LLaDA-8B-Instruct, for a checkpoint that carries none."""
 END_OF_TURN = "<|eot_id|>"
+
+M = TypeVar("M", bound=Model)
 
 
 def as_llama(config: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -75,8 +77,16 @@ def as_llama(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         raise MdmError(f"{source}: config.json lacks the key {error} of a LLaDA checkpoint") from None
 
 
-def load(family: str, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
+def load(
+    family: str, source: str, config: Mapping[str, Any], *, device: str, dtype: str,
+    model_class: type[M] = Model,  # type: ignore[assignment]
+    chat_template: str = CHAT, **options: Any,
+) -> M:  # fmt: skip
     """A checkpoint in LLaDA's layout, on Llama. ``options`` go to ``load_network``.
+
+    Args:
+        model_class: what the model is to be.
+        chat_template: for a checkpoint that carries none.
 
     Raises:
         MdmError: a config key that is missing or cannot be honoured, a weight that does not fit.
@@ -98,4 +108,4 @@ def load(family: str, source: str, config: Mapping[str, Any], *, device: str, dt
     )
     check_mask(spec.mask_id, spec.vocab_size, tokenizer, source)
     network = load_network(LlamaForCausalLM, source, llama, device=device, dtype=dtype, key_mapping=KEYS, **options)
-    return Model(spec, network.model, network.lm_head, tokenizer, name=source, chat_template=CHAT)
+    return model_class(spec, network.model, network.lm_head, tokenizer, name=source, chat_template=chat_template)

@@ -1,8 +1,8 @@
-"""The text side of MMaDA (arXiv:2505.15809) on transformers' own Llama: MMaDA-8B Base and MixCoT.
+"""MMaDA (arXiv:2505.15809) on transformers' own Llama: MMaDA-8B Base and MixCoT write, draw and see.
 
-Its vocabulary holds image codes behind the text. Text is decoded over all of it, as published; ``allowed_tokens``
-of ``mdm.decode`` keeps to a part, for which ``ModelSpec.image_offset`` says where the codes begin. Codes of pictures
-are made and read by what ``load_picture_tokenizer`` gives.
+Its vocabulary holds image codes behind the text, from ``ModelSpec.image_offset`` on. Text is decoded over all of it, as
+published; ``allowed_tokens`` of ``mdm.decode`` keeps to a part. Codes of pictures are made and read by MAGVIT-v2, which
+``load_picture_tokenizer`` gives.
 """
 
 from __future__ import annotations
@@ -22,8 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["FAMILY", "Mmada", "load_picture_tokenizer"]
 
 
+CHAT = (
+    "{% for m in messages %}{% if loop.first %}<|startoftext|>{% endif %}<|start_header_id|>{{ m['role'] }}"
+    "<|end_header_id|>\n{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n{% endif %}"
+)
+"""The template that MMaDA's scripts set, for a checkpoint that carries none: one newline behind a header, not two."""
+
+
 class Mmada(BaseFamily):
-    """MMaDA's text side on transformers' Llama."""
+    """MMaDA on transformers' Llama."""
 
     name = "mmada"
 
@@ -34,18 +42,25 @@ class Mmada(BaseFamily):
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
         from mdm_llada.layout import load
 
+        from mdm_mmada.canvases import SpecialTokens
+        from mdm_mmada.model import MmadaModel
+
         size = config.get("new_vocab_size") or config.get("embedding_size") or config.get("vocab_size")
         layout = {**config, "embedding_size": config.get("embedding_size") or size}
-        model = load(self.name, source, layout, device=device, dtype=dtype, **options)
+        model = load(
+            self.name, source, layout, device=device, dtype=dtype, model_class=MmadaModel, chat_template=CHAT, **options
+        )
         codes = int(config.get("codebook_size", 8192))
         # The published generator puts code c behind the text tokenizer's last token, whatever llm_vocab_size says.
-        offset = None if model.tokenizer is None else len(model.tokenizer)
+        offset = config.get("image_token_offset", None if model.tokenizer is None else len(model.tokenizer))
         if offset is not None and offset + codes > model.spec.vocab_size:
             raise MdmError(
                 f"{source}: {codes} image codes (config key 'codebook_size') behind the tokenizer's {offset} tokens "
                 f"do not fit into a vocabulary of {model.spec.vocab_size}"
             )
         model.spec = replace(model.spec, image_offset=offset, image_codes=codes)
+        model.special = SpecialTokens.of(config, source)
+        model.slots = int(config.get("num_vq_tokens", MmadaModel.slots))
         return model
 
 
