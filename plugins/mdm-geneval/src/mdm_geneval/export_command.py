@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from mdm.data import read
 from mdm.errors import MdmError
 
 from mdm_geneval.metadata import Metadata
+
+if TYPE_CHECKING:
+    from mdm.runs.results import ExampleResult
 
 
 @click.command(short_help="Write a run's pictures in GenEval's layout.")
@@ -67,7 +71,7 @@ def export(run: Path, folder: Path, data: Path | None) -> None:
     click.echo(f"written: {folder}")
 
 
-def _export(result, source: Path, target: Path, prompts: list[Metadata]) -> bool:
+def _export(result: ExampleResult, source: Path, target: Path, prompts: list[Metadata]) -> bool:
     """Copy one picture; false where the result has none."""
     if result.image is None or not (source / result.image).is_file():
         return False
