@@ -27,9 +27,10 @@ def grade(
     run: Path, everything: bool, assignments: tuple[str, ...], data: Path | None, allow_code_execution: bool,
     as_json: bool,
 ) -> int:  # fmt: skip
-    """Grade the results of a run that are not graded yet, such as pictures that another machine made.
+    """Grade a run's results later, or once more.
 
-    Nothing is decoded: what could not be decoded stays wrong. The same command goes on where it was stopped.
+    Without --all those that are not graded yet, such as pictures that another machine made. Nothing is decoded, and
+    what could not be decoded stays wrong. What is graded when Ctrl-C comes is kept.
     """
     from mdm.cli.progress import progress
     from mdm.cli.run import report
