@@ -13,14 +13,15 @@ from mdm import registry
 from tiny_families import MASK, save
 
 ONE_AT_LEAST = {
-    "confidence": {}, "entropy": {}, "margin": {}, "random": {}, "left-to-right": {}, "pc": {}, "linear-position": {},
+    "confidence": {}, "entropy": {}, "margin": {}, "random": {}, "left-to-right": {}, "maskgit": {},
+    "pc": {}, "linear-position": {},
     "info-gain": {"candidates": 3}, "lookum": {"candidates": 3}, "sdar-static": {}, "sdar-dynamic": {"threshold": 0.3},
     "fastdllm-threshold": {"threshold": 0.3}, "fastdllm-factor": {}, "klass": {"threshold": 0.2, "kl_threshold": 1.0},
     "eb": {"gamma": 2.0}, "beam": {"beam_size": 2, "candidates": 3},
 }  # fmt: skip
 SCHEDULED = {
-    "confidence", "entropy", "margin", "random", "left-to-right", "pc", "linear-position", "info-gain", "lookum",
-    "sdar-static", "beam",
+    "confidence", "entropy", "margin", "random", "left-to-right", "maskgit", "pc", "linear-position", "info-gain",
+    "lookum", "sdar-static", "beam",
 }  # fmt: skip
 RE_MASKERS = {"remdm": {"loop_steps": 3}}
 

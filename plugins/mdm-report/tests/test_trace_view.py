@@ -1,30 +1,20 @@
-"""The trace page in a real browser: stepped, played, switched, with no complaint in its console.
-
-``MDM_SCREENSHOTS=FOLDER`` keeps pictures of it, for people to look at.
-"""
+"""The trace page in a real browser: stepped, played, switched, with no complaint in its console."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import shutil
 import sys
-from pathlib import Path
 
 import pytest
+from browser import Page
 from click.testing import CliRunner
 from mdm.cli import cli
 from mdm.errors import MdmError
 from mdm_report import view
 from mdm_report.view import data
 from outcomes import outcome
-
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
-    "--disable-background-networking", "--disable-sync", "--force-device-scale-factor=1", "--window-size=1280,1000",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -36,53 +26,6 @@ def folder(tmp_path_factory):
     done = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return out
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("no chromium with its chromedriver on this machine")
-    options = selenium.ChromeOptions()
-    options.binary_location = binary
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = selenium.Chrome(options, selenium.ChromeService(driver))
-    yield chrome
-    chrome.quit()
-
-
-class Page:
-    """What a reader sees and does."""
-
-    def __init__(self, browser, path: Path) -> None:
-        self.browser = browser
-        browser.get(path.resolve().as_uri())
-
-    def text(self, name: str) -> str:
-        return self.browser.execute_script(f"return document.getElementById('{name}').textContent")
-
-    def key(self, *keys: str) -> None:
-        from selenium.webdriver import ActionChains
-
-        ActionChains(self.browser).send_keys(*keys).perform()
-
-    def count(self, selector: str) -> int:
-        return self.browser.execute_script(f"return document.querySelectorAll('{selector}').length")
-
-    def until(self, condition, seconds: float = 10) -> None:
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        WebDriverWait(self.browser, seconds).until(lambda _: condition())
-
-    def keep(self, name: str) -> None:
-        if kept := os.environ.get("MDM_SCREENSHOTS"):
-            self.browser.save_screenshot(str(Path(kept) / f"{name}.png"))
-
-    def complaints(self) -> list[str]:
-        return [entry["message"] for entry in self.browser.get_log("browser")]
 
 
 def test_step_play_and_switch(browser, folder):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,6 @@ from mdm.protocols.settings import DEFAULT_GEN_LENGTH
 from mdm.protocols.task import MASK, Message, Picture, Prompt
 
 if TYPE_CHECKING:
-    from mdm.api import Result
     from mdm.models.layout import Layout
     from mdm.models.model import Model
     from mdm.protocols.model import PromptStyle
@@ -113,6 +110,7 @@ def _prompt(text: str, gen_length: int, infill: bool, style: PromptStyle, look: 
 
 def _print(config: PromptConfig, model: Model, layout: Layout, watched: bool, as_json: bool) -> None:
     """Decode a prompt for a text, and print this."""
+    from mdm.cli.decoding import decode, record
     from mdm.runs.decode_args import completion
     from mdm.runs.files import to_json
 
@@ -126,35 +124,3 @@ def _print(config: PromptConfig, model: Model, layout: Layout, watched: bool, as
     click.echo(answer)
     costs = f"{result.forwards} forwards, {result.rows} rows"
     click.echo(f"{costs}, cumulative entropy {result.cumulative_entropy:.3f} nats, {seconds:.1f} s", err=True)
-
-
-def decode(
-    config: PromptConfig, model: Model, layouts: Sequence[Layout], watched: bool, **arguments: Any
-) -> list[Result]:
-    """Decode layouts as a configuration says, and show the canvas where it is to be ``watched``."""
-    from mdm import api
-    from mdm.cli.live import live_view
-    from mdm.runs.decode_args import canvas_texts, decode_settings
-    from mdm.runs.variants import AUTOREGRESSIVE, without_policy
-
-    if model.spec.attention == "causal":
-        config = without_policy(config)
-    sampler = next(iter(config.sampler), AUTOREGRESSIVE)
-    settings = decode_settings(config, model, sampler) | arguments
-    with live_view() if watched else nullcontext() as view:
-        if view:
-            canvases = {i: canvas_texts(model, row.tokens, row.gen_length or 0) for i, row in enumerate(layouts)}
-            view.on_begin(sampler, canvases, model.token_texts)
-            settings |= {"trace": "full", "on_step": view.on_step}
-        return api.decode(model, layouts, **settings)
-
-
-def record(config: PromptConfig, result: Result) -> dict[str, Any]:
-    """What ``--json`` prints of a result."""
-    from mdm.protocols.hooks import plain
-
-    return {
-        "tokens": list(result.tokens), "sequence": list(result.sequence),
-        "cumulative_entropy": float(result.cumulative_entropy), "forwards": result.forwards, "rows": result.rows,
-        "trace": list(result.trace) if config.trace == "full" else [plain(line) for line in result.trace],
-    }  # fmt: skip

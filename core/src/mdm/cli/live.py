@@ -1,15 +1,19 @@
-"""``--live``: the canvas as it is decoded, on stderr. In colour on a terminal, elsewhere one plain line per step."""
+"""``--live``: the canvas as it is decoded, on stderr. In colour on a terminal, elsewhere one plain line per step.
+
+A row that becomes a picture is shown as the grid of its tokens, and in 24-bit colour as the picture so far.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from math import ceil
+from typing import TYPE_CHECKING
 
 import click
 from mdm.cli.progress import Bars, Lines
-from mdm.runs.watch import TokenTexts
+from mdm.runs.watch import Grids, PictureOf, TokenTexts
 
 if TYPE_CHECKING:
     from mdm.protocols.hooks import Line, StepEvent
@@ -21,8 +25,9 @@ HOLD = 0.05
 SHOWN = 5
 """Number of candidates shown."""
 HEAT = ("#3fa66b", "#8aa63f", "#c9a227", "#d9822b", "#d9480f", "#c2255c")
-"""Colours of a token by its entropy, in steps of ``WARM`` nats."""
-WARM = 0.25
+"""Colours of a token by its entropy, low to high."""
+PICTURE_EVERY, PICTURE_SHARE = 0.5, 4.0
+"""Seconds between two pictures at least, and how many times as long as the last one took."""
 
 
 def live_view() -> LiveBars | LiveLines:
@@ -40,28 +45,48 @@ class LiveLines(Lines):
 
     sees_steps = True
 
-    def on_begin(self, label: str, canvases: Mapping[int, Sequence[str | None]], token_texts: TokenTexts) -> None:
+    def on_begin(
+        self, label: str, canvases: Mapping[int, Sequence[str | None]], token_texts: TokenTexts,
+        grids: Grids | None = None, pictures: PictureOf | None = None,
+    ) -> None:  # fmt: skip
         self._label, self._token_texts = label, token_texts
+        self._grids = {row: GridView(canvases[row], grid) for row, grid in (grids or {}).items()}
 
     def on_step(self, event: StepEvent) -> None:
         for line in event.lines:
-            tokens = zip(line["positions"], text_of(line, self._token_texts), line["entropy"], strict=True)
-            changes = ", ".join(
-                f"{position} masked" if text is None else f"{position} {text!r} ({entropy:.3f})"
-                for position, text, entropy in tokens
-            )
+            changes = self._grid_changes(line) if line["row"] in self._grids else self._text_changes(line)
             weighed = f"; {len(line['weighed'])} weighed" if line.get("weighed") else ""
             head = f"{self._label} #{line['row']} step {line['step'] + 1}, {line['kind']}"
             click.echo(f"{head}: {changes}{weighed}", err=True)
+
+    def _text_changes(self, line: Line) -> str:
+        tokens = zip(line["positions"], text_of(line, self._token_texts), line["entropy"], strict=True)
+        return ", ".join(
+            f"{position} masked" if text is None else f"{position} {text!r} ({entropy:.3f})"
+            for position, text, entropy in tokens
+        )
+
+    def _grid_changes(self, line: Line) -> str:
+        grid, count = self._grids[line["row"]], len(line["positions"])
+        grid.apply(line, text_of(line, self._token_texts))
+        decoded = f"{len(grid.codes) - grid.codes.count(None)} of {len(grid.codes)} decoded"
+        changes = f"{count} token{'s' if count != 1 else ''}, {decoded}"
+        mean = sum(line["entropy"]) / max(1, count)
+        return changes if line["kind"] == "remask" else f"{changes}, mean entropy {mean:.3f} nats"
 
 
 class CanvasView:
     """One example while it is decoded: the text of each token, None where it is masked."""
 
+    WARM = 0.25
+    """Nats from one colour to the next."""
+
     def __init__(self, texts: Sequence[str | None]) -> None:
         self.texts = list(texts)
         self.entropy: dict[int, float] = {}
         self.last: Line | None = None
+        self.picture: Text | None = None
+        """The picture so far, where it becomes one and was drawn."""
 
     def apply(self, line: Line, texts: Sequence[str | None]) -> None:
         """Apply a trace line; ``texts`` are those of its tokens."""
@@ -76,16 +101,25 @@ class CanvasView:
         """Whether nothing is masked."""
         return None not in self.texts
 
-    def text(self, room: int) -> Text:
-        """About ``room`` characters around the newest tokens.
+    @property
+    def newest(self) -> set[int]:
+        """The positions that the last line changed."""
+        return set(self.last["positions"]) if self.last else set()
+
+    @property
+    def compared(self) -> set[int]:
+        """The positions of the candidates that it was chosen from."""
+        candidates = self.last.get("weighed", []) if self.last else []
+        return {position for candidate in candidates for position in candidate["positions"]}
+
+    def text(self, columns: int, lines: int) -> Text:
+        """About ``columns * lines`` characters around the newest tokens.
 
         The prompt is dim, masks are blocks (darker where a candidate was compared), tokens are coloured by entropy.
         """
         from rich.text import Text
 
-        newest = set(self.last["positions"]) if self.last else set()
-        candidates = self.last.get("weighed", []) if self.last else []
-        weighed = {position for candidate in candidates for position in candidate["positions"]}
+        newest, compared, room = self.newest, self.compared, max(200, columns * lines)
         sizes = [len(text or "░") for text in self.texts]
         first, focus = 0, min(newest, default=0)
         while sum(sizes[first:]) > room and first < focus and sum(sizes[first:focus]) > room // 2:
@@ -93,13 +127,21 @@ class CanvasView:
         out = Text("…" if first else "", style="dim")
         for position, text in enumerate(self.texts[first:], first):
             if text is None:
-                out.append("▒" if position in weighed else "░", style="dim")
+                out.append("▒" if position in compared else "░", style="dim")
             elif position in self.entropy:
-                heat = HEAT[min(len(HEAT) - 1, int(self.entropy[position] / WARM))]
-                out.append(text, style=f"bold reverse {heat}" if position in newest else heat)
+                out.append(text, style=self._style(position, newest))
             else:
                 out.append(text, style="dim")
         return out
+
+    def _style(self, position: int, newest: set[int]) -> str:
+        entropy = self.entropy.get(position, 0.0)  # absent while another thread is in the middle of apply()
+        heat = HEAT[min(len(HEAT) - 1, int(entropy / self.WARM))]
+        return f"bold reverse {heat}" if position in newest else heat
+
+    def _places(self, positions: Sequence[int]) -> str:
+        """Positions as a reader finds them."""
+        return ", ".join(map(str, positions))
 
     def weighed(self) -> Text:
         """The best candidates of the last step, the committed one marked."""
@@ -112,12 +154,64 @@ class CanvasView:
         best = sorted(self.last.get("weighed", []), key=lambda candidate: -candidate["J"])
         for candidate in best[:SHOWN]:
             mark = "▶" if sorted(candidate["positions"]) == chosen else " "
-            positions = ", ".join(map(str, candidate["positions"]))
             values = "J {J:8.4f}   C {C:7.4f}   H {H:7.4f}".format(**candidate)
-            out.append(f"{mark} {positions:<12} {values}\n", style="bold" if mark == "▶" else "dim")
+            out.append(
+                f"{mark} {self._places(candidate['positions']):<12} {values}\n", style="bold" if mark == "▶" else "dim"
+            )
         if len(best) > SHOWN:
             out.append(f"  and {len(best) - SHOWN} more weighed\n", style="dim")
         return out
+
+
+class GridView(CanvasView):
+    """A picture while it is decoded: a cell for each token, which the masks of ``texts`` become, row by row."""
+
+    WARM = 1.5  # a code of 8,192 has up to 9 nats
+
+    def __init__(self, texts: Sequence[str | None], grid: tuple[int, int]) -> None:
+        super().__init__(texts)
+        self._rows, self._columns = grid
+        self._positions = [position for position, text in enumerate(texts) if text is None]
+        self._cells = {position: cell for cell, position in enumerate(self._positions)}
+        self.codes: list[int | None] = [None] * len(self._positions)
+        """The token id of each cell, None where it is masked."""
+
+    def apply(self, line: Line, texts: Sequence[str | None]) -> None:
+        for position, token in zip(line["positions"], line["tokens"], strict=True):
+            self.codes[self._cells[position]] = None if line["kind"] == "remask" else token
+        super().apply(line, texts)
+
+    def text(self, columns: int, lines: int) -> Text:
+        """The grid, two characters a cell; where there is no room one cell stands for those around it.
+
+        Masks are shaded (darker where a candidate was compared), tokens are blocks coloured by entropy, the newest with
+        a hole.
+        """
+        from rich.text import Text
+
+        newest, compared = self.newest, self.compared
+        side = max(1, ceil(2 * self._columns / columns), ceil(self._rows / lines))
+        out = Text(no_wrap=True, overflow="crop")
+        for top in range(0, self._rows, side):
+            out.append("\n" if top else "")
+            for left in range(0, self._columns, side):
+                around = (
+                    self._positions[row * self._columns + column]
+                    for row in range(top, min(top + side, self._rows))
+                    for column in range(left, min(left + side, self._columns))
+                )
+                position = max(around, key=lambda position: (position in newest, position in compared))
+                if self.codes[self._cells[position]] is None:
+                    out.append("▒▒" if position in compared else "░░", style="dim")
+                else:
+                    out.append("▐▌" if position in newest else "██", style=self._style(position, newest))
+        return out
+
+    def _places(self, positions: Sequence[int]) -> str:
+        """Rows and columns, from 1, of the first few."""
+        cells = (divmod(self._cells[position], self._columns) for position in positions[:3])
+        more = f" and {len(positions) - 3} more" if len(positions) > 3 else ""
+        return ", ".join(f"({row + 1}, {column + 1})" for row, column in cells) + more
 
 
 class LiveBars(Bars):
@@ -132,12 +226,22 @@ class LiveBars(Bars):
         self._canvases: dict[int, CanvasView] = {}
         self._front: int | None = None
         self._label = ""
+        self._pictures: PictureOf | None = None
+        self._due = 0.0  # when the next picture may be drawn
+        self._drawn: tuple[object, RenderableType] | None = None  # what is on the terminal, of which state
         self._display = Live(get_renderable=self._render, console=self._progress.console, refresh_per_second=20)
 
-    def on_begin(self, label: str, canvases: Mapping[int, Sequence[str | None]], token_texts: TokenTexts) -> None:
+    def on_begin(
+        self, label: str, canvases: Mapping[int, Sequence[str | None]], token_texts: TokenTexts,
+        grids: Grids | None = None, pictures: PictureOf | None = None,
+    ) -> None:  # fmt: skip
         self._front = None  # before its canvas goes: another thread renders all the time
         self._label, self._token_texts = label, token_texts
-        self._canvases = {row: CanvasView(canvas) for row, canvas in canvases.items()}
+        self._pictures = pictures if self._progress.console.color_system == "truecolor" else None
+        self._canvases = {
+            row: GridView(canvas, grids[row]) if grids and row in grids else CanvasView(canvas)
+            for row, canvas in canvases.items()
+        }
 
     def on_step(self, event: StepEvent) -> None:
         for line in event.lines:
@@ -145,19 +249,53 @@ class LiveBars(Bars):
         rows = sorted({line["row"] for line in event.lines})
         if rows and (self._front is None or self._canvases[self._front].done):
             self._front = next((row for row in rows if not self._canvases[row].done), rows[-1])
+        front = None if self._front is None else self._canvases[self._front]
+        if isinstance(front, GridView):
+            self._draw(front)
         time.sleep(HOLD)
+
+    def _draw(self, view: GridView) -> None:
+        """Draw the picture so far, unless that would keep the decoding waiting for too much of its time."""
+        from mdm.cli.picture_text import half_blocks
+
+        begun = time.monotonic()
+        if self._pictures is None or begun < self._due:
+            return
+        image = self._pictures(view.codes)
+        columns, lines = self._room()
+        view.picture = half_blocks(image, min(columns // 2, 2 * lines * image.shape[1] // image.shape[0]))
+        took = time.monotonic() - begun
+        self._due = begun + took + max(PICTURE_EVERY, PICTURE_SHARE * took)
+
+    def _room(self) -> tuple[int, int]:
+        """Columns and lines for a canvas."""
+        size = self._progress.console.size
+        return max(8, size.width - 4), max(3, size.height - SHOWN - 8)
 
     def _render(self) -> RenderableType:
         from rich.console import Group
-        from rich.panel import Panel
-        from rich.text import Text
 
-        parts: list[Any] = []
         front = self._front  # once: the decoding thread may change it meanwhile
         canvas = None if front is None else self._canvases.get(front)
-        if canvas is not None:
-            size, line = self._progress.console.size, canvas.last
-            head = f"{self._label} #{front}" + (f", step {line['step'] + 1}: {line['kind']}" if line else "")
-            room = max(200, (size.width - 4) * max(3, size.height - SHOWN - 8))
-            parts = [Panel(canvas.text(room), title=Text(head), title_align="left"), canvas.weighed()]
-        return Group(*parts, self._progress)
+        if front is None or canvas is None:
+            return self._progress
+        state = (canvas, canvas.last, canvas.picture, self._progress.console.size)
+        if self._drawn is None or self._drawn[0] != state:
+            self._drawn = state, self._render_canvas(front, canvas)
+        return Group(self._drawn[1], self._progress)
+
+    def _render_canvas(self, row: int, canvas: CanvasView) -> RenderableType:
+        """A canvas and its candidates, ready for the terminal: there are many cells, and many refreshes to a step."""
+        from rich.columns import Columns
+        from rich.console import Group
+        from rich.panel import Panel
+        from rich.segment import SegmentLines
+        from rich.text import Text
+
+        (columns, lines), line = self._room(), canvas.last
+        head = f"{self._label} #{row}" + (f", step {line['step'] + 1}: {line['kind']}" if line else "")
+        body: RenderableType = canvas.text(columns, lines)
+        if canvas.picture is not None:
+            body = Columns([canvas.text(columns // 2 - 1, lines), canvas.picture])
+        panel = Panel(body, title=Text(head), title_align="left")
+        return SegmentLines(self._progress.console.render_lines(Group(panel, canvas.weighed())), new_lines=True)

@@ -39,7 +39,7 @@ def draw(
     config: PromptConfig, model: Model, text: str, file: Path, count: int, *, watched: bool, as_json: bool
 ) -> None:
     """Draw ``count`` pictures of what ``text`` says, save them, and say what they cost."""
-    from mdm.cli.generate import decode, record
+    from mdm.cli.decoding import decode, record
     from mdm.runs.files import to_json
 
     if config.gen_length is not None:

@@ -199,12 +199,17 @@ class Model:
         form: PromptForm = "raw" if isinstance(prompt.context, str) else "chat"
         return Layout([*shown, *answer], form, len(shown), prompt.gen_length, self.spec.suffix)
 
-    def picture(self, tokens: Sequence[int], grid: tuple[int, int]) -> Any:
-        """The picture, uint8 ``[H, W, 3]``, of the tokens of a layout with this ``grid``; masks are grey patches.
+    def picture(self, tokens: Sequence[int | None], grid: tuple[int, int]) -> Any:
+        """The picture, uint8 ``[H, W, 3]``, of the tokens of a layout with this ``grid``; None without image tokenizer.
 
-        None without an image tokenizer.
+        A token that is None, or the mask, is a grey patch.
         """
         return None
+
+    @property
+    def draws_pictures(self) -> bool:
+        """Whether ``picture`` gives any: an image tokenizer is loaded."""
+        return False
 
     def load_image_tokenizer(self, source: str, *, offline: bool = False, image_size: int | None = None) -> None:
         """Load what turns pictures into tokens and back.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
@@ -21,6 +22,18 @@ def canvas_texts(model: Model, ids: Sequence[int], gen_length: int = 0) -> list[
     """The text of each token, None where it is masked, and ``gen_length`` masks behind them."""
     texts = zip(ids, model.token_texts(ids), strict=True)
     return [None if token == model.spec.mask_id else text for token, text in texts] + [None] * gen_length
+
+
+def live_arguments(model: Model, layouts: Mapping[int, Layout]) -> dict[str, Any]:
+    """The arguments of ``RunObserver.on_begin`` beside its label, for layouts by their row id."""
+    grids = {row: layout.grid for row, layout in layouts.items() if layout.grid is not None}
+    pictures = partial(model.picture, grid=next(iter(grids.values()))) if grids and model.draws_pictures else None
+    return {
+        "canvases": {
+            row: canvas_texts(model, layout.tokens, layout.gen_length or 0) for row, layout in layouts.items()
+        },
+        "token_texts": model.token_texts, "grids": grids or None, "pictures": pictures,
+    }  # fmt: skip
 
 
 def decode_settings(

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 from mdm.errors import MdmError
 
 if TYPE_CHECKING:
+    import numpy as np
     from mdm.protocols.hooks import StepEvent
+    from numpy.typing import NDArray
 
 TokenTexts = Callable[[Sequence[int]], list[str]]
 """The text of each of some token ids."""
+Grids = Mapping[int, tuple[int, int]]
+"""Row id -> rows and columns of the picture's tokens."""
+PictureOf = Callable[[Sequence[int | None]], "NDArray[np.uint8]"]
+"""The picture, uint8 ``[H, W, 3]``, of the token ids of a grid, row by row; grey where one is None, a mask."""
 
 
 class RunObserver:
@@ -24,13 +30,18 @@ class RunObserver:
     sees_steps = False
     """Whether ``on_begin`` and ``on_step`` are called; it costs the engine a transfer per step."""
 
-    def on_begin(self, label: str, canvases: Mapping[int, Sequence[str | None]], token_texts: TokenTexts) -> None:
+    def on_begin(
+        self, label: str, canvases: Mapping[int, Sequence[str | None]], token_texts: TokenTexts,
+        grids: Grids | None = None, pictures: PictureOf | None = None,
+    ) -> None:  # fmt: skip
         """A variant's examples are about to be decoded.
 
         Args:
             label: names the variant.
             canvases: row id -> the text of each token, None where it is masked.
             token_texts: the text of each token id.
+            grids: the grid of each row that becomes a picture, whose tokens are the masks of its canvas, row by row.
+            pictures: draws unfinished pictures, where something can.
         """
 
     def on_step(self, event: StepEvent) -> None:
@@ -54,9 +65,9 @@ class GuardedObserver(RunObserver):
         for callback in ("on_begin", "on_step", "on_note", "on_warning", "on_progress"):
             setattr(self, callback, partial(self._call, observer, callback))
 
-    def _call(self, observer: RunObserver, callback: str, *args: Any) -> None:
+    def _call(self, observer: RunObserver, callback: str, *args: Any, **more: Any) -> None:
         try:
-            getattr(observer, callback)(*args)
+            getattr(observer, callback)(*args, **more)
         except Exception as error:
             name = type(observer).__name__
             raise MdmError(f"the observer {name} failed in {callback}: {type(error).__name__}: {error}") from error

@@ -1,7 +1,8 @@
 """Samplers that commit the k best-scored masks of the block, k from the schedule.
 
 They differ only in the score: confidence (LLaDA's low-confidence remasking, arXiv:2502.09992), negative entropy and
-margin (Dream, arXiv:2508.15487), noise (LLaDA's random remasking), or the position itself.
+margin (Dream, arXiv:2508.15487), noise (LLaDA's random remasking), the position itself, or confidence with a noise that
+falls from step to step (MaskGIT, arXiv:2202.04200), by which MMaDA draws pictures.
 """
 
 from __future__ import annotations

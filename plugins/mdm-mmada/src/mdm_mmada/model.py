@@ -83,17 +83,21 @@ class MmadaModel(Model):
         pixels = fit_picture(read_picture(picture.path), size, squash=picture.squash)
         return [self._offset() + code for code in self.image_tokenizer.encode(pixels[None])[0].tolist()]
 
-    def picture(self, tokens: Sequence[int], grid: tuple[int, int]) -> Pixels | None:
+    def picture(self, tokens: Sequence[int | None], grid: tuple[int, int]) -> Pixels | None:
         if self.image_tokenizer is None:
             return None
         offset, mask_id = self._offset(), self.spec.mask_id
         known = torch.tensor([token not in (None, mask_id) for token in tokens])
-        codes = torch.tensor([token - offset if is_known else 0 for token, is_known in zip(tokens, known, strict=True)])
+        codes = torch.tensor([0 if token in (None, mask_id) else token - offset for token in tokens])
         pixels: Pixels = self.image_tokenizer.decode(codes[None], grid=grid)[0].cpu().numpy()
         if not bool(known.all()):
             side = self.image_tokenizer.down_factor
             pixels[(~known.view(grid)).numpy().repeat(side, 0).repeat(side, 1)] = GREY
         return pixels
+
+    @property
+    def draws_pictures(self) -> bool:
+        return self.image_tokenizer is not None
 
     def load_image_tokenizer(self, source: str, *, offline: bool = False, image_size: int | None = None) -> None:
         from mdm_mmada.picture_tokenizer import load_picture_tokenizer

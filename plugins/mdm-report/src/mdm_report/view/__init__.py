@@ -18,6 +18,7 @@ def page(data: Mapping[str, Any]) -> str:
     parts = {
         "title": escape(data["title"]),
         "style": here.joinpath("trace.css").read_text(encoding="utf-8"),
+        "boards": here.joinpath("boards.js").read_text(encoding="utf-8"),
         "script": here.joinpath("trace.js").read_text(encoding="utf-8"),
         "data": embedded,
     }

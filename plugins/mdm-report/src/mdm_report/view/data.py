@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from mdm.runs import files
 from mdm.runs.results import ExampleResult
 
 from mdm_report.runs import RunVariant, read_run
+from mdm_report.view.album import Album
 
 PAID = ("commit", "bypass")
 """Kinds of trace lines whose entropies add up to the cumulative entropy."""
@@ -25,7 +26,8 @@ def load(runs: Sequence[Path], *, limit: int = 20, examples: Sequence[str] = ())
     Returns:
         ``title``; ``variants``, the label of each; ``samples``, each with its ``id`` and, for every variant, None or
         its ``frames`` (trace lines with the tokens as text), ``canvas`` (texts, None where masked) and cost; and
-        ``left_out``, the number of examples that are not among them. A number that is not finite is None.
+        ``left_out``, the number of examples that are not among them. A number that is not finite is None. A decoded
+        picture has its ``grid``, ``prompt`` and ``image`` as well, and token ids in place of texts.
 
     Raises:
         MdmError: a folder is not a run's, or nothing of it is decoded yet, or it holds no such example.
@@ -41,6 +43,11 @@ def load(runs: Sequence[Path], *, limit: int = 20, examples: Sequence[str] = ())
         raise MdmError(f"no example {sorted(unknown)[0]!r} in {runs[0]}: the first is {ids[min(ids)]!r}")
     rows = [row for row in sorted(ids) if not examples or ids[row] in examples][: None if examples else limit]
     columns = [_column(variant, set(rows)) for _, variant in variants]
+    album = Album()
+    for row in rows:
+        for (_, variant), column in zip(variants, columns, strict=True):
+            if "grid" in column.get(row, ()):
+                column[row]["image"] = album.embed(variant.results.folder, str(variant.results.by_row[row].image))
     return {
         "title": ", ".join(path.resolve().name for path in runs),
         "variants": [label for label, _ in variants],
@@ -73,24 +80,36 @@ def _decoding(result: ExampleResult, lines: Sequence[Mapping[str, Any]]) -> dict
     length = 1 + max(decoded, default=-1)
     # Without a tokenizer the result has no canvas: what is not decoded was the prompt.
     canvas = ["·" if i not in decoded else None for i in range(length)] if result.canvas is None else [*result.canvas]
+    canvas += [None] * (length - len(canvas))
+    picture = _is_picture(result, canvas.count(None))
+    name = str if picture else lambda token: texts.get(str(token), f"⟨{token}⟩")
     return {
-        "canvas": canvas + [None] * (length - len(canvas)),
+        "canvas": canvas,
         "metrics": {name: _rounded(value, 6) for name, value in result.metrics.items()},
         "entropy": _rounded(result.cumulative_entropy, 4),
         "forwards": result.forwards,
         "rows": result.rows,
-        "frames": [_frame(line, texts) for line in lines],
+        "frames": [_frame(line, name) for line in lines],
+        **({"grid": result.grid, "prompt": result.prompt} if picture else {}),
     }
 
 
-def _frame(line: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
-    """A trace line with short keys; a token's text is None where it is a mask again."""
+def _is_picture(result: ExampleResult, masks: int) -> bool:
+    """Whether it is a picture with a cell of its grid for each of the ``masks``."""
+    if result.image is None or result.grid is None or len(result.grid) != 2:
+        return False
+    rows, columns = result.grid
+    return rows > 0 and columns > 0 and rows * columns == masks
+
+
+def _frame(line: Mapping[str, Any], name: Callable[[int], str]) -> dict[str, Any]:
+    """A trace line with short keys and the ``name`` of each token, None where it is a mask again."""
     remask = line["kind"] == "remask"
     frame: dict[str, Any] = {
         "s": line["step"],
         "k": line["kind"],
         "p": line["positions"],
-        "t": [None if remask else texts.get(str(token), f"⟨{token}⟩") for token in line["tokens"]],
+        "t": [None if remask else name(token) for token in line["tokens"]],
         "e": [_rounded(value) for value in line["entropy"]],
     }
     if "confidence" in line:

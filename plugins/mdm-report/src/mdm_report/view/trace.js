@@ -55,6 +55,7 @@ function prepare(decoding) {
   const open = decoding.canvas.map((_, i) => i).filter((i) => decoding.commits[i].length);
   decoding.from = open.length ? open[0] : 0;
   decoding.to = open.length ? open[open.length - 1] + 1 : decoding.canvas.length;
+  if (decoding.grid) prepareGrid(decoding);
   return decoding;
 }
 
@@ -230,27 +231,34 @@ function drawChart() {
 // --- the candidates ---------------------------------------------------------------------------------------------
 const ROWS = 24;
 
+/** The candidates of the next step, best first: [positions, J, C, H]. */
+const candidates = () => [...((now.frames[view.frame] || {}).w || [])].sort((a, b) => b[1] - a[1]);
+const inOrder = (positions) => String([...positions].sort((a, b) => a - b));
+const isCommitted = ([positions]) => inOrder(positions) === inOrder(now.frames[view.frame].p);
+
 function drawWeighed() {
   const frame = now.frames[view.frame], box = $("weighed"), note = $("weighednote");
   if (!frame || !frame.w || !frame.w.length) {
     note.textContent = "";
-    const why = !frame ? "Everything is decoded." : frame.w ? "Nothing was compared: this step commits without looking ahead." : "This trace is plain: run with --trace full to see the candidates.";
+    const why = !frame ? "Everything is decoded." : now.frames.some((f) => f.w) ? "Nothing was compared: this step commits without looking ahead." : "This trace is plain: run with --trace full to see the candidates.";
     box.replaceChildren(make("p", why, "facts"));
     return;
   }
-  const sorted = [...frame.w].sort((a, b) => b[1] - a[1]), chosen = String([...frame.p].sort((a, b) => a - b));
+  const sorted = candidates();
   const high = sorted[0][1], low = sorted[sorted.length - 1][1];
   note.textContent = `${sorted.length} candidates${sorted.length > ROWS ? `, the best ${ROWS} shown` : ""}`;
   const table = make("table"), head = make("tr");
   for (const name of ["positions", "J", "", "C", "𝓗"]) head.append(make("th", name));
   table.append(head);
-  for (const [positions, value, cost, left] of sorted.slice(0, ROWS)) {
-    const row = make("tr", undefined, String([...positions].sort((a, b) => a - b)) === chosen ? "best" : "");
+  for (const candidate of sorted.slice(0, ROWS)) {
+    const [positions, value, cost, left] = candidate;
+    const row = make("tr", undefined, isCommitted(candidate) ? "best" : "");
     const bars = make("td", undefined, "bars"), bar = make("span", undefined, "bar");
     bar.style.width = `${(100 * (value - low)) / (high - low || 1)}%`;
     bars.append(bar);
-    row.append(make("td", positions.join(", ")), make("td", decimals(value, 4)), bars, make("td", decimals(cost, 4)), make("td", decimals(left, 4)));
+    row.append(make("td", now.grid ? places(positions) : positions.join(", ")), make("td", decimals(value, 4)), bars, make("td", decimals(cost, 4)), make("td", decimals(left, 4)));
     table.append(row);
+    if (now.grid) wireCandidate(row, candidate);
   }
   box.replaceChildren(table);
 }
@@ -261,11 +269,14 @@ function go(frame) {
   $("step").value = view.frame;
   const last = now.frames[view.frame - 1];
   $("where").textContent = `${view.frame} / ${now.frames.length}${last ? ` · ${last.k}` : ""}`;
-  drawText(false);
-  follow();
+  if (!now.grid) {
+    drawText(false);
+    follow();
+  }
   drawHeat();
   drawChart();
   drawWeighed();
+  if (now.grid) hold(null); // after the table, and draws the boards
 }
 
 function legend() {
@@ -287,9 +298,12 @@ function show(keep) {
   $("step").max = now.frames.length;
   choose("variants", view.variant);
   choose("mode", view.mode);
-  const grades = Object.entries(now.metrics).map(([name, value]) => `${name} ${value === null ? "–" : +value.toFixed(3)}`).join(", ");
-  $("facts").textContent = `${data.variants[view.variant]} · ${grades} · ${decimals(now.entropy, 3)} nats · ${now.forwards} forwards · ${now.rows} rows`;
-  buildText();
+  const grades = Object.entries(now.metrics).map(([name, value]) => `${name} ${value === null ? "–" : +value.toFixed(3)}`);
+  $("facts").textContent = `${data.variants[view.variant]} · ${grades.length ? `${grades.join(", ")} · ` : ""}${decimals(now.entropy, 3)} nats · ${now.forwards} forwards · ${now.rows} rows`;
+  showBoards(Boolean(now.grid));
+  if (now.grid) buildBoards();
+  else buildText();
+  buildStrip();
   repaint();
   go(keep ? view.frame : 0);
 }
@@ -298,7 +312,7 @@ function repaint() {
   legend();
   buildHeat();
   buildChart();
-  drawText(true);
+  if (!now.grid) drawText(true);
 }
 
 let began = 0, from = 0;
@@ -364,6 +378,7 @@ function start() {
   if (!full) { const last = $("mode").lastChild; last.disabled = true; last.title = "Run with --trace full"; MODES.pop(); }
   const wire = { first: () => step(-1e9), back: () => step(-1), forward: () => step(1), last: () => step(1e9), play: () => play(!view.playing), previous: () => pick(-1), next: () => pick(1), theme: () => theme(!dark()) };
   for (const id in wire) $(id).addEventListener("click", wire[id]);
+  wireBoards();
   $("step").addEventListener("input", (event) => { play(false); go(+event.target.value); });
   $("sample").addEventListener("change", (event) => { play(false); view.sample = +event.target.value; show(false); });
   $("speed").addEventListener("change", () => { began = 0; });
