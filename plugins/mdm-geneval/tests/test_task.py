@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_families
 import tiny_graders
 from click.testing import CliRunner
 from finished_runs import finished_run, metrics_of, picture
@@ -92,6 +93,31 @@ def test_a_run_may_leave_its_grades_for_later(run, tmp_path):
     assert graded.pop(10**9 + 1) == "OSError: x" and all(set(grades) == {"accuracy"} for grades in graded.values())
     assert summary["metrics"].keys() == {"accuracy", "single_object", "counting", "images", "prompts"}
     assert summary["metrics"]["counting"] <= 0.5 and summary["graded"] == 4
+
+
+def test_a_run_draws_and_grades(data, tmp_path):
+    model, painter = tiny_families.save_painter(tmp_path)
+    folders = tiny_graders.detector(tmp_path / "detector"), tiny_graders.clip(tmp_path / "clip")
+    flags = [
+        "--model",
+        model,
+        "--image-tokenizer",
+        painter,
+        "--data",
+        data,
+        "--limit",
+        1,
+        "--steps",
+        2,
+        "--device",
+        "cpu",
+    ]
+    options = ["-o", f"detector={folders[0]}", "-o", f"clip={folders[1]}", "-o", "geneval.device=cpu"]
+    command = ["run", "--task", "geneval", *flags, *options, "--out", tmp_path / "out", "--json"]
+    got = CliRunner().invoke(cli, list(map(str, command)))
+    summary = json.loads(got.stdout)
+    assert (summary["examples"], summary["graded"], summary["errors"]) == (1, 1, 0)
+    assert summary["metrics"]["single_object"] == summary["accuracy"] and (tmp_path / "out/images/0.png").is_file()
 
 
 def test_a_detector_that_is_not_there_is_said_before_anything_is_decoded(data, tmp_path):
