@@ -128,7 +128,7 @@ def test_a_detector_that_is_not_there_is_said_before_anything_is_decoded(data, t
     assert "-o detector=none: there is no such folder; -o geneval.grading=later" in str(got.exception)
 
 
-def test_pictures_in_genevals_layout(run, tmp_path):
+def test_pictures_in_genevals_layout(run, tmp_path, monkeypatch):
     out = tmp_path / "deep" / "pictures"
     got = CliRunner().invoke(cli, ["geneval-export", str(run), str(out)])
     assert got.exit_code == 0 and "1 results have no picture" in got.stderr
@@ -140,7 +140,11 @@ def test_pictures_in_genevals_layout(run, tmp_path):
     assert [json.loads((out / f"0000{i}" / "metadata.jsonl").read_text()) for i in (0, 1)] == LINES
     with Image.open(out / "00000" / "samples" / "0001.png") as image:
         assert image.getpixel((0, 0)) == (10**9 % 7,) * 3
-    assert [path.name for path in out.parent.iterdir()] == ["pictures"]
+    assert sorted(path.name for path in out.iterdir()) == ["00000", "00001"]
+    (tmp_path / "deep" / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "deep" / "here")
+    assert CliRunner().invoke(cli, ["geneval-export", str(run), "."]).exit_code == 0
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["00000", "00001"]
 
 
 def test_an_export_that_cannot_be_made_leaves_nothing(run, tmp_path, data, monkeypatch):

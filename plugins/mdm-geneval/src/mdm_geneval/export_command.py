@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from mdm.data import read
 from mdm.errors import MdmError
 
-from mdm_geneval.metadata import Metadata
+from mdm_geneval import GenEval, GenEvalOptions
 
 if TYPE_CHECKING:
+    from mdm.protocols import Example
     from mdm.runs.results import ExampleResult
 
 
@@ -42,28 +45,17 @@ def export(run: Path, folder: Path, data: Path | None) -> None:
     source = data or settings.data
     if source is None:
         raise MdmError(f"{run} does not say where its prompts lie: give --data FILE")
-    prompts = [row for _, row in read(source, Metadata)]
-    if folder.exists() and any(folder.iterdir()):
-        raise MdmError(f"{folder} is not empty: name a new folder")
-    opened = variants(settings, run)
+    examples = list(GenEval(GenEvalOptions(grading="later")).examples(seed=settings.seed, data=source))
     lacking = 0
-    with files.os_errors_as_mdm_errors(folder, "write"), progress() as observer:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = folder.with_name(f".{folder.name}.{os.getpid()}")
-        try:
-            for variant in opened:
-                target = part / variant.results.folder.relative_to(run)
-                results = list(variant.results.by_row.values())
-                for done, result in enumerate(results, 1):
-                    lacking += not _export(result, variant.results.folder, target, prompts)
-                    observer.on_progress(variant.label, done, len(results), None)
-            if not part.exists():
-                raise MdmError(f"{run} holds no pictures yet: let the run go on first")
-            if folder.exists():
-                folder.rmdir()  # it is empty
-            part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    with files.os_errors_as_mdm_errors(folder, "write into"), progress() as observer, _filled(folder) as part:
+        for variant in variants(settings, run):
+            target = part / variant.results.folder.relative_to(run)
+            results = list(variant.results.by_row.values())
+            for done, result in enumerate(results, 1):
+                lacking += not _export(result, variant.results.folder, target, examples)
+                observer.on_progress(variant.label, done, len(results), None)
+        if not any(part.iterdir()):
+            raise MdmError(f"{run} holds no pictures yet: let the run go on first")
     if lacking:
         click.echo(
             f"mdm: {lacking} results have no picture; GenEval's scripts leave them out of their shares", err=True
@@ -71,16 +63,36 @@ def export(run: Path, folder: Path, data: Path | None) -> None:
     click.echo(f"written: {folder}")
 
 
-def _export(result: ExampleResult, source: Path, target: Path, prompts: list[Metadata]) -> bool:
+@contextmanager
+def _filled(folder: Path) -> Iterator[Path]:
+    """A folder whose content moves into the new or empty ``folder`` at the end; on failure nothing does."""
+    is_new = not folder.exists()
+    if not is_new and any(folder.iterdir()):
+        raise MdmError(f"{folder} is not empty: name a new folder")
+    part = folder / f".{os.getpid()}"
+    try:
+        part.mkdir(parents=True)
+        yield part
+        for entry in part.iterdir():
+            entry.rename(folder / entry.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()  # where it is empty
+
+
+def _export(result: ExampleResult, source: Path, target: Path, examples: Sequence[Example]) -> bool:
     """Copy one picture; false where the result has none."""
+    from mdm.runs.grading import digest
+
     if result.image is None or not (source / result.image).is_file():
         return False
     place = target / f"{result.index:05}"
-    wanted = prompts[result.index] if result.index < len(prompts) else None
-    if wanted is None or wanted.prompt != result.prompt:
+    example = examples[result.index] if result.index < len(examples) else None
+    if example is None or digest(example) != result.digest:
         raise MdmError(f"{result.id} in {source} was made for another prompt than the data has: give the run's --data")
     (place / "samples").mkdir(parents=True, exist_ok=True)
-    text = wanted.model_dump_json(by_alias=True, exclude_defaults=True)
-    (place / "metadata.jsonl").write_text(text + "\n", encoding="utf-8")
+    (place / "metadata.jsonl").write_text(json.dumps(dict(example.inputs)) + "\n", encoding="utf-8")
     shutil.copyfile(source / result.image, place / "samples" / f"{result.repeat:04}.png")
     return True

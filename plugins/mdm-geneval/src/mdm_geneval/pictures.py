@@ -9,7 +9,7 @@ import numpy as np
 from mdm.errors import MdmError
 from PIL import Image
 
-LARGEST = 4096
+LARGEST = 2048
 """Pixels of the longer side of a picture that is read."""
 
 
