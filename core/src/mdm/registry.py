@@ -136,13 +136,13 @@ def require(kind: str, plugin: Any, what: str) -> None:
             raise MdmError(f"{what} is not a preset: it must be an instance of {module}.{name}")
         return
     members = [member for member in {**vars(base), **get_annotations(base)} if not member.startswith("_")]
-    # A task grades what it asks for.
-    needless = {"text": "grade_image", "image": "grade"}.get(getattr(plugin, "answers", "")) if kind == "task" else None
     missing = [
         member for member in members
-        if member != needless
-        and (not hasattr(plugin, member) or getattr(getattr(plugin, member), "__isabstractmethod__", False))
+        if not hasattr(plugin, member) or getattr(getattr(plugin, member), "__isabstractmethod__", False)
     ]  # fmt: skip
+    if kind == "task":  # which of the two it needs follows from what it asks for
+        grades = "grade_image" if getattr(plugin, "answers", "text") == "image" else "grade"
+        missing += [grades] if getattr(plugin, grades, None) is getattr(base, grades) else []
     if missing:
         shown = ", ".join(missing[:4]) + (" and more" if len(missing) > 4 else "")
         raise MdmError(f"{what} is not a {kind}, it has no {shown}: derive it from {module}.{name}")

@@ -124,7 +124,6 @@ class BaseTask:
         """What an autoregressive model is shown, which can only continue a text: a prompt without masks."""
         return self.prompt(example, style)
 
-    @abstractmethod
     def grade(self, example: Example, completion: str) -> Mapping[str, float] | Future[Mapping[str, float]]:
         """Scores of one completion, each in [0, 1]. Never raises on a strange completion.
 
@@ -133,7 +132,6 @@ class BaseTask:
         """
         raise NotImplementedError
 
-    @abstractmethod
     def grade_image(self, example: Example, image: Path) -> Mapping[str, float] | Future[Mapping[str, float]]:
         """``grade`` of a picture, which lies in the PNG file ``image``. Without ``metric`` it counts as not graded."""
         raise NotImplementedError
