@@ -13,7 +13,7 @@ from mdm.cli.flags import used
 from mdm.runs import config
 
 PAGE = (ROOT / "docs" / "evaluation.md").read_text()
-ROWS = ("gsm8k", "math500", "humaneval", "mbpp", "gpqa", "sudoku", "countdown", "creative-writing")
+ROWS = ("gsm8k", "math500", "humaneval", "mbpp", "gpqa", "sudoku", "countdown", "creative-writing", "geneval")
 COMMANDS = sorted(set(re.findall(r"^mdm (run .*)$|`mdm (run [^`]*)`", PAGE, re.M)))
 
 

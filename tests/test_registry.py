@@ -229,3 +229,30 @@ def test_an_object_given_to_decode_is_refused_in_the_same_words(site):
         mdm.decode(toy_model(), [[1, 2]], old, gen_length=2)
     with pytest.raises(MdmError, match="the cache Old is not a cache, .*: derive it from mdm.protocols.BaseCache$"):
         mdm.decode(toy_model(), [[1, 2]], cache=old, gen_length=2)
+
+
+def test_a_task_grades_what_it_asks_for(site):
+    source = """
+        from mdm.protocols import BaseTask
+
+        class Texts(BaseTask):
+            def examples(self, *, seed, data=None): ...
+            def prompt(self, example, style): ...
+            def grade_image(self, example, image): ...
+
+        class Pictures(BaseTask):
+            answers = "image"
+            def examples(self, *, seed, data=None): ...
+            def prompt(self, example, style): ...
+            def grade(self, example, completion): ...
+
+        class Sound(Pictures):
+            grade_image = grade = Texts.grade_image
+    """
+    names = {"texts": "mdm_halves:Texts", "drawn": "mdm_halves:Pictures", "sound": "mdm_halves:Sound"}
+    site.package("mdm-halves", {"mdm.tasks": names}, source)
+    with pytest.raises(MdmError, match="is not a task, it has no grade: derive it"):
+        registry.resolve("task", "texts")
+    with pytest.raises(MdmError, match="is not a task, it has no grade_image: derive it"):
+        registry.resolve("task", "drawn")
+    assert registry.resolve("task", "sound").answers == "image"

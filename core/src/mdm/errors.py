@@ -43,7 +43,8 @@ def explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
     first = details[0]
     if not first["loc"]:
         return f"{where.rstrip('.: ')}: {_reason(first['msg'])}" if where else _reason(first["msg"])
-    key = str(first["loc"][0])
+    in_list = any(isinstance(part, int) for part in first["loc"][1:2])
+    key = ".".join(map(str, first["loc"])) if in_list else str(first["loc"][0])
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         known = ", ".join(schema.model_fields) or "no options"
         return f"{where}{key}: there is no such name.{suggest(key, schema.model_fields)} There are: {known}"
@@ -54,7 +55,8 @@ def explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
 
 
 def _reason(message: str) -> str:
-    message = message.removeprefix("Value error, ").replace("Input should", "should").replace("List should", "should")
+    message = message.removeprefix("Value error, ").replace("Extra inputs are not permitted", "there is no such name")
+    message = message.replace("Input should", "should").replace("List should", "should")
     return re.split(" after validation|, unable to parse| or instance of", message)[0]
 
 

@@ -140,6 +140,9 @@ def require(kind: str, plugin: Any, what: str) -> None:
         member for member in members
         if not hasattr(plugin, member) or getattr(getattr(plugin, member), "__isabstractmethod__", False)
     ]  # fmt: skip
+    if kind == "task":  # which of the two it needs follows from what it asks for
+        grades = "grade_image" if getattr(plugin, "answers", "text") == "image" else "grade"
+        missing += [grades] if getattr(plugin, grades, None) is getattr(base, grades) else []
     if missing:
         shown = ", ".join(missing[:4]) + (" and more" if len(missing) > 4 else "")
         raise MdmError(f"{what} is not a {kind}, it has no {shown}: derive it from {module}.{name}")

@@ -72,6 +72,15 @@ def test_wins_losses_and_mcnemar(tmp_path):
     assert compare([tmp_path / "run"]) == [first, second]  # the same every time
 
 
+def test_what_is_not_graded_is_not_compared(tmp_path):
+    make(tmp_path / "a", [[[1, 0, 0]]])
+    path = tmp_path / "a" / "results.jsonl"
+    path.write_text(path.read_text().replace('"right": 0.0, ', "", 1))
+    with pytest.raises(MdmError, match=r"1 of 3 results of one in .*a are not graded yet: use mdm grade .*a$"):
+        compare([tmp_path / "a"])
+    assert compare([tmp_path / "a"], metric="half")[0]["accuracy"] == 0.5
+
+
 def test_repeats_are_paired_by_their_mean(tmp_path):
     make(tmp_path / "a", [[[1, 0, 0], [1, 1, 0]]], repeats=2)
     make(tmp_path / "b", [[[1, 1, None], [0, 1, 0]]], repeats=2, sampler=["two"])

@@ -24,6 +24,7 @@ from mdm.protocols import (
     top_k,
 )  # fmt: skip
 from mdm_testing import toy_model
+from PIL import Image
 
 
 def best(state, scores, key=None):
@@ -226,6 +227,41 @@ class Echo(BaseTask):
         return {"accuracy": float(completion == example.reference)}
 
 
+class Shades(Echo):
+    """A sound task of pictures: white ones are right."""
+
+    answers = "image"
+
+    def prompt(self, example, style):
+        return Prompt("white", kind="image")
+
+    def grade_image(self, example, image):
+        with Image.open(image) as picture:
+            return {"accuracy": float(min(picture.convert("L").tobytes()) == 255)}
+
+
+class AllPretty(Shades):
+    """Grades every picture as right."""
+
+    def grade_image(self, example, image):
+        return {"accuracy": 1.0}
+
+
+class Square(Shades):
+    """Does not expect a picture that is no square."""
+
+    def grade_image(self, example, image):
+        with Image.open(image) as picture:
+            return {"accuracy": float(picture.getpixel((15, 15)) == (255, 255, 255))}
+
+
+class AsksForText(Shades):
+    """Says that it asks for pictures, and asks for text."""
+
+    def prompt(self, example, style):
+        return Prompt("white", gen_length=4)
+
+
 class AllRight(Echo):
     """Grades everything as right."""
 
@@ -329,6 +365,9 @@ FAULTS = [
     ("task", AllRight, "garbage_is_wrong"),
     ("task", AllRight, "another_answer_is_wrong"),
     ("task", Raises, "garbage_is_wrong"),
+    ("task", AllPretty, "garbage_is_wrong"),
+    ("task", Square, "garbage_is_wrong"),
+    ("task", AsksForText, "a_prompt_leaves_something_to_decode"),
     ("task", Unseeded, "examples_are_a_pure_function_of_the_seed"),
     ("preset", NamesAModel("x", {"model": "tiny"}), "it_is_a_recipe"),
     ("preset", Misspells("x", {"gen_lenght": 8}), "its_keys_are_settings"),

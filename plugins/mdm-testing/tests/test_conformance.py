@@ -9,16 +9,19 @@ from mdm_testing import Subject, parametrize_with_checks, subject
 
 DATA = {
     "gsm8k": "gsm8k_test.jsonl", "math500": "math500_test.jsonl", "gpqa": "gpqa.jsonl",
-    "creative-writing": "creative_writing.jsonl",
+    "creative-writing": "creative_writing.jsonl", "geneval": "geneval_metadata.jsonl",
 }  # fmt: skip
 """Tasks whose examples come from a file."""
+OPTIONS = {"geneval": {"grading": "later"}}
+"""Options of tasks that grade with checkpoints."""
 
 
 def tasks() -> list[Subject]:
     found = []
     for name in registry.names("task"):
         path = SHARED / "data" / DATA[name] if name in DATA else None
-        found.append(subject("task", name, data=path if path and path.is_file() else None))
+        data = path if path and path.is_file() else None
+        found.append(subject("task", name, data=data, options=OPTIONS.get(name, {})))
     return found
 
 

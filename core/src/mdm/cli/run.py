@@ -73,12 +73,12 @@ def _run(config: RunConfig, folder: Path, live: bool, fail_fast: bool, as_json: 
         with live_view() if live else progress() as observer:
             summary = runs.run(config, folder, observer, fail_fast=fail_fast)
     except Interrupted as stop:
-        _report(stop.summary, folder, as_json)
+        report(stop.summary, folder, as_json)
         if not processes.is_launched():  # the launcher prints it otherwise
             click.echo(f"mdm: {stop.why}; {_how_to_resume(folder)}", err=True)
         return processes.INTERRUPTED
     if summary:  # only the main process has one
-        _report(summary, folder, as_json)
+        report(summary, folder, as_json)
     return 0
 
 
@@ -108,7 +108,8 @@ def _new_folder(task: str) -> Path:
     return next(path for path in map(Path, numbered(base)) if not path.exists())
 
 
-def _report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
+def report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """Show what ``summary.json`` in ``folder`` says, as a table or as JSON."""
     if as_json:
         from mdm.runs.files import to_json
 

@@ -96,6 +96,8 @@ class BaseTask:
     """How many examples a run has when neither ``--limit`` nor ``--data`` is given; None is all of them."""
     answers: ClassVar[Answers] = "text"
     """What its prompts ask for; of one task they all ask for the same."""
+    options_to_grade: ClassVar[Mapping[str, Any]] = {}
+    """Options that ``mdm grade`` sets unless it is told otherwise, of a task whose runs may leave grading for later."""
     executes_code: ClassVar[bool] = False
     """Whether grading runs what the model wrote, so that a run needs ``--allow-code-execution``."""
     expected_failures: ClassVar[Mapping[str, str]] = {}
@@ -122,7 +124,6 @@ class BaseTask:
         """What an autoregressive model is shown, which can only continue a text: a prompt without masks."""
         return self.prompt(example, style)
 
-    @abstractmethod
     def grade(self, example: Example, completion: str) -> Mapping[str, float] | Future[Mapping[str, float]]:
         """Scores of one completion, each in [0, 1]. Never raises on a strange completion.
 
@@ -138,7 +139,8 @@ class BaseTask:
     def aggregate(self, grades: Mapping[str, Sequence[Mapping[str, float]]]) -> Mapping[str, float]:
         """Further metrics of a whole run, such as pass@k.
 
-        ``grades`` has for each example's id the grades of its repeats, in order; a repeat that failed has none.
+        ``grades`` has for each example's id the grades of its repeats, in order; a repeat that failed has none, and
+        what is not graded yet is left out.
         """
         return {}
 

@@ -44,7 +44,7 @@ class EncodedExample:
         """The result of this example; ``measured`` are the fields that say how it was decoded and graded."""
         example = self.example
         return ExampleResult(
-            id=example.id, index=self.index, repeat=self.repeat, row=self.row, digest=_digest(example),
+            id=example.id, index=self.index, repeat=self.repeat, row=self.row, digest=digest(example),
             prompt=_prompt_text(self.prompt), completion=completion, canvas=self.canvas, grid=self.layout.grid,
             **measured,
         )  # fmt: skip
@@ -78,6 +78,14 @@ def grade(task: BaseTask, example: Example, answer: str | Path) -> Future[Mappin
     return grades
 
 
+def outcome(grades: Future[Mapping[str, float]]) -> tuple[dict[str, float], Exception | None]:
+    """What ``grade`` came to: the numbers, or what went wrong."""
+    try:
+        return {name: float(value) for name, value in grades.result().items()}, None
+    except Exception as error:
+        return {}, error
+
+
 class Grader:
     """Grades decoded examples and passes each to ``record``, always in the calling thread.
 
@@ -102,7 +110,7 @@ class Grader:
         """Record one example that could not be decoded."""
         self._check_fail_fast(encoded, "decoded", error)
         costs = {"tokens": 0, "cumulative_entropy": 0.0, "forwards": 0, "rows": 0}
-        self._record(encoded.result("", metrics={}, seconds=seconds, error=_describe(error), **costs), None)
+        self._record(encoded.result("", metrics={}, seconds=seconds, error=describe(error), **costs), None)
 
     def collect(self, to_the_end: bool = False) -> None:
         """Record what is graded so far; with ``to_the_end``, wait for the rest."""
@@ -114,32 +122,30 @@ class Grader:
     def _record_graded(self) -> None:
         for grading in [grading for grading in self._pending if grading.grades.done()]:
             self._pending.remove(grading)
-            metrics, error_text = {}, None
-            try:
-                metrics = {name: float(value) for name, value in grading.grades.result().items()}
-            except Exception as error:
+            metrics, error = outcome(grading.grades)
+            if error is not None:
                 self._check_fail_fast(grading.encoded, "graded", error)
-                error_text = _describe(error)
             result, is_image = grading.result, isinstance(grading.answer, Path)
             example = grading.encoded.result(
                 "" if is_image else str(grading.answer), metrics=metrics, tokens=len(result.tokens),
                 image="/".join(Path(grading.answer).parts[-2:]) if is_image else None,
                 cumulative_entropy=float(result.cumulative_entropy), forwards=result.forwards, rows=result.rows,
                 tokens_until_eos=sum(1 for _ in takewhile(lambda token: token not in self._end_tokens, result.tokens)),
-                block_steps=result.block_steps, seconds=grading.seconds, error=error_text,
+                block_steps=result.block_steps, seconds=grading.seconds, error=describe(error) if error else None,
             )  # fmt: skip
             self._record(example, result)
 
     def _check_fail_fast(self, encoded: EncodedExample, what: str, error: Exception) -> None:
         if self._fail_fast:
-            raise MdmError(f"example {encoded.example.id} could not be {what}: {_describe(error)}") from error
+            raise MdmError(f"example {encoded.example.id} could not be {what}: {describe(error)}") from error
 
 
-def _describe(error: Exception) -> str:
+def describe(error: Exception) -> str:
+    """A failure as results hold it."""
     return f"{type(error).__name__}: {error}"
 
 
-def _digest(example: Example) -> str:
+def digest(example: Example) -> str:
     """By which two runs can tell whether an example's id means the same example in both."""
     content = json.dumps([dict(example.inputs), example.reference], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

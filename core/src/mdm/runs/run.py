@@ -50,14 +50,14 @@ def run(
         config = without_policy(config)
     guarded = GuardedObserver(observer or RunObserver())
     with ExitStack() as stack:
-        task = stack.enter_context(closing(_make_task(config)))
+        task = stack.enter_context(closing(make_task(config)))
         process = stack.enter_context(join_processes(config.device))
         if process.is_main:
             stack.enter_context(run_folder(out, config, environment(config)))
         else:
             process.barrier()  # until the main process has the folder and has read, or downloaded, the examples
         guarded.on_note(f"reading {config.data or config.task}")
-        examples = _read_examples(config, task)
+        examples = read_examples(config, task)
         context = RunContext(config, task, examples, guarded, RunHooks(), process, fail_fast)
         return _run_variants(context, _open_variants(context, out), out)
 
@@ -72,7 +72,8 @@ def environment(config: RunConfig) -> dict[str, Any]:
     return {"python": platform.python_version(), "platform": platform.platform(), "versions": versions, **data}
 
 
-def _make_task(config: RunConfig) -> BaseTask:
+def make_task(config: RunConfig) -> BaseTask:
+    """The task of a run; raises an MdmError where it would run code and may not."""
     plugin = registry.resolve("task", config.task)
     if plugin.executes_code and not config.allow_code_execution:
         raise MdmError(f"{config.task} runs the code that the model writes: allow it with --allow-code-execution")
@@ -80,7 +81,8 @@ def _make_task(config: RunConfig) -> BaseTask:
     return task
 
 
-def _read_examples(config: RunConfig, task: BaseTask) -> Sequence[Example]:
+def read_examples(config: RunConfig, task: BaseTask) -> Sequence[Example]:
+    """The examples of a run, in order; raises an MdmError where there are none."""
     examples = list(islice(task.examples(seed=config.seed, data=config.data), config.limit))
     if not examples:
         raise MdmError(f"{config.data or config.task}: no examples")
@@ -110,13 +112,13 @@ def _run_variants(run: RunContext, variants: Sequence[Variant], out: Path) -> di
             raise
         for variant in variants:
             variant.results.reload()
-        raise Interrupted(_write_summary(run, variants, out), str(stop) or "interrupted") from None
+        raise Interrupted(write_summary(run, variants, out), str(stop) or "interrupted") from None
     if not process.is_main:
         return {}
     if process.world_size > 1:
         for variant in variants:
             variant.results.gather()
-    return _write_summary(run, variants, out)
+    return write_summary(run, variants, out)
 
 
 def _run_model(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
@@ -139,7 +141,8 @@ def _run_model(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
             ExampleDecoder(run, model, variant, writer).decode(left)
 
 
-def _write_summary(run: RunContext, variants: Sequence[Variant], out: Path) -> dict[str, Any]:
+def write_summary(run: RunContext, variants: Sequence[Variant], out: Path) -> dict[str, Any]:
+    """Summarise the results of all variants into ``summary.json``, and return what it says."""
     environment = files.read_json(out / "environment.json")
     rows = [_summary_row(run, variant) | conditions(run.config, variant, environment) for variant in variants]
     if len(variants) > 1:

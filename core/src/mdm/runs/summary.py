@@ -57,8 +57,9 @@ def summarise(
     ]
     names = {name: None for result in done for name in result.metrics}
     metrics = {name: _mean(result.metrics.get(name, 0.0) for result in done) for name in names}
-    if aggregate is not None and done:
-        metrics |= aggregate({group[0].id: [dict(result.metrics) for result in group] for group in examples})
+    if aggregate is not None and graded:
+        groups = groupby(graded, key=lambda result: result.id)
+        metrics |= aggregate({example: [dict(result.metrics) for result in group] for example, group in groups})
     tokens, seconds = sum(result.tokens for result in done), fsum(result.seconds for result in done)
     forwards = sum(result.forwards for result in done)
     known = [result.tokens_until_eos for result in done if result.decoded]

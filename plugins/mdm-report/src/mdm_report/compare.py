@@ -30,14 +30,18 @@ def compare(
 
     Raises:
         MdmError: a folder is not a run's or has no results yet; the runs are of different tasks or different examples;
-            the baseline or the metric is unknown.
+            the baseline or the metric is unknown; results are not graded.
     """
     variants = [variant for folder in folders for variant in _with_results(folder)]
     labels = _labels(variants)
     results = [variant.by_example() for variant in variants]
     task = _task(variants)
     keys = _examples_to_compare(variants, labels, results, intersect)
-    metric = metric or str(registry.resolve("task", task).metric)
+    of_task = str(registry.resolve("task", task).metric)
+    metric = metric or of_task
+    if metric == of_task:
+        for variant in variants:
+            _check_graded(variant, metric)
     known = {name for examples in results for key in keys for result in examples[key] for name in result.metrics}
     if metric not in known:
         raise MdmError(f"{task} has no grade {metric!r}.{suggest(metric, known)} There are: {_listed(known)}")
@@ -73,6 +77,16 @@ def _with_results(folder: Path) -> list[RunVariant]:
         if not variant.results.by_row:
             raise MdmError(f"{folder} holds no results of {variant.label} yet: let the run go on first")
     return variants
+
+
+def _check_graded(variant: RunVariant, metric: str) -> None:
+    results = variant.results.by_row.values()
+    left = sum(not result.graded(metric) for result in results)
+    if left:
+        raise MdmError(
+            f"{left} of {len(results)} results of {variant.label} in {variant.folder} are not graded yet: "
+            f"use mdm grade {variant.folder}"
+        )
 
 
 def _task(variants: Sequence[RunVariant]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ COUNT = 6
 """Examples looked at."""
 
 GARBAGE = ("", " ", "no", "\x00\ufffd🧩", "((((", "-" * 5000)
+SIZES = ((16, 16), (1, 1), (64, 2))
+"""Width and height in pixels of the pictures of nothing that a task of pictures is given."""
 
 
 @check("task")
@@ -45,9 +49,14 @@ def ids_are_unique(of: Subject) -> None:
 
 @check("task")
 def a_prompt_leaves_something_to_decode(of: Subject) -> None:
-    """Each example has a prompt in the style of chats or in the compact one, with masks or a length to generate."""
-    task = of.make()
-    for example in _examples(of):
+    """Each example has a prompt in the style of chats or in the compact one, with something to generate."""
+    examples = _examples(of)
+    with _task(of) as task:
+        _check_prompts(task, examples)
+
+
+def _check_prompts(task: Any, examples: Sequence[Example]) -> None:
+    for example in examples:
         styles = 0
         for style in ("chat", "compact"):
             try:
@@ -56,6 +65,10 @@ def a_prompt_leaves_something_to_decode(of: Subject) -> None:
                 continue  # a task may be for one kind of model only
             styles += 1
             assert prompt == task.prompt(example, style), f"{example.id}: the {style} prompt changes"
+            assert prompt.kind == task.answers, f"{example.id}: asks for a {prompt.kind}, and answers is {task.answers}"
+            if prompt.kind == "image":
+                assert isinstance(prompt.context, str), f"{example.id}: what a picture shows is said in a plain text"
+                continue
             assert prompt.gen_length > 0 or MASK in prompt.answer, f"{example.id}: nothing to decode in {style} style"
         assert styles, f"{example.id}: no prompt in any style"
 
@@ -63,44 +76,54 @@ def a_prompt_leaves_something_to_decode(of: Subject) -> None:
 @check("task")
 def the_reference_is_right(of: Subject) -> None:
     """The reference of each example has the full metric."""
-    for example in _examples(of):
-        _needs_reference(example)
-        grade = _grade(of, example, example.reference)
-        assert grade == 1.0, f"{example.id}: its own reference {example.reference!r} is graded {grade}"
+    _needs_texts(of)
+    examples = _examples(of)
+    with _task(of) as task:
+        for example in examples:
+            _needs_reference(example)
+            grade = _grade(task, example, example.reference)
+            assert grade == 1.0, f"{example.id}: its own reference {example.reference!r} is graded {grade}"
 
 
 @check("task")
 def garbage_is_wrong(of: Subject) -> None:
-    """Strange completions are graded without an error, and not as right."""
-    for example in _examples(of)[:2]:
-        for text in GARBAGE:
-            grade = _grade(of, example, text)
-            assert grade < 1.0, f"{example.id}: {text[:20]!r} is graded as right"
+    """Strange completions, and pictures of nothing, are graded without an error, and not as right."""
+    examples = _examples(of)[:2]
+    with _task(of) as task, _answers(task, GARBAGE) as answers:
+        for example in examples:
+            for answer in answers:
+                grade = _grade(task, example, answer)
+                assert grade < 1.0, f"{example.id}: {_shown(answer)} is graded as right"
 
 
 @check("task")
 def another_answer_is_wrong(of: Subject) -> None:
     """The references of other examples are mostly wrong."""
+    _needs_texts(of)
     examples = _examples(of)
     pairs = [(a, b.reference) for a, b in pairwise(examples) if a.reference != b.reference]
     if not pairs:
         raise NotApplicable("its examples have no references that differ")
     _needs_reference(examples[0])
-    right = [a.id for a, other in pairs if _grade(of, a, other) == 1.0]
+    with _task(of) as task:
+        right = [a.id for a, other in pairs if _grade(task, a, other) == 1.0]
     assert len(right) * 2 < len(pairs), f"graded as right with another example's reference: {', '.join(right)}"
 
 
 @check("task")
 def grades_are_a_pure_function(of: Subject) -> None:
-    """The same completion has the same grades, numbers in [0, 1], of which one is the task's metric."""
-    task = of.make()
-    for example in _examples(of)[:2]:
-        for text in (example.reference, "42"):
-            grades = _grades(task, example, text)
-            assert of.plugin.metric in grades, f"grade gives {', '.join(grades)}, and no {of.plugin.metric!r}"
-            outside = {name: value for name, value in grades.items() if not 0 <= float(value) <= 1}
-            assert not outside, f"{example.id}: grades outside of [0, 1]: {outside}"
-            assert grades == _grades(of.make(), example, text), f"{example.id}: {text[:20]!r} is graded otherwise again"
+    """The same answer has the same grades, numbers in [0, 1], of which one is the task's metric."""
+    examples = _examples(of)[:2]
+    with _task(of) as task, _task(of) as again:
+        for example in examples:
+            with _answers(task, (example.reference, "42")) as answers:
+                for answer in answers:
+                    grades = _grades(task, example, answer)
+                    outside = {name: value for name, value in grades.items() if not 0 <= float(value) <= 1}
+                    assert not outside, f"{example.id}: grades outside of [0, 1]: {outside}"
+                    assert grades == _grades(again, example, answer), (
+                        f"{example.id}: {_shown(answer)} is graded otherwise again"
+                    )
 
 
 @check("task")
@@ -121,7 +144,8 @@ def a_broken_file_is_one_line(of: Subject) -> None:
 
 def _refused(of: Subject, path: Path, name: str) -> None:
     try:
-        examples = list(islice(of.make().examples(seed=0, data=path), 1))
+        with _task(of) as task:
+            examples = list(islice(task.examples(seed=0, data=path), 1))
     except MdmError as error:
         assert name in str(error), f"its error does not name {name}: {error}"
         assert "\n" not in str(error), f"its error is more than one line: {error}"
@@ -131,7 +155,8 @@ def _refused(of: Subject, path: Path, name: str) -> None:
 
 def _examples(of: Subject) -> list[Example]:
     try:
-        return list(islice(of.make().examples(seed=3, data=of.data), COUNT))
+        with _task(of) as task:
+            return list(islice(task.examples(seed=3, data=of.data), COUNT))
     except MdmError as error:
         if of.data is None:
             raise NotApplicable(f"no examples without --data: {error}") from error
@@ -143,19 +168,57 @@ def _needs_reference(example: Example) -> None:
         raise NotApplicable("its examples have no reference")
 
 
-def _grade(of: Subject, example: Example, completion: str) -> float:
-    grades = _grades(of.make(), example, completion)
-    assert of.plugin.metric in grades, f"grade gives {', '.join(grades)}, and no {of.plugin.metric!r}"
-    return grades[of.plugin.metric]
+def _needs_texts(of: Subject) -> None:
+    if of.plugin.answers != "text":
+        raise NotApplicable("it asks for pictures, which have no reference")
 
 
-def _grades(task: Any, example: Example, completion: str) -> dict[str, float]:
+@contextmanager
+def _task(of: Subject) -> Iterator[Any]:
+    """A new instance, closed in the end."""
+    try:
+        task = of.make()
+    except MdmError as error:  # what it grades with may not be on this machine
+        raise NotApplicable(f"it cannot be made here: {error}") from error
+    with closing(task):
+        yield task
+
+
+@contextmanager
+def _answers(task: Any, texts: Sequence[str]) -> Iterator[Sequence[str | Path]]:
+    """The texts, or for a task of pictures some files with pictures of nothing."""
+    if task.answers == "text":
+        yield texts
+        return
+    try:
+        from PIL import Image
+    except ImportError:
+        raise NotApplicable("pictures to grade need Pillow: pip install pillow") from None
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{width}x{height}.png" for width, height in SIZES]
+        for file, size in zip(files, SIZES, strict=True):
+            Image.new("RGB", size, (128, 128, 128)).save(file)
+        yield files
+
+
+def _shown(answer: str | Path) -> str:
+    return repr(answer[:20]) if isinstance(answer, str) else f"a grey picture, {answer.name},"
+
+
+def _grade(task: Any, example: Example, answer: str | Path) -> float:
+    return _grades(task, example, answer)[task.metric]
+
+
+def _grades(task: Any, example: Example, answer: str | Path) -> dict[str, float]:
     if task.executes_code:
         raise NotApplicable("it runs generated code: `mdm run --allow-code-execution` grades it")
     try:
-        grades = task.grade(example, completion)
+        grades = task.grade(example, answer) if isinstance(answer, str) else task.grade_image(example, answer)
         if isinstance(grades, Future):
             grades = grades.result(timeout=60)
     except Exception as error:
-        raise AssertionError(f"{example.id}: grading {completion[:20]!r} raises {one_line(error)}") from error
+        raise AssertionError(f"{example.id}: grading {_shown(answer)} raises {one_line(error)}") from error
+    if not grades and task.answers == "image":
+        raise NotApplicable("it leaves pictures without grades, or its options do")
+    assert task.metric in grades, f"grade gives {', '.join(grades)}, and no {task.metric!r}"
     return {name: float(value) for name, value in grades.items()}
