@@ -44,6 +44,7 @@ DECODE: dict[str, Any] = {
     "cache_options": ({"cache": "dual", "block_length": 8}, {"refresh": 1}),
     "gen_length": 5,
     "suffix": [7, 8],
+    "unconditional": ({"guidance": 1.0}, "x"),
     "logits_processors": lambda: [SuppressTokensLogitsProcessor(list(range(200)))],
     "row_ids": ({"temperature": 1.0}, [5, 6]),
     "trace": False,
@@ -158,6 +159,13 @@ COMMANDS: dict[str, Any] = {
     "adapter_weights": "tests/models/test_lora.py::test_on_the_command_line",
     "merge_adapter": "tests/models/test_lora.py::test_merged_or_beside_the_weights_it_is_the_formula",
     "offline": "tests/models/test_loading.py::test_offline_asks_no_hub",
+    "image_tokenizer": "tests/cli/test_pictures.py::test_a_picture_is_drawn_and_costs_are_said",
+    "image_size": "tests/cli/test_pictures.py::test_a_size_of_ones_own",
+    "unconditional": "tests/cli/test_pictures.py::test_a_negative_prompt",
+    "image": "tests/cli/test_pictures.py::test_a_picture_is_drawn_and_costs_are_said",
+    "count": "tests/cli/test_pictures.py::test_several_are_one_sheet",
+    "look": "tests/cli/test_pictures.py::test_a_picture_is_looked_at",
+    "candidates": "tests/cli/test_pictures.py::test_several_are_one_sheet",
 }
 
 
@@ -180,7 +188,7 @@ def test_every_key_of_a_configuration_has_a_flag():
     assert set(RunConfig.model_fields) - set(RECORDED) == set(flags()) & set(RunConfig.model_fields)
     assert set(LoadingConfig.model_fields) <= set(inspect.signature(load_model).parameters)
     others = {*Settings.model_fields, *LoadingConfig.model_fields, *PolicyConfig.model_fields, *RECORDED}
-    assert set(DecodeConfig.model_fields) - others == {"preset", "trace"}
+    assert set(DecodeConfig.model_fields) - others == {"preset", "trace", "unconditional"}
 
 
 def flag_values(name: str) -> list[str]:

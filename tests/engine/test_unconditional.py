@@ -29,8 +29,9 @@ def by_hand(model, prompt, second, guidance=1.5):
             model.score_logits(torch.tensor([row]))[0, -4:].double() for row in (canvas, other)
         )  # fmt: skip
         logits = unconditional + (guidance + 1) * (conditional - unconditional)
-        logits[:, MASK] = -torch.inf
-        sure, tokens = logits.double().softmax(-1).max(-1)
+        shares = logits.softmax(-1)
+        shares[:, MASK] = -1.0  # it has its share, and is never written
+        sure, tokens = shares.max(-1)
         best = max(masks, key=lambda p: float(sure[p - len(prompt)]))
         token = int(tokens[best - len(prompt)])
         canvas[best] = other[best - len(canvas)] = token

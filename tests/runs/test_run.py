@@ -11,6 +11,7 @@ import pytest
 import torch
 from mdm.cli import main
 from mdm.errors import MdmError
+from mdm.models import Model
 from mdm.protocols import MASK, ModelSpec
 from mdm.protocols.hooks import StepEvent
 from mdm.runs import config as configs, run as runs
@@ -96,6 +97,7 @@ class Tokens:
 
     device, dtype, body, lm_head = torch.device("cpu"), torch.float32, None, None
     spec = ModelSpec("fake", 256, 0, eos_ids=(1,), prompt_style="compact")
+    name, lay_out, draws_pictures = "fake", Model.lay_out, False
 
     def encode(self, text, mask=MASK):
         ids = []
@@ -104,7 +106,7 @@ class Tokens:
         return ids
 
     def encode_chat(self, messages):
-        return [2, *self.encode("".join(message.content for message in messages))]
+        return [2, *self.encode("".join(message.text for message in messages))]
 
     def token_texts(self, ids):
         return [chr(i) for i in ids]
@@ -125,9 +127,9 @@ class Engine:
         self.loads.append((name, kw))
         return self.model
 
-    def decode(self, model, prompts, *, gen_length, row_ids=None, on_finish=None, on_step=None, **settings):
-        self.calls.append({"prompts": prompts, "gen_length": gen_length, "row_ids": row_ids, **settings})
-        lengths = [gen_length] * len(prompts) if isinstance(gen_length, int) else gen_length
+    def decode(self, model, layouts, *, row_ids=None, on_finish=None, on_step=None, **settings):
+        prompts, lengths = [layout.tokens for layout in layouts], [layout.gen_length for layout in layouts]
+        self.calls.append({"prompts": prompts, "gen_length": lengths, "row_ids": row_ids, **settings})
         results = []
         for i in reversed(range(len(prompts))):
             row = row_ids[i] if row_ids else i
@@ -147,6 +149,7 @@ class Engine:
             result = SimpleNamespace(
                 tokens=[letter] * len(masks), text="", sequence=sequence, trace=trace,
                 cumulative_entropy=0.1 * row, forwards=len(masks), rows=9 * len(masks), block_steps=[len(masks)],
+                image=None,
             )  # fmt: skip
             self.decoded.append(row)
             results.insert(0, result)
@@ -237,7 +240,8 @@ def test_what_the_engine_is_asked(engine, tmp_path):
     assert (first["allowed_tokens"], first["suppressed_tokens"]) == ([(3, 9), (20, 30)], [4])
     placed = {"device": "auto", "device_map": "auto", "quantization": "bnb-8bit", "attn_implementation": "eager"}
     loaded = {"dtype": "auto", "adapter": None, "adapter_weights": None, "merge_adapter": None, "offline": True}
-    assert engine.loads == [("tiny", {**placed, **loaded, "revision": None})]
+    pictures = {"image_tokenizer": None, "image_size": None}
+    assert engine.loads == [("tiny", {**placed, **loaded, **pictures, "revision": None})]
 
 
 def test_sizes_that_are_not_given_are_what_fits(engine, tmp_path, monkeypatch):

@@ -58,6 +58,9 @@ ARGUMENTS: dict[str, Any] = {
     "merge_adapter": ({"merge_adapter": True}, "what becomes of an adapter"),
     "preset": ({"preset": "nowhere"}, "unknown preset"),
     "offline": ({"offline": "maybe"}, "offline=maybe"),
+    "image_tokenizer": ({"image_tokenizer": "nowhere"}, "has no pictures|image_tokenizer"),
+    "image_size": ({"image_size": 8}, "give image_tokenizer"),
+    "unconditional": ({"unconditional": "x", "guidance": 1.0}, "does not apply to log-likelihoods"),
     **dict.fromkeys(
         ("steps", "block_length", "schedule", "eos_penalty", "pad_penalty", "stop_at_eos", "eos_token_id",
          "pad_token_id", "allowed_tokens", "suppressed_tokens", "max_rows", "compile", "graphs", "reuse_scores"),

@@ -19,7 +19,7 @@ def decode(
     """Decode layouts as a configuration says, and show the canvas where it is to be ``watched``."""
     from mdm import api
     from mdm.cli.live import live_view
-    from mdm.runs.decode_args import decode_settings, live_arguments
+    from mdm.runs.decode_args import begin_view, decode_settings
     from mdm.runs.variants import AUTOREGRESSIVE, without_policy
 
     if model.spec.attention == "causal":
@@ -28,7 +28,7 @@ def decode(
     settings = decode_settings(config, model, sampler) | arguments
     with live_view() if watched else nullcontext() as view:
         if view:
-            view.on_begin(sampler, **live_arguments(model, dict(enumerate(layouts))))
+            begin_view(view, sampler, model, dict(enumerate(layouts)))
             settings |= {"trace": "full", "on_step": view.on_step}
         return api.decode(model, layouts, **settings)
 

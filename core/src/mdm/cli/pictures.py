@@ -56,6 +56,8 @@ def draw(
         drawn = [record(config, result) for result in results]
         click.echo(to_json({"image": str(file), "pictures": drawn, "seconds": seconds}))
         return
+    if watched:
+        _show(results[0].image)
     click.echo(str(file))
     if count > 1 and len({tuple(result.tokens) for result in results}) == 1:
         click.echo(
@@ -80,6 +82,16 @@ def save(file: Path, images: Sequence[Any]) -> None:
         sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
     with atomic_file(file) as part:
         Image.fromarray(sheet).save(part, format=FORMATS[file.suffix.lower()])
+
+
+def _show(image: Any) -> None:
+    """The finished picture, where the terminal has the colours for it."""
+    from mdm.cli.picture_text import half_blocks
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.color_system == "truecolor":
+        console.print(half_blocks(image, console.width))
 
 
 @contextmanager

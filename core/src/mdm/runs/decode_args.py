@@ -16,6 +16,7 @@ from mdm.runs.grading import EncodedExample
 if TYPE_CHECKING:
     from mdm.models.layout import Layout
     from mdm.models.model import Model
+    from mdm.runs.watch import RunObserver
 
 
 def canvas_texts(model: Model, ids: Sequence[int], gen_length: int = 0) -> list[str | None]:
@@ -24,16 +25,14 @@ def canvas_texts(model: Model, ids: Sequence[int], gen_length: int = 0) -> list[
     return [None if token == model.spec.mask_id else text for token, text in texts] + [None] * gen_length
 
 
-def live_arguments(model: Model, layouts: Mapping[int, Layout]) -> dict[str, Any]:
-    """The arguments of ``RunObserver.on_begin`` beside its label, for layouts by their row id."""
+def begin_view(observer: RunObserver, label: str, model: Model, layouts: Mapping[int, Layout]) -> None:
+    """Tell an observer what is about to be decoded: layouts by their row id, and how pictures among them look."""
+    canvases = {row: canvas_texts(model, layout.tokens, layout.gen_length or 0) for row, layout in layouts.items()}
     grids = {row: layout.grid for row, layout in layouts.items() if layout.grid is not None}
-    pictures = partial(model.picture, grid=next(iter(grids.values()))) if grids and model.draws_pictures else None
-    return {
-        "canvases": {
-            row: canvas_texts(model, layout.tokens, layout.gen_length or 0) for row, layout in layouts.items()
-        },
-        "token_texts": model.token_texts, "grids": grids or None, "pictures": pictures,
-    }  # fmt: skip
+    pictures: dict[str, Any] = {"grids": grids} if grids else {}
+    if grids and model.draws_pictures:
+        pictures["pictures"] = partial(model.picture, grid=next(iter(grids.values())))
+    observer.on_begin(label, canvases, model.token_texts, **pictures)
 
 
 def decode_settings(

@@ -14,7 +14,7 @@ from mdm.errors import MdmError
 from mdm.protocols.hooks import plain
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs.config import RunConfig
-from mdm.runs.decode_args import cache_name, completion, decode_settings, end_tokens, live_arguments
+from mdm.runs.decode_args import begin_view, cache_name, completion, decode_settings, end_tokens
 from mdm.runs.grading import EncodedExample, Grader
 from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import Rank
@@ -110,7 +110,7 @@ class ExampleDecoder:
         if not observer.sees_steps:
             return hooks.on_step if hooks.sees_steps else None
         layouts = {example.row: example.layout for example in examples}
-        observer.on_begin(self._progress.label, **live_arguments(self._model, layouts))
+        begin_view(observer, self._progress.label, self._model, layouts)
         self._settings["trace"] = "full"
 
         def on_step(event: StepEvent) -> None:

@@ -141,6 +141,7 @@ class MdmLM(LM):
         return [written[index] for index in range(len(asked))]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        self._check_likelihoods()
         answers = self.encoder.answers(request.args for request in requests)
         if self.causal:
             results = self._exact(answers, disable_tqdm)
@@ -156,6 +157,7 @@ class MdmLM(LM):
             raise MdmError(
                 f"guidance={self.config.guidance:g} does not apply to rolling log-likelihoods: no prompt is there"
             )
+        self._check_likelihoods()
         windows = [self._windows(self.encoder.text(request.args[0])) for request in requests]
         every = [window for of_one in windows for window in of_one]
         found = (
@@ -168,6 +170,12 @@ class MdmLM(LM):
         for request, result in zip(requests, results, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, result)
         return results
+
+    def _check_likelihoods(self) -> None:
+        if self.config.unconditional is not None:
+            raise MdmError(
+                "unconditional does not apply to log-likelihoods, whose guidance compares with the masked context"
+            )
 
     def _bounds(self, answers: Sequence[Answer], disable_tqdm: bool) -> list[float]:
         longest = max((len(answer.prefix) + len(answer.target) for answer in answers), default=1)
