@@ -12,11 +12,12 @@ from goldens import cases, facts
 from mdm.errors import MdmError, MdmWarning
 from mdm.protocols import Message, Picture, Prompt
 from mdm_mmada.canvases import NAMES, SpecialTokens, image_first, text_to_image
+from mdm_mmada.example import SPECIAL
 from PIL import Image
-from tiny_families import PAINTER, save, save_painter
+from tiny_families import save, save_painter
 
 LAYOUT = "images_layout"
-OF = {name: PAINTER.index(name) for name in PAINTER}
+OF = {name: SPECIAL.index(name) for name in SPECIAL}
 
 
 @pytest.fixture(scope="module")

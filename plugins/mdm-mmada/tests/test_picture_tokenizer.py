@@ -309,7 +309,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path, changes, line):
         ({"encoder": {**TINY, "double_z": True}}, r"encoder\.double_z=True"),
         ({"encoder": {**TINY, "in_ch": 1}}, r"encoder\.in_ch=1"),
         ({"encoder": {**TINY, "num_res_blocks": [1]}}, "encoder: ch_mult has 2 levels and num_res_blocks has 1"),
-        ({"encoder": {**TINY, "num_res_blocks": [1, 0]}}, r"encoder\.num_res_blocks="),
+        ({"encoder": {**TINY, "num_res_blocks": [1, 0]}}, r"encoder\.num_res_blocks"),
         ({"encoder": {**TINY, "attn_resolutions": [128]}}, "encoder: attn_resolutions asks for attention at width 128"),
         ({"encoder": [1]}, r"encoder=\[1\]: should be a valid dictionary"),
         ({"codebook_dim": 5}, r"encoder\.z_channels=4 does not fit codebook_dim=5"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError
@@ -62,6 +63,12 @@ class Mmada(BaseFamily):
         model.special = SpecialTokens.of(config, source)
         model.slots = int(config.get("num_vq_tokens", MmadaModel.slots))
         return model
+
+    def example(self, folder: Path) -> None:
+        """Write a tiny random checkpoint into ``folder``, and its image tokenizer into ``magvit`` in there."""
+        from mdm_mmada.example import write
+
+        write(folder)
 
 
 FAMILY = Mmada()
