@@ -131,11 +131,13 @@ def report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
 
 
 def _columns(rows: list[Row]) -> list[str]:
-    """The columns of a table: without a model or K that is the same in all rows, and without repeats of one."""
+    """The columns of a table: without a model or K that is the same in all rows, repeats of one, or intervals of no grades."""
     keys = {"model": "model", "K": "tokens_per_step"}
     hidden = {column for column, key in keys.items() if len({row[key] for row in rows}) == 1}
     if all(row["repeats"] == 1 for row in rows):
         hidden |= {"repeats", "std. error"}
+    if all(row["accuracy"] is None for row in rows):
+        hidden |= {"std. error", "95% interval"}
     return [column for column in CELLS if column not in hidden]
 
 

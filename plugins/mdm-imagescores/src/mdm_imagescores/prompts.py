@@ -55,10 +55,6 @@ class Prompts(BaseTask):
     def prompt(self, example: Example, style: PromptStyle) -> Prompt:
         return Prompt(example.inputs["prompt"], kind="image")
 
-    def grade(self, example: Example, completion: str) -> Mapping[str, float]:
-        """Nothing: no answer is a text."""
-        return {}
-
     def grade_image(self, example: Example, image: Path) -> Mapping[str, float]:
         """Nothing: a picture counts as not graded."""
         return {}
