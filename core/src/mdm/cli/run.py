@@ -131,7 +131,7 @@ def report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
 
 
 def _columns(rows: list[Row]) -> list[str]:
-    """The columns of a table: without a model or K that is the same in all rows, repeats of one, or intervals of no grades."""
+    """The columns of a table, without those that say nothing: a model or K that all rows share, repeats of one."""
     keys = {"model": "model", "K": "tokens_per_step"}
     hidden = {column for column, key in keys.items() if len({row[key] for row in rows}) == 1}
     if all(row["repeats"] == 1 for row in rows):

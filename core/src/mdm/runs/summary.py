@@ -55,8 +55,8 @@ def summarise(
         _mean(result.metrics.get(metric, 0.0) for result in graded if result.repeat == repeat)
         for repeat in sorted({result.repeat for result in graded})
     ]
-    names = {name: None for result in done for name in result.metrics}
-    metrics = {name: _mean(result.metrics.get(name, 0.0) for result in done) for name in names}
+    names = {name: None for result in graded for name in result.metrics}
+    metrics = {name: _mean(result.metrics.get(name, 0.0) for result in graded) for name in names}
     if aggregate is not None and graded:
         groups = groupby(graded, key=lambda result: result.id)
         metrics |= aggregate({example: [dict(result.metrics) for result in group] for example, group in groups})
