@@ -121,7 +121,7 @@ class Settings(BaseModel):
         None,
         "Steps of a whole generation, split over its blocks; of more blocks than steps some are joined.",
         diffusion_only=True,
-        unset="one per token",
+        unset="one per token; of a picture 50",
     )
     tokens_per_step: Count | None = documented(
         None, "Tokens committed per step, instead of a number of steps.", diffusion_only=True
@@ -131,7 +131,7 @@ class Settings(BaseModel):
     )
     block_length: Count | None = documented(
         None, "Tokens decoded together, block after block.",
-        scope="engine", diffusion_only=True, unset="the model's, or 32",
+        scope="engine", diffusion_only=True, unset="the model's, or 32; of a picture all",
     )  # fmt: skip
     temperature: Finite = documented(0.0, "Sampling temperature; 0 takes the most probable token.", ge=0)
     top_p: Finite = documented(
