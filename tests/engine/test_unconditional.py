@@ -126,6 +126,14 @@ def test_second_prompts_that_are_refused(second, settings, said):
     assert said in str(caught.value)
 
 
+def test_a_shifted_model_needs_a_token_before_the_first_mask():
+    model = toy_model(shift=True)
+    with pytest.raises(MdmError, match="needs at least one token before its first mask"):
+        decode(model, [[97, 98, MASK, 99]], [[MASK, 109]], gen_length=0)
+    with pytest.raises(MdmError, match="needs at least one token before its first mask"):
+        decode(model, [[97, 98]], [[]])
+
+
 def test_a_mask_that_the_second_prompt_lacks_is_named():
     for second, place in (([5, 6], 1), ([MASK, 6, 7, 8], 1)):
         with pytest.raises(MdmError, match=f"has no mask where the prompt has one at position {place}"):

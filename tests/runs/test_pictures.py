@@ -99,3 +99,13 @@ def test_what_is_refused_before_anything_is_drawn(painter, tmp_path):
     with pytest.raises(MdmError, match="draws no pictures|a llada model has no pictures"):
         runs.run(asked(painter, model=["tiny"]), tmp_path / "c")
     assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_a_picture_that_is_gone_is_made_again(painter, tmp_path):
+    config = asked(painter, limit=3)
+    runs.run(config, tmp_path)
+    before = digests(tmp_path)
+    (tmp_path / "images" / "1.png").unlink()
+    summary = runs.run(config, tmp_path)
+    assert digests(tmp_path) == before and summary["complete"]
+    assert sorted(line["row"] for line in results(tmp_path)) == [0, 1, 2]

@@ -123,6 +123,7 @@ def test_a_chat_that_is_seen_answers(painter, photo):
             Prompt((Message("user", (Picture("a.png"), Picture("b.png"))),)),
             "sees one picture in a chat, and this one has 2",
         ),
+        (Prompt("red", kind="picture"), "a prompt of the kind 'picture': there are text and image"),
         (Prompt((Message("user", (Picture("nowhere.png"), "?")),)), "nowhere.png: there is no such file"),
     ],
 )
@@ -155,8 +156,14 @@ def test_an_image_tokenizer_that_does_not_fit(tmp_path, painter):
     model, tokenizer = save_painter(tmp_path, codebook_size=32)
     with pytest.raises(MdmError, match="has 64 codes, and .* was trained with 32: they do not belong together"):
         mdm.load_model(model, device="cpu", image_tokenizer=tokenizer)
-    with pytest.raises(MdmError, match="image_size 18 is no multiple of 4"):
-        mdm.load_model(painter.name, device="cpu", image_tokenizer=tokenizer, image_size=18)
+    for size in (18, 4, 10**5):
+        with pytest.raises(MdmError, match=f"image_size {size} is no multiple of 4, .* from 8 to 512"):
+            mdm.load_model(painter.name, device="cpu", image_tokenizer=tokenizer, image_size=size)
+    for size in ("16", 16.0, 0, -4):
+        with pytest.raises(MdmError, match=f"image_size is {size!r}: it is a number of pixels"):
+            mdm.load_model(painter.name, device="cpu", image_tokenizer=tokenizer, image_size=size)
+    with pytest.raises(MdmError, match="^image_tokenizer: .*nowhere"):
+        mdm.load_model(painter.name, device="cpu", image_tokenizer="nowhere/here")
     with pytest.raises(MdmError, match="nothing makes any: give image_tokenizer"):
         mdm.load_model(painter.name, device="cpu", image_size=16)
     llada = save(tmp_path / "llada", "llada")
@@ -174,3 +181,27 @@ def test_a_size_of_ones_own(tmp_path, painter):
     odd = mdm.load_model(save_painter(tmp_path / "odd", num_vq_tokens=12)[0], device="cpu")
     with pytest.raises(MdmError, match="12 codes of a picture .* are no square: give image_size"):
         odd.lay_out(Prompt("red", kind="image"))
+
+
+@pytest.mark.parametrize("key", ["codebook_size", "num_vq_tokens", "image_token_offset"])
+@pytest.mark.parametrize("value", ["abc", -4, 0, 107.0, None])
+def test_numbers_of_a_config_that_are_none(tmp_path, key, value):
+    with pytest.raises(MdmError, match=f"config key '{key}' is {value!r}: it is a whole number from 1"):
+        mdm.load_model(save_painter(tmp_path, **{key: value})[0], device="cpu")
+
+
+def test_special_tokens_are_told_apart(tmp_path):
+    special = {name: OF[name] for name in NAMES}
+    for name, token, other in (("<|soi|>", 1, "the mask"), ("<|eoi|>", OF["<|soi|>"], "<|soi|>")):
+        changes = {"special_token_ids": special | {name: token}}
+        model = mdm.load_model(save_painter(tmp_path, **changes)[0], device="cpu")
+        with pytest.raises(MdmError) as caught:
+            model.lay_out(Prompt("red", kind="image"))
+        assert f"the token {name} is {token}, and so is {other}" in str(caught.value)
+
+
+def test_texts_beside_a_picture_stand_on_lines_of_their_own(painter, photo):
+    message = Message("user", ("ab", Picture(photo), "c"))
+    assert message.text == "ab\nc" and Message("user", Picture(photo)).pictures == (Picture(photo),)
+    [one] = mdm.decode(painter, [[{"role": "user", "content": Picture(photo)}]], "confidence", gen_length=2)
+    assert len(one.tokens) == 2

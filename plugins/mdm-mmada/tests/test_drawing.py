@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 
 import mdm
@@ -14,7 +15,7 @@ from mdm_testing.counters import counting
 from mdm_testing.probe import essence
 from tiny_families import save_painter
 
-ASKED = [Prompt("a red cube", kind="image"), Prompt("a", kind="image"), Prompt("two blue balls, far away", kind="image")]
+ASKED = [Prompt(text, kind="image") for text in ("a red cube", "a", "two blue balls, far away")]
 SECOND = [None, "b", "dark"]
 OFTEN = ("confidence", "maskgit", "info-gain", "lookum", "beam")
 SETTINGS = {"guidance": 2.0, "temperature": 0.7, "steps": 4}
@@ -90,3 +91,46 @@ def test_without_an_image_tokenizer_there_are_codes_alone(tmp_path):
     [result] = mdm.decode(model, ASKED[:1], "confidence", steps=2)
     assert result.image is None and result.text is None and len(result.tokens) == 16
     assert all(107 <= token < 171 for token in result.tokens)
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["masks", "gen_length"])
+@pytest.mark.parametrize("allowed", [None, [(107, 130)]])
+def test_known_codes_are_slots_however_the_rest_is_asked_for(painter, written, allowed):
+    layout = painter.lay_out(ASKED[0])
+    known = [107 + code for code in (3, 60, 9, 41, 5, 17, 63, 30)]
+    given = [*known, *[painter.spec.mask_id] * 8] if written else known
+    half = replace(
+        layout, tokens=[*layout.tokens, *given], unconditional=[*layout.unconditional, *given],
+        gen_length=0 if written else 8,
+    )  # fmt: skip
+    [result] = mdm.decode(painter, [half], "confidence", steps=5, guidance=2.0, allowed_tokens=allowed)
+    assert [len(line["positions"]) for line in result.trace] == [1, 1, 1, 1, 4]
+
+
+def test_layouts_that_are_no_picture_are_refused_before_anything_is_drawn(painter):
+    layout, done = painter.lay_out(ASKED[0]), []
+    for wrong, said in (
+        (replace(layout, grid=(5, 5)), "prompt 1: a grid of 5 x 5 has 25 codes, and behind the context there are 16"),
+        (
+            replace(layout, gen_length=None),
+            "prompt 1: a grid of 4 x 4 has 16 codes, and behind the context there are 0",
+        ),
+        (
+            replace(layout, context=3, gen_length=16 - len(layout.tokens) + 3),
+            "prompt 1: token .* is neither a mask nor a",
+        ),
+        (replace(layout, grid=(2, 4), gen_length=8), "pictures of 16 and of other numbers of codes: decode them apart"),
+    ):
+        with pytest.raises(MdmError, match=said):
+            mdm.decode(painter, [layout, wrong], "confidence", on_finish=lambda *_: done.append(1))
+    assert not done
+
+
+def test_second_prompts_of_a_picture(painter):
+    settings = {"guidance": 2.0, "steps": 4}
+    [text] = mdm.decode(painter, ASKED[:1], "confidence", unconditional="dark", **settings)
+    [same] = mdm.decode(painter, ASKED[:1], "confidence", unconditional=[Prompt("dark", kind="image")], **settings)
+    assert essence(text) == essence(same)
+    for second in (Prompt("dark"), [{"role": "user", "content": "dark"}]):
+        with pytest.raises(MdmError, match="a picture is compared with another: give a text, ids or a Prompt of kind="):
+            mdm.decode(painter, ASKED[:1], "confidence", unconditional=second, **settings)

@@ -43,7 +43,8 @@ def draw(
     from mdm.runs.files import to_json
 
     if config.gen_length is not None:
-        raise MdmError("--gen-length does not apply to --image: a picture has as many tokens as the model gives it")
+        given = f"gen_length of the preset {config.preset}" if config.preset else "--gen-length"
+        raise MdmError(f"{given} does not apply to --image: a picture has as many tokens as the model gives it")
     layouts = [model.lay_out(Prompt(text, kind="image"))] * count
     start = time.perf_counter()
     grid = layouts[0].grid

@@ -69,10 +69,14 @@ def with_unconditional(model: Model, layouts: Sequence[Layout], unconditional: A
 def _second_prompt(model: Model, name: str, layout: Layout, second: Any) -> Sequence[int] | None:
     if second is None:
         return layout.unconditional
-    if layout.grid is None or not isinstance(second, str):
+    if layout.grid is None:
         return _encode(model, name, second).tokens
-    shown = model.lay_out(Prompt(second, kind="image")).tokens
-    return [*shown, *layout.tokens[layout.context :]]
+    if isinstance(second, str):
+        second = Prompt(second, kind="image")
+    encoded = _encode(model, name, second)
+    if encoded.form == "chat" or (encoded.form == "raw" and isinstance(second, Prompt)):
+        raise MdmError(f'{name}: a picture is compared with another: give a text, ids or a Prompt of kind="image"')
+    return [*encoded.tokens, *layout.tokens[layout.context :]] if encoded.form == "image" else encoded.tokens
 
 
 def _encode(model: Model, name: str, prompt: Any) -> Layout:
@@ -98,6 +102,7 @@ def _message(name: str, item: Mapping[str, Any] | Message) -> Message:
     if isinstance(item, Message):
         return item
     content = item.get("content")
+    content = (content,) if isinstance(content, Picture) else content
     several = isinstance(content, (list, tuple))
     parts: tuple[Any, ...] = tuple(content) if several else (content,)  # type: ignore[arg-type]
     readable = isinstance(item.get("role"), str) and all(isinstance(part, (str, Picture)) for part in parts)
@@ -132,7 +137,7 @@ def open_requests(
         behind = next((s for s in (suffix, layout.suffix) if s is not None), ())
         requests.append(Request(
             number, layout.tokens, length, key, tuple(behind), layout.unconditional if guidance else None,
-            _known_slots(layout.tokens, spec.mask_id, allowed),
+            _known_slots(layout, length, spec.mask_id, allowed),
         ))  # fmt: skip
     return requests
 
@@ -149,8 +154,11 @@ def _row_ids(row_ids: Any, count: int) -> list[int]:
     return keys
 
 
-def _known_slots(tokens: Sequence[int], mask_id: int, allowed: Sequence[tuple[int, int]] | None) -> int:
-    """Visible tokens of a picture that is drawn in part: allowed ones that lie unbroken beside masks."""
+def _known_slots(layout: Layout, length: int, mask_id: int, allowed: Sequence[tuple[int, int]] | None) -> int:
+    """Visible tokens of a picture that is drawn in part: without a grid, allowed ones that lie beside masks."""
+    tokens = [*layout.tokens, *[mask_id] * length]
+    if layout.grid is not None:
+        return layout.grid[0] * layout.grid[1] - tokens.count(mask_id)
     ranges = [range(*bounds) for bounds in allowed or ()]
     known = 0
     for is_slot, run in groupby(tokens, lambda token: token == mask_id or any(token in each for each in ranges)):
@@ -191,13 +199,13 @@ def _check_second(number: int, tokens: Sequence[int], second: Sequence[int], spe
             "it cannot be longer"
         )
     holes = [place for place, token in enumerate(tokens) if token == spec.mask_id]
-    if wrong := [place for place in holes if place < missing + spec.shift or second[place - missing] != spec.mask_id]:
+    if spec.shift and (not second or holes[:1] == [missing]):
+        raise MdmError(
+            f"prompt {number}: this model predicts a position from the one before it: the unconditional prompt needs "
+            "at least one token before its first mask"
+        )
+    if wrong := [place for place in holes if place < missing or second[place - missing] != spec.mask_id]:
         raise MdmError(
             f"prompt {number}: the unconditional prompt has no mask where the prompt has one at position {wrong[0]}; "
             "the two end at the same place"
-        )
-    if spec.shift and not second:
-        raise MdmError(
-            f"prompt {number}: this model predicts a position from the one before it: the unconditional prompt needs "
-            "at least one token"
         )

@@ -78,6 +78,8 @@ def load_model(
             f"{folder} holds a LoRA adapter beside its weights, which is not applied: --adapter-weights applies it",
             MdmWarning, stacklevel=2,
         )  # fmt: skip
+    if image_size is not None and (not isinstance(image_size, int) or image_size < 1):
+        raise MdmError(f"image_size is {image_size!r}: it is a number of pixels")
     if image_size is not None and image_tokenizer is None:
         raise MdmError("image_size is the size of pictures, and nothing makes any: give image_tokenizer")
     model = family.load(str(folder), config, device=target, dtype=dtype_of(dtype, target, config), **placed, **options)

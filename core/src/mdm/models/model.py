@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from mdm.errors import MdmError
@@ -14,7 +14,7 @@ from mdm.models.layout import Layout, PromptForm
 from mdm.models.placement import is_hooked
 from mdm.models.text import Rendered, TextCodec
 from mdm.protocols.model import ModelSpec
-from mdm.protocols.task import MASK, Message, Prompt
+from mdm.protocols.task import MASK, Answers, Message, Prompt
 from torch import Tensor, nn
 
 
@@ -189,6 +189,8 @@ class Model:
         Raises:
             MdmError: it cannot be encoded, or asks for what this model does not do.
         """
+        if prompt.kind not in get_args(Answers):
+            raise MdmError(f"a prompt of the kind {prompt.kind!r}: there are {' and '.join(get_args(Answers))}")
         if prompt.kind == "image":
             raise MdmError(f"{self.name or 'the model'} draws no pictures: an mmada model does")
         if isinstance(prompt.context, str):

@@ -34,19 +34,22 @@ class Message:
     """One turn of a chat."""
 
     role: Literal["system", "user", "assistant"]
-    content: str | tuple[str | Picture, ...]
-    """a text, or texts and pictures in the order in which they are meant"""
+    content: str | Picture | tuple[str | Picture, ...]
+    """a text, a picture, or several of them in the order in which they are meant; texts stand on lines of their own"""
 
     @property
     def text(self) -> str:
         """The content without its pictures."""
-        parts = (self.content,) if isinstance(self.content, str) else self.content
-        return "".join(part for part in parts if isinstance(part, str))
+        return "\n".join(part for part in self._parts if isinstance(part, str))
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
         """The pictures of the content."""
-        return () if isinstance(self.content, str) else tuple(p for p in self.content if isinstance(p, Picture))
+        return tuple(part for part in self._parts if isinstance(part, Picture))
+
+    @property
+    def _parts(self) -> tuple[str | Picture, ...]:
+        return self.content if isinstance(self.content, tuple) else (self.content,)
 
 
 @dataclass(frozen=True)

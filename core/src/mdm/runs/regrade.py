@@ -55,12 +55,17 @@ def regrade(
         out, assignments, {"allow_code_execution": allow_code_execution} | ({"data": data} if data else {})
     )
     guarded = GuardedObserver(observer or RunObserver())
+    metric = registry.resolve("task", config.task).metric
+    opened = variants(config, out)
+    results = [result for variant in opened for result in variant.results.by_row.values()]
+    if not everything and all(metric in result.metrics or not result.decoded for result in results):
+        guarded.on_warning(f"nothing in {out} is left to grade; --all grades all of it again")
+        return dict(files.read_json(out / "summary.json"))
     with ExitStack() as stack:
         stack.enter_context(files.exclusive_lock(out))
         task = stack.enter_context(closing(make_task(config)))
         examples = read_examples(config, task)
         run = RunContext(config, task, examples, guarded, RunHooks(), Rank(), fail_fast=False)
-        opened = variants(config, out)
         for variant in opened:
             variant.results.gather()
             _check(variant.results, examples)
@@ -71,8 +76,6 @@ def regrade(
             ]
             for variant in opened
         }  # fmt: skip
-        if not any(left.values()):
-            guarded.on_warning(f"nothing in {out} is left to grade; --all grades all of it again")
         try:
             for variant in opened:
                 _grade(run, variant.label, variant.results, left[variant.label])
@@ -133,7 +136,7 @@ def _grade(run: RunContext, label: str, results: ResultsFolder, left: Sequence[E
     finally:
         _save(results, graded)
     if left and not graded:
-        raise MdmError(f"{run.config.task} gives none of {len(left)} results a grade {run.task.metric!r}")
+        raise MdmError(f"{run.config.task} gives none of {len(left)} results a grade {run.task.metric!r}: it has none")
 
 
 def _begin(task: BaseTask, example: Example, folder: Path, result: ExampleResult) -> Grades:

@@ -104,6 +104,12 @@ def run_folder(path: Path, run_config: RunConfig, environment: Mapping[str, Any]
             raise
 
 
+def is_finished(path: Path) -> bool:
+    """Whether the summary of the run in ``path`` says that all of its examples are decoded."""
+    summary = files.read_json(path / "summary.json")
+    return all(row.get("complete", False) for row in summary.get("runs", [summary]))
+
+
 @dataclass
 class ResultsFolder:
     """Results and trace of one variant of a run.
@@ -123,16 +129,27 @@ class ResultsFolder:
         results = chain.from_iterable(map(self._results, ["", *self._ranks()]))
         self.by_row = {result.row: result for result in results}
 
-    def gather(self) -> None:
-        """Merge the closed files of all ranks, without torn lines and traces that lack a result. Safe to kill."""
+    def gather(self, *, without_lost_pictures: bool = False) -> None:
+        """Merge the closed files of all ranks, without torn lines and traces that lack a result. Safe to kill.
+
+        Args:
+            without_lost_pictures: leave out results whose picture is gone, so that it is made again.
+        """
         with ExitStack() as stack:
             ranks = self._ranks()
             for suffix in ranks:
                 stack.enter_context(files.exclusive_lock(self._path("results", suffix)))
-            rows = {"": {result.row for result in self._results("")}}
+
+            def rows_of(suffix: str) -> set[int]:
+                return {
+                    result.row for result in self._results(suffix)
+                    if not (without_lost_pictures and result.image and not (self.folder / result.image).is_file())
+                }  # fmt: skip
+
+            rows = {"": rows_of("")}
             for suffix in ranks:
                 merged_rows = set().union(*rows.values())
-                rows[suffix] = {result.row for result in self._results(suffix)} - merged_rows
+                rows[suffix] = rows_of(suffix) - merged_rows
             # Traces first: a result without its trace must never be in the files.
             for name in ("trace", "results"):
                 merged = (

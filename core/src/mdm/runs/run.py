@@ -93,7 +93,7 @@ def _open_variants(run: RunContext, out: Path) -> list[Variant]:
     """The run's variants with the results that are written already."""
     if run.process.is_main:
         for variant in variants(run.config, out):
-            variant.results.gather()
+            variant.results.gather(without_lost_pictures=True)
             variant.results.check([example.id for example in run.examples], run.config.repeats)
         run.process.barrier()
     opened = variants(run.config, out)

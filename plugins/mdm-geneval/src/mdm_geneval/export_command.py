@@ -35,6 +35,7 @@ def export(run: Path, folder: Path, data: Path | None) -> None:
     from mdm.cli.progress import progress
     from mdm.runs import config, files
     from mdm.runs.config import RunConfig
+    from mdm.runs.results import is_finished
     from mdm.runs.variants import variants
 
     if not (run / "config.yaml").is_file():
@@ -56,6 +57,8 @@ def export(run: Path, folder: Path, data: Path | None) -> None:
                 observer.on_progress(variant.label, done, len(results), None)
         if not any(part.iterdir()):
             raise MdmError(f"{run} holds no pictures yet: let the run go on first")
+    if not is_finished(run):
+        click.echo(f"mdm: {run} is not finished: what is written is a part of it", err=True)
     if lacking:
         click.echo(
             f"mdm: {lacking} results have no picture; GenEval's scripts leave them out of their shares", err=True

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from mdm.errors import MdmError
 
 if TYPE_CHECKING:
     from mdm_imagescores.scores import Meter
@@ -89,6 +90,8 @@ def fid_reference(folder: Path, out: Path, **flags: Any) -> None:
     from mdm_imagescores import reference_file
     from mdm_imagescores.scores import single_set
 
+    if out.suffix != ".npz":
+        raise MdmError(f"--out {out}: the name should end in .npz")
     found = single_set(folder)
     files.check_writable(out)
     with _meter(flags) as meter:

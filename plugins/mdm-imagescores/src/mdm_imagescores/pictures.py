@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mdm.errors import MdmError, first_line
+from mdm.errors import MdmError, MdmWarning, first_line
 from mdm.runs import config
 from mdm.runs.config import RunConfig
-from mdm.runs.results import ExampleResult, ResultsFolder
+from mdm.runs.results import ExampleResult, ResultsFolder, is_finished
 from mdm.runs.variants import variants
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -56,6 +56,8 @@ def _sets(folder: Path) -> Iterator[PictureSet]:
     name = folder.resolve().name
     if (folder / "config.yaml").is_file():
         rows = variants(config.parse(RunConfig, folder / "config.yaml"), folder)
+        if not is_finished(folder):
+            warnings.warn(f"{folder} is not finished: what is scored is a part of it", MdmWarning, stacklevel=2)
         for row in rows:
             yield _of_results(name if len(rows) == 1 else f"{name}/{row.label}", row.results)
     elif (folder / "results.jsonl").is_file():

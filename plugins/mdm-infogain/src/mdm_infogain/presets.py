@@ -33,7 +33,7 @@ T2I = Preset(
     "Info-Gain on MMaDA's pictures with the settings of its authors' scripts. Their command drops these, and draws by "
     "MaskGIT at a ranking temperature that stays 1; so figures published from it are not of this method.",
     settings={
-        "sampler": "info-gain", "guidance": 3.5, "schedule": "maskgit", "cache": "none",
+        "sampler": "info-gain", "temperature": 1.0, "guidance": 3.5, "schedule": "maskgit", "cache": "none",
         "options": {"info-gain": {"candidates": 4, "position_temperature": 0.1}}, **PACE,
     },
     tasks={"geneval": TaskPreset(PACE, source=PICTURES), "prompts": TaskPreset(PACE, source=PICTURES)},

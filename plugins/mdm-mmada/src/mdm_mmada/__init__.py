@@ -51,9 +51,11 @@ class Mmada(BaseFamily):
         model = load(
             self.name, source, layout, device=device, dtype=dtype, model_class=MmadaModel, chat_template=CHAT, **options
         )
-        codes = int(config.get("codebook_size", 8192))
+        codes = _count(config, "codebook_size", 8192, source)
         # The published generator puts code c behind the text tokenizer's last token, whatever llm_vocab_size says.
-        offset = config.get("image_token_offset", None if model.tokenizer is None else len(model.tokenizer))
+        offset = None if model.tokenizer is None else len(model.tokenizer)
+        if "image_token_offset" in config:
+            offset = _count(config, "image_token_offset", 0, source)
         if offset is not None and offset + codes > model.spec.vocab_size:
             raise MdmError(
                 f"{source}: {codes} image codes (config key 'codebook_size') behind the tokenizer's {offset} tokens "
@@ -61,7 +63,7 @@ class Mmada(BaseFamily):
             )
         model.spec = replace(model.spec, image_offset=offset, image_codes=codes)
         model.special = SpecialTokens.of(config, source)
-        model.slots = int(config.get("num_vq_tokens", MmadaModel.slots))
+        model.slots = _count(config, "num_vq_tokens", MmadaModel.slots, source)
         return model
 
     def example(self, folder: Path) -> None:
@@ -69,6 +71,14 @@ class Mmada(BaseFamily):
         from mdm_mmada.example import write
 
         write(folder)
+
+
+def _count(config: Mapping[str, Any], key: str, default: int, source: str) -> int:
+    """A number of a config.json; raises an MdmError where it is no whole number from 1."""
+    value = config.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise MdmError(f"{source}: config key {key!r} is {value!r}: it is a whole number from 1")
+    return value
 
 
 FAMILY = Mmada()

@@ -47,12 +47,18 @@ class SpecialTokens:
                 raise MdmError(f"{source}: config key {CONFIG_KEY!r}: {name} is {token!r}, which is no id of a token")
         return cls(**{NAMES[name]: token for name, token in given.items()})
 
-    def checked(self, end: int, source: str) -> SpecialTokens:
+    def checked(self, end: int, mask_id: int, source: str) -> SpecialTokens:
         """The same, as ids of a text vocabulary that ends at ``end``.
 
         Raises:
-            MdmError: one lies behind it.
+            MdmError: one lies behind it, is the mask, or is another one too.
         """
+        seen = {mask_id: "the mask"}
+        for name, field in NAMES.items():
+            token = getattr(self, field)
+            if token in seen:
+                raise MdmError(f"{source}: the token {name} is {token}, and so is {seen[token]} ({CONFIG_KEY})")
+            seen[token] = name
         for name, field in NAMES.items():
             if (token := getattr(self, field)) >= end:
                 raise MdmError(

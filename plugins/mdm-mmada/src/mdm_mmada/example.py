@@ -66,7 +66,7 @@ def _llama(random: torch.Generator) -> dict[str, Tensor]:
 def _magvit(config: dict[str, Any], random: torch.Generator) -> dict[str, Tensor]:
     def filled(name: str, shape: torch.Size) -> Tensor:
         if len(shape) == 4:
-            return torch.randn(shape, generator=random) / shape[1:].numel() ** 0.5
+            return torch.randn(shape, generator=random) / (shape.numel() // shape[0]) ** 0.5
         return torch.ones(shape) if "norm" in name and name.endswith("weight") else torch.zeros(shape)
 
     state = Magvit(magvit_config(config, IMAGE_TOKENIZER)).state_dict()

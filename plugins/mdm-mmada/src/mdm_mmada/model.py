@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mdm_mmada.picture_tokenizer import PictureTokenizer
     from mdm_mmada.pictures import Picture as Pixels
 
+MOST = 128
+"""Rows and columns of a picture's codes: four times what the published models were trained with."""
 GREY = 128
 """What a patch without a code is shown as."""
 
@@ -102,14 +104,21 @@ class MmadaModel(Model):
     def load_image_tokenizer(self, source: str, *, offline: bool = False, image_size: int | None = None) -> None:
         from mdm_mmada.picture_tokenizer import load_picture_tokenizer
 
-        tokenizer = load_picture_tokenizer(source, device=str(self.device), offline=offline)
+        try:
+            tokenizer = load_picture_tokenizer(source, device=str(self.device), offline=offline)
+        except MdmError as error:
+            raise MdmError(f"image_tokenizer: {error}") from None
         if tokenizer.codebook_size != self.spec.image_codes:
             raise MdmError(
                 f"{source} has {tokenizer.codebook_size} codes, and {self.name} was trained with "
                 f"{self.spec.image_codes}: they do not belong together"
             )
-        if image_size is not None and image_size % tokenizer.down_factor:
-            raise MdmError(f"image_size {image_size} is no multiple of {tokenizer.down_factor}, the pixels of a code")
+        side = tokenizer.down_factor
+        if image_size is not None and (image_size % side or not 2 <= image_size // side <= MOST):
+            raise MdmError(
+                f"image_size {image_size} is no multiple of {side}, the pixels of a code, "
+                f"from {2 * side} to {MOST * side}"
+            )
         self.image_tokenizer, self.image_size = tokenizer, image_size
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
@@ -136,4 +145,4 @@ class MmadaModel(Model):
         return self.spec.image_offset
 
     def _checked_special(self) -> SpecialTokens:
-        return self.special.checked(self._offset(), self.name)
+        return self.special.checked(self._offset(), self.spec.mask_id, self.name)

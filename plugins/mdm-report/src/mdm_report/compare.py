@@ -82,6 +82,12 @@ def _with_results(folder: Path) -> list[RunVariant]:
 def _check_graded(variant: RunVariant, metric: str) -> None:
     results = variant.results.by_row.values()
     left = sum(not result.graded(metric) for result in results)
+    task = registry.resolve("task", variant.config.task)
+    if left == len(results) and task.answers == "image" and not task.options_to_grade:
+        raise MdmError(
+            f"{variant.config.task} grades nothing, so there is no accuracy to compare: mdm fid and mdm clip-score "
+            f"score the pictures of {variant.folder}"
+        )
     if left:
         raise MdmError(
             f"{left} of {len(results)} results of {variant.label} in {variant.folder} are not graded yet: "
