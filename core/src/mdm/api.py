@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -137,7 +137,7 @@ def decode(
     eos_ids = _end_tokens(spec, settings)
     rules = _logit_rules(spec, settings, eos_ids, logits_processors)
     requests = open_requests(
-        spec, layouts, _lengths(gen_length), row_ids, suffix, guidance=settings.guidance != 0,
+        spec, layouts, gen_length, row_ids, suffix, guidance=settings.guidance != 0,
         allowed=settings.allowed_tokens,
     )  # fmt: skip
     results: dict[int, Result] = {}
@@ -273,13 +273,6 @@ def _check_ids(spec: ModelSpec, name: str, *ids: int | None) -> None:
     for token in ids:
         if token is not None and token >= spec.vocab_size:
             raise MdmError(f"{name}: token id {token} is outside the vocabulary of {spec.vocab_size}")
-
-
-def _lengths(gen_length: int | Iterable[int] | None) -> int | list[int | None] | None:
-    """The tokens to generate, as ``Settings`` allows them."""
-    if isinstance(gen_length, Iterable):
-        return [check_settings({"gen_length": length}).gen_length for length in gen_length]
-    return check_settings({"gen_length": gen_length}).gen_length
 
 
 def _with_sizes(settings: Settings, model: Model, requests: Sequence[Request], *, kv: bool) -> Settings:

@@ -12,7 +12,7 @@ from mdm.errors import MdmError
 from mdm.models.layout import Layout
 from mdm.models.model import Model
 from mdm.protocols.model import ModelSpec
-from mdm.protocols.settings import DEFAULT_GEN_LENGTH, INT64
+from mdm.protocols.settings import DEFAULT_GEN_LENGTH, INT64, check_settings
 from mdm.protocols.task import Message, Picture, Prompt
 
 KINDS = 'a text, a list of token ids, a list of {"role": …, "content": …} or a Prompt'
@@ -118,7 +118,7 @@ def open_requests(
     """The requests of prompts that are laid out.
 
     Args:
-        gen_length, row_ids, suffix: as in ``mdm.decode``, lengths being checked.
+        gen_length, row_ids, suffix: as in ``mdm.decode``.
         allowed: ranges of the tokens that may be generated; None: all.
 
     Raises:
@@ -129,7 +129,8 @@ def open_requests(
         raise MdmError(f"gen_length has {len(lengths)} numbers for {len(layouts)} prompts: give one, or one each")
     keys = range(len(layouts)) if row_ids is None else _row_ids(row_ids, len(layouts))
     requests = []
-    for number, (layout, length, key) in enumerate(zip(layouts, lengths, keys, strict=True)):
+    for number, (layout, given, key) in enumerate(zip(layouts, lengths, keys, strict=True)):
+        length = check_settings({"gen_length": given}).gen_length
         if layout.grid is not None and length is not None:
             raise MdmError(f"prompt {number}: gen_length does not apply to a picture, whose size is the model's")
         length = next((n for n in (length, layout.gen_length) if n is not None), DEFAULT_GEN_LENGTH)

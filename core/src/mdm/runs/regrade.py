@@ -27,7 +27,6 @@ from mdm.runs.watch import GuardedObserver, Interrupted, RunObserver
 SAVE_EVERY = 60.0
 """Seconds after which grades are written, so that a kill loses no more of them."""
 
-
 Grades = Future[Mapping[str, float]]
 
 
