@@ -20,7 +20,7 @@ SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 LAYOUTS = {
     # family, added tokens, the mask's, the end's, whether tokenizer.json is there, the known chat
     "LLaDA": ("llada", LLADA, "<|mdm_mask|>", "<|endoftext|>", True, HEADERS),
-    "MMaDA": ("mmada", LLADA, "<|mdm_mask|>", "<|endoftext|>", True, HEADERS),
+    "MMaDA": ("mmada", LLADA, "<|mdm_mask|>", "<|endoftext|>", True, HEADERS.replace("\n\n", "\n")),
     "Dream": ("dream", [*QWEN, "<|beginoftext|>", "<|mask|>"], "<|mask|>", "<|endoftext|>", False, SYSTEM + TURNS),
     "SDAR, two files": ("sdar", [*QWEN, "<|MASK|>"], "<|MASK|>", "<|im_end|>", False, TURNS),
     "SDAR and TraDo, one file": ("sdar", [*QWEN, "<|MASK|>"], "<|MASK|>", "<|im_end|>", True, TURNS),

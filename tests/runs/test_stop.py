@@ -8,7 +8,7 @@ from mdm import registry
 from mdm.cli import cli
 from mdm.protocols import Example, Message, Prompt
 from mdm.runs.config import DecodeConfig
-from mdm.runs.decode_args import completion, encode
+from mdm.runs.decode_args import completion
 from mdm_testing.toy import EOS, MASK, toy_model
 
 
@@ -27,18 +27,19 @@ from mdm_testing.toy import EOS, MASK, toy_model
 )
 def test_a_completion(answer, written, stop, asked, text):
     model, prompt = toy_model(), Prompt("Question: 1\nAnswer: ", answer, 8, stop)
-    ids, context = encode(model, prompt)
+    layout = model.lay_out(prompt)
+    ids, context = layout.tokens, layout.context
     [b] = model.encode("b")
     sequence = [b if i == MASK else i for i in ids] + model.encode(written)
-    assert completion(DecodeConfig(stop=asked), model, sequence, ids, context, prompt.stop) == text
+    assert completion(DecodeConfig(stop=asked), model, sequence, layout, prompt.stop) == text
     ended = [*sequence[: context + 1], EOS, *sequence[context + 1 :]]
-    assert completion(DecodeConfig(), model, ended, ids, context) == model.decode(sequence[context : context + 1])
+    assert completion(DecodeConfig(), model, ended, layout) == model.decode(sequence[context : context + 1])
 
 
 def test_what_a_context_names_makes_no_hole():
     model = toy_model()
     for context in ("what is [MASK]?", (Message("user", "what is [MASK]?"),)):
-        ids, _ = encode(model, Prompt(context, "", 4))
+        ids = model.lay_out(Prompt(context, "", 4)).tokens
         assert MASK not in ids and "[MASK]" in model.tokenizer.decode(ids)
 
 

@@ -57,7 +57,7 @@ def test_a_task_sees_the_grades_of_each_example_in_order():
         assert list(grades) == ["e0", "e1"]
         return {"best": sum(max(g.get("ok", 0.0) for g in of) for of in grades.values()) / len(grades)}
 
-    some = [outcome(1, 0.0, repeat=1), outcome(0, 0.0), outcome(1, 1.0), outcome(0, repeat=1, metrics={})]
+    some = [outcome(1, 0.0, repeat=1), outcome(0, 0.0), outcome(1, 1.0), outcome(0, repeat=1, metrics={}, error="no")]
     assert summarise(some, "ok", 2, 2, best)["metrics"] == {"ok": 0.25, "best": 0.5}
     assert "best" not in summarise([], "ok", 2, 2, best)["metrics"]
 

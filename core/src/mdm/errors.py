@@ -43,8 +43,8 @@ def explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
     first = details[0]
     if not first["loc"]:
         return f"{where.rstrip('.: ')}: {_reason(first['msg'])}" if where else _reason(first["msg"])
-    in_list = any(isinstance(part, int) for part in first["loc"][1:2])
-    key = ".".join(map(str, first["loc"])) if in_list else str(first["loc"][0])
+    deep = len(first["loc"]) > 2 and str(first["loc"][2]).isidentifier()  # a field of an entry of a list
+    key = ".".join(map(str, first["loc"])) if deep else str(first["loc"][0])
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         known = ", ".join(schema.model_fields) or "no options"
         return f"{where}{key}: there is no such name.{suggest(key, schema.model_fields)} There are: {known}"

@@ -60,7 +60,7 @@ ARGUMENTS: dict[str, Any] = {
     "offline": ({"offline": "maybe"}, "offline=maybe"),
     "image_tokenizer": ({"image_tokenizer": "nowhere"}, "has no pictures|image_tokenizer"),
     "image_size": ({"image_size": 8}, "give image_tokenizer"),
-    "unconditional": ({"unconditional": "x", "guidance": 1.0}, "does not apply to log-likelihoods"),
+    "unconditional": ({"unconditional": "4321:", "guidance": 90.0}, "written"),
     **dict.fromkeys(
         ("steps", "block_length", "schedule", "eos_penalty", "pad_penalty", "stop_at_eos", "eos_token_id",
          "pad_token_id", "allowed_tokens", "suppressed_tokens", "max_rows", "compile", "graphs", "reuse_scores"),
@@ -80,8 +80,11 @@ def outcome(**arguments: Any) -> dict[str, Any]:
     model = lm(**arguments)
     asked = [SimpleNamespace(args=(GRID, {"max_gen_toks": 8}))]
     rolled = "refused" if model.config.guidance else model.loglikelihood_rolling([SimpleNamespace(args=(GRID,))], True)
+    written = model.generate_until(asked, True)
+    if model.config.unconditional is not None:
+        return {"written": written}
     return {
-        "written": model.generate_until(asked, True),
+        "written": written,
         "bounds": model.loglikelihood([SimpleNamespace(args=("123434122143", end)) for end in ("4312", "4321")], True),
         "rolled": rolled,
     }
@@ -156,6 +159,14 @@ def test_an_autoregressive_model_answers_all_three_kinds_of_request(tmp_path):
     assert short == pytest.approx(behind_eos, abs=1e-4)
     [text] = model.generate_until([SimpleNamespace(args=("12+", {"max_gen_toks": 4}))], True)
     assert len(text) <= 4
+
+
+def test_a_second_prompt_does_not_apply_to_log_likelihoods():
+    plain, second = lm(guidance=90.0), lm(guidance=90.0, unconditional="4321:")
+    asked = [SimpleNamespace(args=(GRID, {"max_gen_toks": 8}))]
+    assert plain.generate_until(asked, True) != second.generate_until(asked, True)
+    with pytest.raises(mdm.MdmError, match="unconditional does not apply to log-likelihoods"):
+        second.loglikelihood([SimpleNamespace(args=("12", "34"))], True)
 
 
 def test_guidance_does_not_apply_to_rolling_log_likelihoods():

@@ -125,12 +125,12 @@ def open_requests(
         MdmError: a prompt that cannot be decoded, or lists of different lengths.
     """
     lengths = list(gen_length) if isinstance(gen_length, Iterable) else [gen_length] * len(layouts)
+    lengths = [check_settings({"gen_length": length}).gen_length for length in lengths]
     if len(lengths) != len(layouts):
         raise MdmError(f"gen_length has {len(lengths)} numbers for {len(layouts)} prompts: give one, or one each")
     keys = range(len(layouts)) if row_ids is None else _row_ids(row_ids, len(layouts))
     requests = []
-    for number, (layout, given, key) in enumerate(zip(layouts, lengths, keys, strict=True)):
-        length = check_settings({"gen_length": given}).gen_length
+    for number, (layout, length, key) in enumerate(zip(layouts, lengths, keys, strict=True)):
         if layout.grid is not None and length is not None:
             raise MdmError(f"prompt {number}: gen_length does not apply to a picture, whose size is the model's")
         length = next((n for n in (length, layout.gen_length) if n is not None), DEFAULT_GEN_LENGTH)
