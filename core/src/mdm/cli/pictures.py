@@ -40,6 +40,7 @@ def draw(
 ) -> None:
     """Draw ``count`` pictures of what ``text`` says, save them, and say what they cost."""
     from mdm.cli.decoding import decode, record
+    from mdm.engine.pictures import for_pictures
     from mdm.runs.files import to_json
 
     if config.gen_length is not None:
@@ -47,10 +48,8 @@ def draw(
         raise MdmError(f"{given} does not apply to --image: a picture has as many tokens as the model gives it")
     layouts = [model.lay_out(Prompt(text, kind="image"))] * count
     start = time.perf_counter()
-    grid = layouts[0].grid
-    assert grid is not None
-    with _steps(config, grid[0] * grid[1], watched) as on_step:
-        results = decode(config, model, layouts, watched, **({} if on_step is None else {"on_step": on_step}))
+    with _steps(None if watched else for_pictures(config, layouts, model.spec).steps) as on_step:
+        results = decode(config, model, layouts, watched, on_step=on_step)
     seconds = time.perf_counter() - start
     save(file, [result.image for result in results])
     if as_json:
@@ -96,15 +95,13 @@ def _show(image: Any) -> None:
 
 
 @contextmanager
-def _steps(config: PromptConfig, slots: int, watched: bool) -> Iterator[Callable[[StepEvent], None] | None]:
-    """What counts the steps on stderr, where the canvas itself is not shown and their number is known."""
+def _steps(total: int | None) -> Iterator[Callable[[StepEvent], None] | None]:
+    """What counts so many steps on stderr; None where the canvas itself is shown, or their number is not known."""
     from mdm.cli.progress import progress
-    from mdm.engine.pictures import DEFAULT_STEPS
 
-    if watched or config.tokens_per_step is not None:
+    if total is None:
         yield None
         return
-    total = config.steps or min(DEFAULT_STEPS, slots)
     with progress() as observer:
         yield lambda event: observer.on_progress(
             "drawing, steps", max((line["step"] + 1 for line in event.lines), default=0), total, None

@@ -157,6 +157,8 @@ def _row_ids(row_ids: Any, count: int) -> list[int]:
 
 def _known_slots(layout: Layout, length: int, mask_id: int, allowed: Sequence[tuple[int, int]] | None) -> int:
     """Visible tokens of a picture that is drawn in part: without a grid, allowed ones that lie beside masks."""
+    if layout.grid is None and allowed is None:
+        return 0
     tokens = [*layout.tokens, *[mask_id] * length]
     if layout.grid is not None:
         return layout.grid[0] * layout.grid[1] - tokens.count(mask_id)
