@@ -11,11 +11,23 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys instead of showing it, and halves of characters, but for line breaks and tabs."""
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal: control characters are shown, such as ``\\x1b``, and not obeyed."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
 class MdmError(Exception):
     """A mistake in what was asked: one line that names the culprit and the way out.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with code 2. Strangers' words in it are ``printable``.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class MdmWarning(UserWarning):
