@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +44,29 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def cause(error: BaseException) -> str:
+    """The class of an error and the first line of what it says, if it can say anything."""
+    try:
+        first = next(iter(str(error).splitlines()), "")
+    except Exception:
+        first = ""
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+@contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """Make one line of all that ``what``, somebody else's code, raises, but for a Ctrl-C; an MdmError has its line.
+
+    ``StopIteration`` and ``SystemExit`` are errors, too: nobody who is called ends what we iterate over, or the process.
+    """
+    try:
+        yield
+    except (MdmError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise MdmError(f"{what}: {cause(error)}") from error
 
 
 def explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:

@@ -13,9 +13,7 @@ from typing import Any, NoReturn
 import click
 from mdm import registry
 from mdm.cli.interrupt import CtrlC
-from mdm.errors import MdmError, MdmWarning
-
-CORE = "mdm-core"
+from mdm.errors import MdmError, MdmWarning, printable
 
 
 class LazyGroup(click.Group):
@@ -42,7 +40,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         entries = registry.entries("command")
-        core = [entry for entry in entries if entry.dist == CORE]  # cheap to import, and always there
+        core = [entry for entry in entries if entry.dist == registry.CORE]  # cheap to import, and always there
         rows = [(entry.name, registry.load(entry).get_short_help_str(80)) for entry in core]
         rows += [(entry.name, f"(from {entry.package})") for entry in entries if entry not in core]
         with formatter.section("Commands"):
@@ -77,7 +75,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     warnings.showwarning = _show(warnings.showwarning)
     with CtrlC() as ctrl_c:
         try:
-            code: Any = cli.main(args, prog_name="mdm", standalone_mode=False)
+            code: Any = cli.main(_texts(sys.argv[1:] if args is None else args), prog_name="mdm", standalone_mode=False)
         except (click.Abort, KeyboardInterrupt):
             sys.exit(130)
         except Exception as error:
@@ -86,9 +84,19 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
             line = _line(error)
             if line is None:
                 raise
-            click.echo(f"mdm: {' '.join(line.split())}", err=True)
+            click.echo(f"mdm: {printable(' '.join(line.split()))}", err=True)
             sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _texts(args: Sequence[str]) -> Sequence[str]:
+    """The arguments; an error where one is no text: it would have to be written into files and sent to models."""
+    for arg in args:
+        try:
+            arg.encode()
+        except UnicodeEncodeError:
+            raise MdmError(f"the argument {arg!r} is not in UTF-8") from None
+    return args
 
 
 def _show(other: Callable[..., None]) -> Callable[..., None]:
@@ -96,7 +104,7 @@ def _show(other: Callable[..., None]) -> Callable[..., None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, MdmWarning):
-            click.echo(f"mdm: {message}", err=True)
+            click.echo(f"mdm: {printable(str(message))}", err=True)
         else:
             other(message, category, *where, **more)
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
+import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from concurrent.futures import Future, wait
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from mdm import registry
-from mdm.errors import MdmError, first_line
+from mdm.errors import MdmError, MdmWarning, cause, first_line
 from mdm.models.family import BaseFamily
 
+PATIENCE = 10.0
+"""Seconds that a family is given to import, and to say whether it takes a checkpoint."""
 ADAPTER_CONFIG = "adapter_config.json"
 """Beside it lie the weights of an adapter, as peft saves one."""
 
@@ -126,21 +131,61 @@ def _packages() -> list[str]:
 
 
 def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) -> BaseFamily:
+    """The family that takes a checkpoint. One that is broken, or does not answer, is set aside with a warning.
+
+    Raises:
+        MdmError: none takes it, or several do.
+    """
     if adapter is not None:
         chosen: BaseFamily = registry.resolve("model", adapter)
         return chosen
-    families: dict[str, BaseFamily] = {}
+    claims: list[tuple[str, BaseFamily]] = []
+    aside: list[str] = []
     for entry in registry.entries("model"):
-        with suppress(MdmError):  # a broken family harms nobody who does not ask for it
-            families[entry.name] = registry.load(entry)
-    claims = [name for name, family in families.items() if family.claims(config)]
-    kind = config.get("model_type") or (config.get("architectures") or ["unnamed"])[0]
+        try:
+            if family := _claimed(entry, config):
+                claims.append((entry.name, family))
+        except MdmError as error:
+            aside.append(str(error))
+            if not entry.unmet:
+                warnings.warn(f"{error} (set aside)", MdmWarning, stacklevel=2)
     if not claims:
+        kind = config.get("model_type") or (config.get("architectures") or ["unnamed"])[0]
         raise MdmError(
             f"{folder} is a {kind!r} checkpoint, which no installed model family takes "
-            f"(installed: {', '.join(families) or 'none'}; there are {', '.join(_packages())}); "
-            "--adapter chooses one by hand"
-        )
+            f"(installed: {', '.join(registry.names('model')) or 'none'}; there are {', '.join(_packages())}); "
+            + "".join(f"set aside: {fault}; " for fault in aside) + "--adapter chooses one by hand"
+        )  # fmt: skip
     if len(claims) > 1:
-        raise MdmError(f"{folder} is claimed by {' and '.join(claims)}: choose one with --adapter")
-    return families[claims[0]]
+        names = " and ".join(name for name, _ in claims)
+        raise MdmError(f"{folder} is claimed by {names}: choose one with --adapter")
+    return claims[0][1]
+
+
+def _claimed(entry: registry.Entry, config: Mapping[str, Any]) -> BaseFamily | None:
+    """The family that ``entry`` names, if it claims a checkpoint.
+
+    It is asked in a thread of its own, with a copy of the configuration: it may hang, and must not change anything.
+
+    Raises:
+        MdmError: it does not load, raises, does not answer in time, or answers with neither True nor False.
+    """
+    answer: Future[tuple[BaseFamily, Any]] = Future()
+
+    def ask() -> None:
+        try:
+            family = registry.load(entry)
+            answer.set_result((family, family.claims(deepcopy(dict(config)))))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    wait([answer], PATIENCE)
+    if not answer.done():
+        raise MdmError(f"{entry} has not said within {PATIENCE:g} s whether it takes the checkpoint")
+    if (error := answer.exception()) is not None:
+        raise error if isinstance(error, MdmError) else MdmError(f"{entry} failed in claims: {cause(error)}") from error
+    family, claimed = answer.result()
+    if not isinstance(claimed, bool):
+        raise MdmError(f"{entry}: its claims answered with {type(claimed).__name__}, which is neither True nor False")
+    return family if claimed else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 from mdm import registry
-from mdm.errors import MdmError, suggest
+from mdm.errors import MdmError, blamed, suggest
 from mdm.protocols.hooks import Hooks
 
 if TYPE_CHECKING:
@@ -60,7 +60,5 @@ class RunHooks:
     def _call(self, hook: str, **arguments: Any) -> None:
         plugins = self._manager.get_plugins()
         for name, plugin in self._manager.list_name_plugin():
-            try:
+            with blamed(f"hook {name} failed in {hook}"):
                 self._manager.subset_hook_caller(hook, plugins - {plugin})(**arguments)
-            except Exception as error:
-                raise MdmError(f"hook {name} failed in {hook}: {type(error).__name__}: {error}") from error
