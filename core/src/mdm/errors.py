@@ -59,7 +59,7 @@ def cause(error: BaseException) -> str:
 def blamed(what: str) -> Iterator[None]:
     """Make one line of all that ``what``, somebody else's code, raises, but for a Ctrl-C; an MdmError has its line.
 
-    ``StopIteration`` and ``SystemExit`` are errors, too: nobody who is called ends what we iterate over, or the process.
+    ``StopIteration`` and ``SystemExit`` are errors, too: who is called ends neither a loop of ours nor the process.
     """
     try:
         yield

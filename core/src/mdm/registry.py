@@ -12,6 +12,7 @@ import os
 import re
 import reprlib
 import sys
+import traceback
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,8 +47,11 @@ _BASES = {
     "cache": ("mdm.protocols", "BaseCache"),
     "task": ("mdm.protocols", "BaseTask"),
     "preset": ("mdm.protocols", "Preset"),
+    "command": ("click", "Command"),
 }
 """Kind -> where its base class is, which says what a plugin has. It is imported when a plugin of the kind is."""
+_OBJECTS = ("preset", "command")
+"""Kinds whose plugins are instances of the base class itself."""
 
 _NAME = re.compile(r"\w[\w.+-]*")
 """What a plugin can be called, so that it can be written on a command line and in a list."""
@@ -146,9 +150,9 @@ def require(kind: str, plugin: Any, what: str) -> None:
         return
     module, name = _BASES[kind]
     base = getattr(import_module(module), name)
-    if kind == "preset":
-        if not isinstance(plugin, base):
-            raise MdmError(f"{what} is not a preset: it must be an instance of {module}.{name}")
+    if kind in _OBJECTS and not isinstance(plugin, base):
+        raise MdmError(f"{what} is not a {kind}: it must be an instance of {module}.{name}")
+    if kind == "command":
         return
     members = [member for member in {**vars(base), **get_annotations(base)} if not member.startswith("_")]
     missing = [
@@ -175,9 +179,9 @@ def _types(base: type) -> dict[str, TypeAdapter[Any]]:
     """The types of a base class's attributes."""
     from pydantic import TypeAdapter  # slow to import, and not needed to list what is there
 
-    annotated = get_annotations(base, eval_str=True)
-    return {name: TypeAdapter((get_args(kind) or [kind])[0] if get_origin(kind) is ClassVar else kind)
-            for name, kind in annotated.items()}  # fmt: skip
+    kinds: dict[str, Any] = get_annotations(base, eval_str=True)
+    plain = {name: get_args(kind)[0] if get_origin(kind) is ClassVar else kind for name, kind in kinds.items()}
+    return {name: TypeAdapter(kind) for name, kind in plain.items()}
 
 
 def _mistyped(kind: TypeAdapter[Any], value: Any) -> str | None:
@@ -196,9 +200,8 @@ def _short(value: Any) -> str:
 
 def incompatible(entry: Entry) -> str:
     """The error line for a plugin that is built for another mdm-core."""
-    return (
-        f"{entry} is for mdm-core{entry.unmet}, and this is mdm-core {_core()}: install a release of {entry.dist} for it"
-    )
+    ours = f"this is {CORE} {_core()}"
+    return f"{entry} is for {CORE}{entry.unmet}, and {ours}: install a release of {entry.dist} for it"
 
 
 def check() -> list[tuple[Entry, str | None]]:
@@ -233,6 +236,19 @@ def _refused(entry: Entry) -> str | None:
         return f"{entry} is set aside: {CORE} itself has a {entry.kind} of that name"
     packages = " and ".join(other.package for other in same)
     return f"{entry.kind} {entry.name!r} is brought by several packages, {packages}: uninstall all but one"
+
+
+def raised_by_plugin(error: BaseException) -> str | None:
+    """Which function of which plugin package an error comes from; None where it passed none but the core's."""
+    dists = {
+        entry.value.partition(":")[0].partition(".")[0]: entry.package for entry in entries() if entry.dist != CORE
+    }
+    culprit = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        if package := dists.get(module.partition(".")[0]):
+            culprit = f"{module}.{frame.f_code.co_qualname}, line {line}, of package {package},"
+    return culprit
 
 
 @cache
@@ -282,13 +298,13 @@ def _installed(path: _Path) -> tuple[Entry, ...]:
 
 
 _unreadable: dict[str, str] = {}
-"""Folder of a package whose metadata cannot be read -> why, as the last listing found."""
+"""As the last listing has found it."""
 
 
-def unreadable() -> list[str]:
-    """A line for each installed package whose entry points cannot be read, so that it announces nothing."""
+def unreadable() -> dict[str, str]:
+    """Folder of an installed package whose metadata cannot be read, so that it announces nothing -> why."""
     entries()
-    return [f"the metadata of {path} cannot be read: {why}" for path, why in sorted(_unreadable.items())]
+    return {path: f"the metadata of {path} cannot be read: {why}" for path, why in sorted(_unreadable.items())}
 
 
 def _core() -> str:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 from mdm import registry
 from mdm.cli.interrupt import CtrlC
-from mdm.errors import MdmError, MdmWarning, printable
+from mdm.errors import MdmError, MdmWarning, cause, printable
 
 
 class LazyGroup(click.Group):
@@ -25,11 +25,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in registry.names("command"):
             return None
-        entry = registry.find("command", name)
-        plugin = registry.load(entry)
-        if not isinstance(plugin, click.Command):
-            raise MdmError(f"command {name!r} of package {entry.package} is not a click command")
-        return plugin
+        command: click.Command = registry.resolve("command", name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -76,12 +73,12 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     with CtrlC() as ctrl_c:
         try:
             code: Any = cli.main(_texts(sys.argv[1:] if args is None else args), prog_name="mdm", standalone_mode=False)
-        except (click.Abort, KeyboardInterrupt):
-            sys.exit(130)
-        except Exception as error:
-            if ctrl_c.pressed:
-                sys.exit(130)
+        except SystemExit:
+            raise
+        except BaseException as error:
             line = _line(error)
+            if ctrl_c.pressed or (line is None and isinstance(error, (click.Abort, KeyboardInterrupt))):
+                sys.exit(130)
             if line is None:
                 raise
             click.echo(f"mdm: {printable(' '.join(line.split()))}", err=True)
@@ -111,10 +108,15 @@ def _show(other: Callable[..., None]) -> Callable[..., None]:
     return show
 
 
-def _line(error: Exception) -> str | None:
-    """The line to print for a wrong request; None for any other error."""
+def _line(error: BaseException) -> str | None:
+    """The line to print for a wrong request or a failing plugin; None for any other error."""
     if isinstance(error, click.UsageError):
         return error.format_message() + (f" (see {error.ctx.command_path} --help)" if error.ctx else "")
     if isinstance(error, click.ClickException):
         return error.format_message()
-    return str(error) if isinstance(error, MdmError) else None
+    if isinstance(error, MdmError):
+        return str(error)
+    if isinstance(error, click.Abort) and error.__cause__ is not None:  # what click makes of a KeyboardInterrupt
+        error = error.__cause__
+    who = registry.raised_by_plugin(error)
+    return f"{who} raised {cause(error)}" if who else None

@@ -143,7 +143,7 @@ def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) ->
     aside: list[str] = []
     for entry in registry.entries("model"):
         try:
-            if family := _claimed(entry, config):
+            if family := claimed(entry, config):
                 claims.append((entry.name, family))
         except MdmError as error:
             aside.append(str(error))
@@ -162,7 +162,7 @@ def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) ->
     return claims[0][1]
 
 
-def _claimed(entry: registry.Entry, config: Mapping[str, Any]) -> BaseFamily | None:
+def claimed(entry: registry.Entry, config: Mapping[str, Any]) -> BaseFamily | None:
     """The family that ``entry`` names, if it claims a checkpoint.
 
     It is asked in a thread of its own, with a copy of the configuration: it may hang, and must not change anything.
@@ -185,7 +185,7 @@ def _claimed(entry: registry.Entry, config: Mapping[str, Any]) -> BaseFamily | N
         raise MdmError(f"{entry} has not said within {PATIENCE:g} s whether it takes the checkpoint")
     if (error := answer.exception()) is not None:
         raise error if isinstance(error, MdmError) else MdmError(f"{entry} failed in claims: {cause(error)}") from error
-    family, claimed = answer.result()
-    if not isinstance(claimed, bool):
-        raise MdmError(f"{entry}: its claims answered with {type(claimed).__name__}, which is neither True nor False")
-    return family if claimed else None
+    family, takes = answer.result()
+    if not isinstance(takes, bool):
+        raise MdmError(f"{entry}: its claims answered with {type(takes).__name__}, which is neither True nor False")
+    return family if takes else None

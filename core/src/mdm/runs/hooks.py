@@ -28,8 +28,9 @@ class RunHooks:
         self._manager.add_hookspecs(Hooks)
         for entry in registry.entries("hook"):
             try:
-                self._register(entry)
-            except (MdmError, ValueError, pluggy.PluginValidationError) as error:
+                with blamed(str(entry)):
+                    self._register(entry)
+            except MdmError as error:
                 logging.getLogger("mdm").warning("mdm: left out: %s", " ".join(str(error).split()))
         self.sees_steps = bool(self._manager.hook.on_step.get_hookimpls())
         """Whether any package implements ``on_step``, which costs the engine a transfer per step."""

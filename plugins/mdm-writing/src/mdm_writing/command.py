@@ -48,7 +48,9 @@ MODE = (
 @click.option("--limit", type=click.IntRange(1), help="Only the first examples of each run.")
 @click.option("--temperature", type=Finite(0), help="Sent to the judge (default: not sent).")
 @click.option("--workers", type=click.IntRange(1, 256), default=8, show_default=True, help="Requests at once.")
-@click.option("--retries", type=click.IntRange(0, 100), default=6, show_default=True, help="After 429, 5xx and the like.")
+@click.option(
+    "--retries", type=click.IntRange(0, 100), default=6, show_default=True, help="After 429, 5xx and the like."
+)
 @click.option("--timeout", type=Finite(1), default=120, show_default=True, help="Of a whole request, in seconds.")
 @click.option("--retry-malformed", is_flag=True, help="Ask again where an answer could not be read.")
 @click.option("--price-in", type=Finite(0), metavar="USD", help="Per million prompt tokens.")

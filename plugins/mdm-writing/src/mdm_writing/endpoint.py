@@ -177,7 +177,7 @@ def _bounded_client(limit: float) -> Any:
     Client: Any = openai.DefaultAsyncHttpxClient
     httpx: Any = sys.modules[Client.__base__.__module__.partition(".")[0]]  # a newer `openai` has it as httpx2
 
-    class Bounded(Client):  # type: ignore[misc]
+    class Bounded(Client):
         async def send(self, request: Any, **options: Any) -> Any:
             deadline = asyncio.get_running_loop().time() + limit
             request.headers["accept-encoding"] = "identity"
