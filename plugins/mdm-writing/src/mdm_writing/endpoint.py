@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 KEY = "OPENAI_API_KEY"
 LARGEST, LARGEST_ERROR = 2**22, 2**16
 """Bytes of a reply that are read, and of a refusal."""
-KEPT_HEADERS = ("location", "retry-after", "retry-after-ms", "x-should-retry")
+KEPT_HEADERS = (b"location", b"retry-after", b"retry-after-ms", b"x-should-retry")
 """What is read of a reply's headers; among the others are codecs that may cost any time and memory."""
 CLOSING = 2.0
 """Seconds that connections are given to close."""
@@ -195,7 +195,7 @@ def _bounded_client(limit: float) -> Any:
                 with suppress(Exception):
                     async with asyncio.timeout(CLOSING):
                         await reply.aclose()
-            headers = {name: reply.headers[name] for name in KEPT_HEADERS if name in reply.headers}
+            headers = [(name, value) for name, value in reply.headers.raw if name.lower() in KEPT_HEADERS]
             return httpx.Response(reply.status_code, headers=headers, content=bytes(body), request=request)
 
     return Bounded()
