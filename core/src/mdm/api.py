@@ -174,10 +174,13 @@ def _no_end() -> Iterator[None]:
     """Name who raises what a caller's loop would take for its own end: a sampler, a processor, ``on_step``."""
     try:
         yield
-    except (StopIteration, GeneratorExit) as end:
+    except (StopIteration, GeneratorExit, RuntimeError) as error:
+        end = error.__cause__ if isinstance(error, RuntimeError) else error  # of a StopIteration within a generator
+        if not isinstance(end, (StopIteration, GeneratorExit)):
+            raise
         *_, (frame, _) = walk_tb(end.__traceback__)
         who = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
-        raise MdmError(f"{who} raised {cause(end)}, which does not end a decode") from end
+        raise MdmError(f"{who} raised {cause(end)}, which does not end a decode") from error
 
 
 def _document(function: Callable[..., Any]) -> tuple[str, ...]:

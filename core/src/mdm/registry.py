@@ -285,13 +285,14 @@ def _installed(path: _Path) -> tuple[Entry, ...]:
         try:
             if "mdm." not in (dist.read_text("entry_points.txt") or ""):
                 continue
-            name, version, unmet = dist.name, str(dist.version or ""), _unmet(dist, core)
-            of_dist = {Entry(kinds[point.group], point.name, point.value, name, version, unmet)
+            release, unmet = str(dist.version or ""), _unmet(dist, core)
+            normal = dist.name.lower().replace("_", "-").replace(".", "-")
+            of_dist = {Entry(kinds[point.group], point.name, point.value, dist.name, release, unmet)
                        for point in dist.entry_points if point.group in kinds}  # fmt: skip
         except Exception as error:
             _unreadable[str(getattr(dist, "_path", dist))] = cause(error)
             continue  # a package with broken metadata announces nothing
-        if (normal := name.lower().replace("_", "-").replace(".", "-")) not in seen:
+        if normal not in seen:
             seen.add(normal)
             plugins |= of_dist
     return tuple(sorted(plugins, key=lambda entry: (list(KINDS).index(entry.kind), entry)))

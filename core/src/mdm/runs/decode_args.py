@@ -98,7 +98,7 @@ def encode_example(config: RunConfig, model: Model, task: BaseTask, index: int, 
     style, what = config.prompt_style or model.spec.prompt_style, f"task {config.task!r}, example {example.id}"
     with blamed(f"{what}: it has no prompt"):
         prompt = ask(example, style)
-    if not isinstance(prompt, Prompt):
+    if not isinstance(prompt, Prompt) or not all(isinstance(text, str) for text in (prompt.answer, *prompt.stop)):
         raise MdmError(f"{what}: its prompt is {reprlib.repr(prompt)}, which is no Prompt")
     try:
         with blamed("its prompt cannot be encoded"):
