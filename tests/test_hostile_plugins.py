@@ -53,7 +53,7 @@ CLAIMS = {
     "raises TimeoutError": ("raise TimeoutError", "failed in claims: TimeoutError"),
     "leaves": ("import sys; sys.exit(0)", "failed in claims: SystemExit: 0"),
     "recurses": ("return self.claims(config)", "failed in claims: RecursionError"),
-    "hangs": ("time.sleep(1000)", "has not said within 0.2 s"),
+    "hangs": ("time.sleep(1000)", "does not say in time whether it takes"),
     "answers None": ("return None", "answered with NoneType, which is neither True nor False"),
     "answers a text": ("return 'no'", "answered with str"),
     "answers 1": ("return 1", "answered with int"),
@@ -71,6 +71,7 @@ def test_a_family_that_cannot_answer_is_set_aside_and_named(site, monkeypatch, n
     claims, says = CLAIMS[name]
     package = install(site, "model", FAMILY.format(claims=claims), value="FAMILY")
     monkeypatch.setattr(checkpoints, "PATIENCE", 0.2)
+    monkeypatch.setattr(checkpoints, "MORE_PATIENCE", 0.2)
     registry.resolve("model", "llada")
     with pytest.warns(MdmWarning, match="set aside") as warned:
         assert checkpoints.find_family(LLADA, None, Path("x")).name == "llada"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from concurrent.futures import wait
 from dataclasses import asdict
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -59,13 +60,14 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
 
 def _faults() -> dict[registry.Entry, str | None]:
     """What is wrong with each plugin. A family is also asked for a checkpoint that is none of its."""
-    from mdm.models.checkpoints import claimed
+    from mdm.models import checkpoints
 
     faults = dict(registry.check())
     for entry in (entry for entry, fault in faults.items() if fault is None and entry.kind == "model"):
+        answer = checkpoints.ask(entry, NOBODYS)
+        wait([answer], checkpoints.PATIENCE)
         try:
-            if claimed(entry, NOBODYS):
-                faults[entry] = f"{entry} claims every checkpoint"
+            faults[entry] = f"{entry} claims every checkpoint" if checkpoints.claimed(entry, answer) else None
         except MdmError as error:
             faults[entry] = str(error)
     return faults

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import warnings
 from collections.abc import Mapping
@@ -13,12 +12,17 @@ from typing import Any
 
 from mdm import registry
 from mdm.errors import MdmError, MdmWarning, cause, first_line
+from mdm.models.config_json import parse_config
 from mdm.models.family import BaseFamily
+from mdm.models.weight_files import check_files
 
-PATIENCE = 10.0
-"""Seconds that a family is given to import, and to say whether it takes a checkpoint."""
+PATIENCE, MORE_PATIENCE = 10.0, 60.0
+"""Seconds that a family is given to import, and to say whether it takes a checkpoint; more where no other does."""
 ADAPTER_CONFIG = "adapter_config.json"
 """Beside it lie the weights of an adapter, as peft saves one."""
+
+Asked = Future[tuple[BaseFamily, Any]]
+"""A family that was asked whether a checkpoint is its own, and its answer."""
 
 
 def is_autoregressive(name: str | Path, *, adapter: str | None = None, offline: bool = False) -> bool:
@@ -64,9 +68,14 @@ def commit_of(folder: Path) -> str | None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+    """The config.json of a checkpoint, whose files are all such as can be read.
+
+    Raises:
+        MdmError: there is none, or it is broken.
+    """
+    check_files(folder)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return parse_config(folder / "config.json")
     except FileNotFoundError:
         if holds_adapter(folder):
             raise MdmError(
@@ -74,46 +83,11 @@ def read_config(folder: Path) -> dict[str, Any]:
                 f"and --adapter-weights {folder}"
             ) from None
         raise MdmError(f"{folder} has no config.json: it is not a checkpoint in Hugging Face format") from None
-    except (OSError, ValueError) as error:
-        raise MdmError(f"{path} cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise MdmError(f"{path} is not a JSON object")
-    return config
 
 
 def holds_adapter(folder: Path) -> bool:
     """Whether a folder holds a LoRA adapter, alone or beside a checkpoint."""
     return (folder / ADAPTER_CONFIG).is_file()
-
-
-def check_weights(folder: Path) -> None:
-    """Refuse a checkpoint whose weights are not all there, without reading them.
-
-    Raises:
-        MdmError: there are none, only pickled ones, a shard is missing, or a file is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        shards = ["model.safetensors"]
-    elif index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MdmError(f"{index} cannot be read: {error}") from None
-    else:
-        if pickled := [path for end in ("bin", "pt", "pth") for path in folder.glob(f"*.{end}")]:
-            raise MdmError(f"{folder} has its weights in {pickled[0].name}, a pickle: convert them to safetensors")
-        raise MdmError(f"{folder} holds neither model.safetensors nor {index.name}: these are the weights")
-    for name in shards:
-        try:
-            with safe_open(folder / name, framework="pt"):
-                pass
-        except FileNotFoundError:
-            raise MdmError(f"{folder}: {name} is missing, a shard that {index.name} names") from None
-        except (OSError, SafetensorError) as error:
-            raise MdmError(f"{folder}: {name} is damaged or incomplete: {error}") from None
 
 
 def is_stock(config: Mapping[str, Any], *heads: str) -> bool:
@@ -139,50 +113,70 @@ def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) ->
     if adapter is not None:
         chosen: BaseFamily = registry.resolve("model", adapter)
         return chosen
-    claims: list[tuple[str, BaseFamily]] = []
-    aside: list[str] = []
+    asked: dict[registry.Entry, Asked] = {}
     for entry in registry.entries("model"):
-        try:
-            if family := claimed(entry, config):
-                claims.append((entry.name, family))
-        except MdmError as error:
-            aside.append(str(error))
-            if not entry.unmet:
-                warnings.warn(f"{error} (set aside)", MdmWarning, stacklevel=2)
+        asked[entry] = ask(entry, config)
+        wait([asked[entry]], PATIENCE)
+    claims, aside = _sorted(asked)
+    if not claims:
+        wait(asked.values(), MORE_PATIENCE)
+        claims, aside = _sorted(asked)
+    for entry, fault in aside.items():
+        if not entry.unmet:
+            warnings.warn(f"{fault} (set aside)", MdmWarning, stacklevel=2)
     if not claims:
         kind = config.get("model_type") or (config.get("architectures") or ["unnamed"])[0]
         raise MdmError(
             f"{folder} is a {kind!r} checkpoint, which no installed model family takes "
             f"(installed: {', '.join(registry.names('model')) or 'none'}; there are {', '.join(_packages())}); "
-            + "".join(f"set aside: {fault}; " for fault in aside) + "--adapter chooses one by hand"
+            + "".join(f"set aside: {fault}; " for fault in aside.values()) + "--adapter chooses one by hand"
         )  # fmt: skip
     if len(claims) > 1:
-        names = " and ".join(name for name, _ in claims)
+        names = " and ".join(entry.name for entry in claims)
         raise MdmError(f"{folder} is claimed by {names}: choose one with --adapter")
-    return claims[0][1]
+    return next(iter(claims.values()))
 
 
-def claimed(entry: registry.Entry, config: Mapping[str, Any]) -> BaseFamily | None:
-    """The family that ``entry`` names, if it claims a checkpoint.
+def _sorted(
+    asked: Mapping[registry.Entry, Asked],
+) -> tuple[dict[registry.Entry, BaseFamily], dict[registry.Entry, str]]:
+    """The families that take a checkpoint, and what is wrong with those that cannot say."""
+    claims, aside = {}, {}
+    for entry, answer in asked.items():
+        try:
+            if family := claimed(entry, answer):
+                claims[entry] = family
+        except MdmError as error:
+            aside[entry] = str(error)
+    return claims, aside
 
-    It is asked in a thread of its own, with a copy of the configuration: it may hang, and must not change anything.
 
-    Raises:
-        MdmError: it does not load, raises, does not answer in time, or answers with neither True nor False.
+def ask(entry: registry.Entry, config: Mapping[str, Any]) -> Asked:
+    """Ask a family whether a checkpoint is its own.
+
+    It is asked in a thread, with a copy of the configuration: it may hang, and must not change anything.
     """
-    answer: Future[tuple[BaseFamily, Any]] = Future()
+    answer: Asked = Future()
 
-    def ask() -> None:
+    def answers() -> None:
         try:
             family = registry.load(entry)
             answer.set_result((family, family.claims(deepcopy(dict(config)))))
         except BaseException as error:
             answer.set_exception(error)
 
-    threading.Thread(target=ask, daemon=True).start()
-    wait([answer], PATIENCE)
+    threading.Thread(target=answers, daemon=True).start()
+    return answer
+
+
+def claimed(entry: registry.Entry, answer: Asked) -> BaseFamily | None:
+    """The family that ``entry`` names, if it claims the checkpoint that it was asked for.
+
+    Raises:
+        MdmError: it does not load, raised, has not answered yet, or has with neither True nor False.
+    """
     if not answer.done():
-        raise MdmError(f"{entry} has not said within {PATIENCE:g} s whether it takes the checkpoint")
+        raise MdmError(f"{entry} does not say in time whether it takes the checkpoint")
     if (error := answer.exception()) is not None:
         raise error if isinstance(error, MdmError) else MdmError(f"{entry} failed in claims: {cause(error)}") from error
     family, takes = answer.result()
