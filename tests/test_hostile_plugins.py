@@ -99,9 +99,9 @@ def test_a_family_that_claims_everything_is_named(site):
 
 
 IMPORTS = {
-    "BaseException": "raise BaseException('no')", "SystemExit": "import sys; sys.exit(0)", 
-    "GeneratorExit": "raise GeneratorExit", "StopIteration": "raise StopIteration", "deep": "def f(): f()\nf()", "no syntax": "def", "NUL": "x = '\0'",
-    "of its own": "class Stop(BaseException): pass\nraise Stop('no')", 
+    "BaseException": "raise BaseException('no')", "SystemExit": "import sys; sys.exit(0)", "NUL": "x = '\0'",
+    "GeneratorExit": "raise GeneratorExit", "StopIteration": "raise StopIteration", "deep": "def f(): f()\nf()",
+    "of its own": "class Stop(BaseException): pass\nraise Stop('no')", "no syntax": "def",
     "cancelled": "import asyncio\nraise asyncio.CancelledError",
     "mute": "raise type('Mute', (Exception,), {'__str__': lambda s: 1 / 0})()",
 }  # fmt: skip
@@ -119,6 +119,18 @@ def test_what_raises_at_import_harms_nobody(site, name, kind):
         registry.resolve(kind, "odd")
     assert "\n" not in str(caught.value)
     assert "odd" in [entry.name for entry, fault in registry.check() if fault]
+
+
+@pytest.mark.attack("plugins: checkpoints")
+@pytest.mark.parametrize("source", [
+    "def X(): raise StopIteration", "def X(): raise ValueError('no')", "def X(): return 'odd'", "X = 5",
+    "def X(): return None", "def X(): return '\\0'", "def X(a): ...",
+])  # fmt: skip
+def test_a_broken_checkpoint_is_one_line(site, source):
+    install(site, "checkpoint", source)
+    with pytest.raises(MdmError, match="odd|None|x00") as caught:
+        checkpoints.locate("odd", offline=True)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.attack("plugins: twins")

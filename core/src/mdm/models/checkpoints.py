@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm import registry
-from mdm.errors import MdmError, MdmWarning, cause, first_line
+from mdm.errors import MdmError, MdmWarning, blamed, cause, first_line
 from mdm.models.config_json import parse_config
 from mdm.models.family import BaseFamily
 from mdm.models.weight_files import check_files
@@ -45,7 +45,8 @@ def locate(name: str, offline: bool, *, weights: bool = True, revision: str | No
     """
     # A folder that happens to be called like a named checkpoint is meant by ./name.
     if name in registry.names("checkpoint"):
-        return locate(str(registry.resolve("checkpoint", name)()), offline, weights=weights, revision=revision)
+        with blamed(f"checkpoint {name!r}"):
+            return locate(str(registry.resolve("checkpoint", name)()), offline, weights=weights, revision=revision)
     if Path(name).is_dir():
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
