@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
+
+LONGEST = 2000
+"""Characters of an error's text that are kept."""
 
 
 class MdmError(Exception):
@@ -31,6 +35,31 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def describe(error: BaseException) -> str:
+    """An error in words: its class and what it says, cut where that is long; some cannot even be put in words."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "which cannot be put in words"
+    return f"{type(error).__name__}: {text if len(text) <= LONGEST else text[:LONGEST] + ' ...'}"
+
+
+@contextmanager
+def blamed_on(what: str, only_exits: bool = False) -> Iterator[None]:
+    """Raise what a plugin raises, SystemExit and the like too, as an MdmError that begins with ``what``.
+
+    Ctrl-C passes. With ``only_exits`` so do all errors but SystemExit and its like, for which nobody is prepared.
+    """
+    try:
+        yield
+    except (MdmError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        if only_exits and isinstance(error, Exception):
+            raise
+        raise MdmError(f"{what}: {describe(error)}") from error
 
 
 def explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mdm.errors import MdmError
+from mdm.errors import MdmError, blamed_on
 from mdm.protocols.settings import DIFFUSION_ONLY, Settings
-from mdm.protocols.task import MASK, BaseTask, Example
+from mdm.protocols.task import MASK, BaseTask, Example, Prompt
 from mdm.runs.config import DecodeConfig, LoadingConfig, RunConfig
 from mdm.runs.grading import EncodedExample
 
@@ -94,7 +94,10 @@ def load_model(config: DecodeConfig, name: str) -> Model:
 
 def encode_example(config: RunConfig, model: Model, task: BaseTask, index: int, example: Example) -> EncodedExample:
     ask = task.continuation if model.spec.attention == "causal" else task.prompt
-    prompt = ask(example, config.prompt_style or model.spec.prompt_style)
+    with blamed_on(f"{config.task}, example {example.id}: no prompt"):
+        prompt = ask(example, config.prompt_style or model.spec.prompt_style)
+        if not isinstance(prompt, Prompt):
+            raise TypeError(f"{prompt!r:.60} is no Prompt")
     try:
         layout = model.lay_out(prompt)
         if layout.grid is not None and config.image_tokenizer is None:

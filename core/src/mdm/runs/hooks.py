@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 from mdm import registry
-from mdm.errors import MdmError, suggest
+from mdm.errors import MdmError, describe, suggest
 from mdm.protocols.hooks import Hooks
 
 if TYPE_CHECKING:
@@ -62,5 +62,7 @@ class RunHooks:
         for name, plugin in self._manager.list_name_plugin():
             try:
                 self._manager.subset_hook_caller(hook, plugins - {plugin})(**arguments)
-            except Exception as error:
-                raise MdmError(f"hook {name} failed in {hook}: {type(error).__name__}: {error}") from error
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                raise MdmError(f"hook {name} failed in {hook}: {describe(error)}") from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib import metadata
 from itertools import islice
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm import registry
-from mdm.errors import MdmError
+from mdm.errors import MdmError, blamed_on
 from mdm.protocols.options import check_options
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs import files, presets
@@ -20,9 +20,10 @@ from mdm.runs.conditions import conditions, record_model
 from mdm.runs.config import RunConfig
 from mdm.runs.decode_args import encode_example, load_model
 from mdm.runs.decode_examples import ExampleDecoder, RunContext
+from mdm.runs.grading import digest
 from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import PeerLost, join_processes
-from mdm.runs.results import run_folder
+from mdm.runs.results import read_environment, run_folder
 from mdm.runs.summary import summarise
 from mdm.runs.variants import Variant, autoregressive, pin_models, variants, without_policy
 from mdm.runs.watch import GuardedObserver, Interrupted, RunObserver
@@ -50,12 +51,13 @@ def run(
         config = without_policy(config)
     guarded = GuardedObserver(observer or RunObserver())
     with ExitStack() as stack:
-        task = stack.enter_context(closing(make_task(config)))
+        task = stack.enter_context(open_task(config))
         process = stack.enter_context(join_processes(config.device))
         if process.is_main:
             stack.enter_context(run_folder(out, config, environment(config)))
         else:
             process.barrier()  # until the main process has the folder and has read, or downloaded, the examples
+        stack.enter_context(blamed_on("something that the run called ends it", only_exits=True))
         guarded.on_note(f"reading {config.data or config.task}")
         examples = read_examples(config, task)
         context = RunContext(config, task, examples, guarded, RunHooks(), process, fail_fast)
@@ -77,13 +79,30 @@ def make_task(config: RunConfig) -> BaseTask:
     plugin = registry.resolve("task", config.task)
     if plugin.executes_code and not config.allow_code_execution:
         raise MdmError(f"{config.task} runs the code that the model writes: allow it with --allow-code-execution")
-    task: BaseTask = plugin(check_options(config.task, plugin.Options, config.options_of("task", config.task)))
+    with blamed_on(f"task {config.task} failed as it began"):
+        task: BaseTask = plugin(check_options(config.task, plugin.Options, config.options_of("task", config.task)))
     return task
+
+
+@contextmanager
+def open_task(config: RunConfig) -> Iterator[BaseTask]:
+    """The task of a run, closed at the end; raises an MdmError where that fails."""
+    task = make_task(config)
+    try:
+        yield task
+    finally:
+        with blamed_on(f"task {config.task} failed in close"):
+            task.close()
 
 
 def read_examples(config: RunConfig, task: BaseTask) -> Sequence[Example]:
     """The examples of a run, in order; raises an MdmError where there are none."""
-    examples = list(islice(task.examples(seed=config.seed, data=config.data), config.limit))
+    with blamed_on(f"task {config.task} cannot give its examples"):
+        examples = list(islice(task.examples(seed=config.seed, data=config.data), config.limit))
+        for example in examples:
+            if not isinstance(example, Example) or not isinstance(example.id, str):
+                raise TypeError(f"{example!r:.60} is no Example whose id is text")
+            digest(example)
     if not examples:
         raise MdmError(f"{config.data or config.task}: no examples")
     return examples
@@ -93,8 +112,12 @@ def _open_variants(run: RunContext, out: Path) -> list[Variant]:
     """The run's variants with the results that are written already."""
     if run.process.is_main:
         for variant in variants(run.config, out):
-            variant.results.gather(without_lost_pictures=True)
             variant.results.check([example.id for example in run.examples], run.config.repeats)
+            changed = variant.results.gather([digest(example) for example in run.examples])
+            if changed:
+                for folder in (out, variant.results.folder):
+                    (folder / "summary.json").unlink(missing_ok=True)  # it would call the run complete
+                run.observer.on_warning(f"{variant.label}: {changed} results are of other inputs, and decoded again")
         run.process.barrier()
     opened = variants(run.config, out)
     run.process.barrier()  # all must have read the same results, by which the examples are shared, before any writes
@@ -107,12 +130,17 @@ def _run_variants(run: RunContext, variants: Sequence[Variant], out: Path) -> di
         for model in run.config.model:
             _run_model(run, [variant for variant in variants if variant.model == model], out)
         process.barrier()
-    except (KeyboardInterrupt, PeerLost) as stop:
+    except BaseException as stop:
         if not process.is_main:
             raise
         for variant in variants:
             variant.results.reload()
-        raise Interrupted(write_summary(run, variants, out), str(stop) or "interrupted") from None
+        if isinstance(stop, (KeyboardInterrupt, PeerLost)):
+            raise Interrupted(write_summary(run, variants, out), str(stop) or "interrupted") from None
+        if any(variant.results.by_row for variant in variants):
+            with suppress(MdmError):  # the first failure is the one to tell of
+                write_summary(run, variants, out)
+        raise
     if not process.is_main:
         return {}
     if process.world_size > 1:
@@ -143,8 +171,11 @@ def _run_model(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
 
 def write_summary(run: RunContext, variants: Sequence[Variant], out: Path) -> dict[str, Any]:
     """Summarise the results of all variants into ``summary.json``, and return what it says."""
-    environment = files.read_json(out / "environment.json")
-    rows = [_summary_row(run, variant) | conditions(run.config, variant, environment) for variant in variants]
+    environment = read_environment(out)
+    rows = []
+    for variant in variants:
+        measured = _summary_row(run, variant)
+        rows.append(measured | conditions(run.config, variant, environment) | measured)
     if len(variants) > 1:
         for variant, row in zip(variants, rows, strict=True):
             if variant.results.by_row:
@@ -161,7 +192,5 @@ def _summary_row(run: RunContext, variant: Variant) -> dict[str, Any]:
         "cache": config.cache, "task": config.task,
     }  # fmt: skip
     results = variant.results.by_row.values()
-    try:
+    with blamed_on(f"{config.task} cannot aggregate its grades"):
         return row | summarise(results, task.metric, len(run.examples), config.repeats, task.aggregate)
-    except Exception as error:
-        raise MdmError(f"{config.task} cannot aggregate its grades: {type(error).__name__}: {error}") from error

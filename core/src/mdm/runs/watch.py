@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mdm.errors import MdmError
+from mdm.errors import MdmError, describe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,9 +68,10 @@ class GuardedObserver(RunObserver):
     def _call(self, observer: RunObserver, callback: str, *args: Any, **more: Any) -> None:
         try:
             getattr(observer, callback)(*args, **more)
-        except Exception as error:
-            name = type(observer).__name__
-            raise MdmError(f"the observer {name} failed in {callback}: {type(error).__name__}: {error}") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise MdmError(f"the observer {type(observer).__name__} failed in {callback}: {describe(error)}") from error
 
 
 class Interrupted(KeyboardInterrupt):
