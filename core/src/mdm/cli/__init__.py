@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 from mdm import registry
 from mdm.cli.interrupt import CtrlC
-from mdm.errors import MdmError, MdmWarning
+from mdm.errors import MdmError, MdmWarning, describe
 
 CORE = "mdm-core"
 
@@ -73,7 +73,10 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit: with 0, with 2 and one line for a wrong request, or with 130 after Ctrl-C."""
+    """Run a command and exit: with 0, with 2 and one line for a wrong request, or with 130 after Ctrl-C.
+
+    With 1 and one line where something that is no part of mdm ended it, such as a plugin that calls ``sys.exit``.
+    """
     warnings.showwarning = _show(warnings.showwarning)
     with CtrlC() as ctrl_c:
         try:
@@ -88,6 +91,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
                 raise
             click.echo(f"mdm: {' '.join(line.split())}", err=True)
             sys.exit(2)
+        except BaseException as error:
+            click.echo(f"mdm: ended by something that it called: {' '.join(describe(error).split())}", err=True)
+            sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -109,4 +115,6 @@ def _line(error: Exception) -> str | None:
         return error.format_message() + (f" (see {error.ctx.command_path} --help)" if error.ctx else "")
     if isinstance(error, click.ClickException):
         return error.format_message()
+    if isinstance(error, OSError) and error.strerror:  # a file or a disk that mdm met unprepared
+        return error.strerror + f": {error.filename}" * (error.filename is not None)
     return str(error) if isinstance(error, MdmError) else None

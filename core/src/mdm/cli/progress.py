@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import click
+from mdm.cli.tables import share
 from mdm.runs.watch import RunObserver
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Lines(RunObserver):
     def on_progress(self, label: str, done: int, total: int, accuracy: float | None) -> None:
         if done and time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY
-            graded = "" if accuracy is None else f", accuracy {accuracy:.1%}"
+            graded = "" if accuracy is None else f", accuracy {share(accuracy, 0 <= accuracy <= 1)}"
             click.echo(f"{label}: {done}/{total}{graded}", err=True)
 
 
@@ -95,5 +96,5 @@ class Bars(RunObserver):
     def on_progress(self, label: str, done: int, total: int, accuracy: float | None = None) -> None:
         if label not in self._bars:
             self._bars[label] = self._progress.add_task(label, total=total, note="")
-        note = f"{accuracy:.1%}" if done and accuracy is not None else ""
+        note = share(accuracy, accuracy is None or 0 <= accuracy <= 1) if done else ""
         self._progress.update(self._bars[label], completed=done, note=note)

@@ -43,6 +43,7 @@ Number = Annotated[
 ]
 """A number that may be NaN, in place of which JSON holds null."""
 
+
 @dataclass(frozen=True)
 class ExampleResult:
     """One example decoded and graded: a line of ``results.jsonl``."""

@@ -64,7 +64,9 @@ def summarise(
     metrics = {name: _mean(result.grade(name) for result in graded) for name in names}
     if aggregate is not None and graded:
         groups = groupby(graded, key=lambda result: result.id)
-        metrics |= numbers(aggregate({example: [dict(result.metrics) for result in group] for example, group in groups}))
+        metrics |= numbers(
+            aggregate({example: [dict(result.metrics) for result in group] for example, group in groups})
+        )
     tokens, seconds = sum(result.tokens for result in done), fsum(result.seconds for result in done)
     forwards = sum(result.forwards for result in done)
     entropy = _mean(result.cumulative_entropy for result in done if result.decoded)
@@ -74,7 +76,8 @@ def summarise(
         "examples": len(examples), "complete": len(done) == expected * repeats, "repeats": repeats,
         "graded": len(graded),
         "accuracy": accuracy if graded or not done else None, "is_share": is_share,
-        "accuracy_ci95": _interval(accuracy, [_mean(of) for of in _by_index(grades)], is_share), "accuracy_by_repeat": by_repeat,
+        "accuracy_ci95": _interval(accuracy, [_mean(of) for of in _by_index(grades)], is_share),
+        "accuracy_by_repeat": by_repeat,
         "accuracy_se": stdev(by_repeat) / sqrt(len(by_repeat)) if len(by_repeat) > 1 else None,
         "metric": metric, "metrics": metrics, "errors": sum(result.error is not None for result in done),
         "cumulative_entropy": round(entropy, DIGITS) if isfinite(entropy) else None,
