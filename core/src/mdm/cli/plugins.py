@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from types import UnionType
@@ -13,6 +12,7 @@ import click
 from mdm import registry
 from mdm.errors import MdmError, suggest
 from mdm.protocols.preset import NONE_PUBLISHED, TaskPreset
+from mdm.runs.files import to_json
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -41,7 +41,7 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
             except MdmError as error:
                 record["error"] = str(error)
     if as_json:
-        click.echo(json.dumps(records, indent=2, ensure_ascii=False))
+        click.echo(to_json(records, indent=2))
     elif name and not check:
         for record in records:
             _explain(record)
