@@ -37,6 +37,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def one_line(text: str) -> str:
+    """A text as one line for a terminal, to which it sends nothing: escape codes and the like are shown as escapes."""
+    text = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def describe(error: BaseException) -> str:
     """An error in words: its class and what it says, cut where that is long; some cannot even be put in words."""
     try:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 from mdm import registry
 from mdm.cli.interrupt import CtrlC
-from mdm.errors import MdmError, MdmWarning, describe
+from mdm.errors import MdmError, MdmWarning, describe, one_line
 
 CORE = "mdm-core"
 
@@ -89,10 +89,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
             line = _line(error)
             if line is None:
                 raise
-            click.echo(f"mdm: {' '.join(line.split())}", err=True)
+            click.echo(f"mdm: {one_line(line)}", err=True)
             sys.exit(2)
         except BaseException as error:
-            click.echo(f"mdm: ended by something that it called: {' '.join(describe(error).split())}", err=True)
+            click.echo(f"mdm: ended by something that it called: {one_line(describe(error))}", err=True)
             sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -102,7 +102,7 @@ def _show(other: Callable[..., None]) -> Callable[..., None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, MdmWarning):
-            click.echo(f"mdm: {message}", err=True)
+            click.echo(f"mdm: {one_line(str(message))}", err=True)
         else:
             other(message, category, *where, **more)
 

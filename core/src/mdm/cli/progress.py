@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 from mdm.cli.tables import share
+from mdm.errors import one_line
 from mdm.runs.watch import RunObserver
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Lines(RunObserver):
             click.echo(text, err=True)
 
     def on_warning(self, text: str) -> None:
-        click.echo(f"mdm: {text}", err=True)
+        click.echo(f"mdm: {one_line(text)}", err=True)
 
     def on_progress(self, label: str, done: int, total: int, accuracy: float | None) -> None:
         if done and time.monotonic() >= self._next:
@@ -91,7 +92,7 @@ class Bars(RunObserver):
         self._progress.console.print(text, style="dim", highlight=False, markup=False)
 
     def on_warning(self, text: str) -> None:
-        self._progress.console.print(f"mdm: {text}", style="yellow", highlight=False, markup=False)
+        self._progress.console.print(f"mdm: {one_line(text)}", style="yellow", highlight=False, markup=False)
 
     def on_progress(self, label: str, done: int, total: int, accuracy: float | None = None) -> None:
         if label not in self._bars:
