@@ -194,7 +194,7 @@ class ExampleDecoder:
     def _elapsed(self) -> float:
         """Seconds since the example before was decoded."""
         before, self._last_finish = self._last_finish, time.perf_counter()
-        return self._last_finish - before
+        return max(0.0, self._last_finish - before)
 
 
 def _length(example: EncodedExample) -> int:

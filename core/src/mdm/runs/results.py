@@ -205,8 +205,9 @@ class ResultsFolder:
         changed: set[int] = set()
         with ExitStack() as stack:
             ranks = self._ranks()
-            for suffix in ranks:
-                stack.enter_context(files.exclusive_lock(self._path("results", suffix)))
+            for path in (self._path("results", suffix) for suffix in ranks):
+                if path.exists():
+                    stack.enter_context(files.exclusive_lock(path))
             for suffix in ("", *ranks):
                 earlier = set().union(*kept.values())
                 kept[suffix] = {}
