@@ -262,7 +262,7 @@ def test_results_of_other_inputs_are_decoded_again(engine, out, capsys):
     rewrite(out / "results.jsonl", 1, field("metrics", {"right": 1.0}))
     rows = {lines(out / "results.jsonl")[number]["row"] for number in (1, 3)}
     code, _, errors = mdm(capsys, *RUN, "--out", str(out))
-    assert code == 0 and errors == "mdm: one: 2 results are of other inputs, and decoded again\n"
+    assert code == 0 and errors == "mdm: one: 2 of 5 results were of other inputs and are decoded again\n"
     assert set(engine.decoded) == rows and sorted(line["row"] for line in lines(out / "results.jsonl")) == [
         0,
         1,

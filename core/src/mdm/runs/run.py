@@ -117,7 +117,10 @@ def _open_variants(run: RunContext, out: Path) -> list[Variant]:
             if changed:
                 for folder in (out, variant.results.folder):
                     (folder / "summary.json").unlink(missing_ok=True)  # it would call the run complete
-                run.observer.on_warning(f"{variant.label}: {changed} results are of other inputs, and decoded again")
+                found = changed + len(variant.results.by_row)
+                run.observer.on_warning(
+                    f"{variant.label}: {changed} of {found} results were of other inputs and are decoded again"
+                )
         run.process.barrier()
     opened = variants(run.config, out)
     run.process.barrier()  # all must have read the same results, by which the examples are shared, before any writes
