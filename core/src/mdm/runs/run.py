@@ -97,8 +97,9 @@ def open_task(config: RunConfig) -> Iterator[BaseTask]:
 
 def read_examples(config: RunConfig, task: BaseTask) -> Sequence[Example]:
     """The examples of a run, in order; raises an MdmError where there are none."""
+    limit = config.limit or (None if config.data else task.default_limit)  # without one, a task's own may never end
     with blamed_on(f"task {config.task} cannot give its examples"):
-        examples = list(islice(task.examples(seed=config.seed, data=config.data), config.limit))
+        examples = list(islice(task.examples(seed=config.seed, data=config.data), limit))
         for example in examples:
             if not isinstance(example, Example) or not isinstance(example.id, str):
                 raise TypeError(f"{example!r:.60} is no Example whose id is text")
