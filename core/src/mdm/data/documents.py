@@ -114,12 +114,13 @@ def parse_yaml(text: str) -> Any:
     Raises:
         ValueError: it is no YAML, or not within the bounds of ``plain_yaml``.
     """
-    import yaml
     from mdm.data.plain_yaml import Loader
 
     try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
+        return Loader(text).get_single_data()
+    except ValueError:
+        raise
+    except Exception as error:  # YAMLError; PyYAML's own slips (IndexError) at texts that are none
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from None
 
 

@@ -60,7 +60,7 @@ def read(path: Path, model: type[Row]) -> Iterator[tuple[int, Row]]:
 class _Unpacked(gzip.GzipFile):
     """A gzip file that unpacks to no more than ``TIMES`` its size, or ``SMALL`` bytes: texts are not packed closer."""
 
-    TIMES, SMALL = 100, 2**26
+    TIMES, SMALL = 100, 2**24
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(fileobj=file, mode="rb")
