@@ -97,6 +97,7 @@ def test_texts_are_graded_as_in_a_run(tmp_path):
     regrade(out, everything=True)
     assert metrics_of(out)[2]["accuracy"] == 0 and metrics_of(out)[4] == "OSError: x"
     same = [{**line, "metrics": None, "error": None} for line in files.json_lines(out / "results.jsonl")]
+    same.sort(key=lambda line: line["row"])
     assert [line["completion"] for line in same] == [result.completion for result in before]
 
 

@@ -70,7 +70,7 @@ def test_a_broken_line_in_the_middle_is_an_error(tmp_path):
     with pytest.raises(MdmError, match="results.jsonl, line 1: not JSON"):
         ResultsFolder(tmp_path)
     (tmp_path / "results.jsonl").write_text('{"index": 1}\n')
-    with pytest.raises(MdmError, match="not the results of a run"):
+    with pytest.raises(MdmError, match="line 1: not a result of a run"):
         ResultsFolder(tmp_path)
 
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
+LONGEST = 2000
+"""Characters of an error's text that are kept."""
+
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal obeys instead of showing it, and halves of characters, but for line breaks and tabs."""
@@ -46,26 +49,40 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def cause(error: BaseException) -> str:
-    """The class of an error and the first line of what it says, if it can say anything."""
+def describe(error: BaseException) -> str:
+    """The class of an error and what it says, if it can say anything; cut where that is long."""
     try:
-        first = next(iter(str(error).splitlines()), "")
+        text = str(error)
     except Exception:
-        first = ""
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+        text = "which cannot be put in words"
+    text = text if len(text) <= LONGEST else text[:LONGEST] + " ..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def cause(error: BaseException) -> str:
+    """The class of an error and the first line of what it says."""
+    return next(iter(describe(error).splitlines()))
+
+
+def one_line(text: str) -> str:
+    """A text of strangers as one ``printable`` line."""
+    return printable(" ".join(text.split()))
 
 
 @contextmanager
-def blamed(what: str) -> Iterator[None]:
+def blamed(what: str, only_exits: bool = False) -> Iterator[None]:
     """Make one line of all that ``what``, somebody else's code, raises, but for a Ctrl-C; an MdmError has its line.
 
     ``StopIteration`` and ``SystemExit`` are errors, too: who is called ends neither a loop of ours nor the process.
+    With ``only_exits`` all errors pass but ``SystemExit`` and its like, for which nobody is prepared.
     """
     try:
         yield
     except (MdmError, KeyboardInterrupt):
         raise
     except BaseException as error:
+        if only_exits and isinstance(error, Exception):
+            raise
         raise MdmError(f"{what}: {cause(error)}") from error
 
 

@@ -37,7 +37,10 @@ def test_nothing_right_is_nothing():
 
 
 def record(sampler, speed, accuracy, cache="none"):
-    return {"model": "m", "sampler": sampler, "cache": cache, "tokens_per_forward": speed, "accuracy": accuracy}
+    return {"model": "m", "sampler": sampler, "cache": cache, "tokens_per_forward": speed} | {
+        "accuracy": accuracy,
+        "is_share": True,
+    }
 
 
 def test_runs_of_one_sampler_at_several_speeds_are_one_curve():

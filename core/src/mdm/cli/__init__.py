@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 from mdm import registry
 from mdm.cli.interrupt import CtrlC
-from mdm.errors import MdmError, MdmWarning, cause, printable
+from mdm.errors import MdmError, MdmWarning, cause, describe, one_line
 
 
 class LazyGroup(click.Group):
@@ -68,21 +68,23 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit: with 0, with 2 and one line for a wrong request, or with 130 after Ctrl-C."""
+    """Run a command and exit: with 0, with 2 and one line for a wrong request, or with 130 after Ctrl-C.
+
+    With 1 and one line where something that is no part of mdm ended it, such as a plugin that calls ``sys.exit``.
+    """
     warnings.showwarning = _show(warnings.showwarning)
     with CtrlC() as ctrl_c:
         try:
             code: Any = cli.main(_texts(sys.argv[1:] if args is None else args), prog_name="mdm", standalone_mode=False)
-        except SystemExit:
-            raise
         except BaseException as error:
             line = _line(error)
             if ctrl_c.pressed or (line is None and isinstance(error, (click.Abort, KeyboardInterrupt))):
                 sys.exit(130)
-            if line is None:
+            if line is None and isinstance(error, Exception):
                 raise
-            click.echo(f"mdm: {printable(' '.join(line.split()))}", err=True)
-            sys.exit(2)
+            said = one_line(line or f"ended by something that it called: {describe(error)}")
+            click.echo(f"mdm: {said}", err=True)
+            sys.exit(1 if line is None else 2)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -101,7 +103,7 @@ def _show(other: Callable[..., None]) -> Callable[..., None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, MdmWarning):
-            click.echo(f"mdm: {printable(str(message))}", err=True)
+            click.echo(f"mdm: {one_line(str(message))}", err=True)
         else:
             other(message, category, *where, **more)
 
@@ -114,6 +116,8 @@ def _line(error: BaseException) -> str | None:
         return error.format_message() + (f" (see {error.ctx.command_path} --help)" if error.ctx else "")
     if isinstance(error, click.ClickException):
         return error.format_message()
+    if isinstance(error, OSError) and error.strerror:  # a file or a disk that mdm met unprepared
+        return error.strerror + f": {error.filename}" * (error.filename is not None)
     if isinstance(error, MdmError):
         return str(error)
     if isinstance(error, click.Abort) and error.__cause__ is not None:  # what click makes of a KeyboardInterrupt

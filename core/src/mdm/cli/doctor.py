@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 import sys
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import click
 from mdm import registry
+from mdm.runs.files import to_json
 
 NEWEST_TESTED = {"python": "3.13", "torch": "2.14", "transformers": "5.24"}
 """The newest that an environment of tox.ini runs; the oldest is what mdm-core requires."""
@@ -33,7 +33,7 @@ def doctor(as_json: bool) -> int:
     findings = [_python(), _core(), *map(_package, ("torch", "transformers")), _devices(), _plugins(), _disk()]
     well = all(finding.ok for finding in findings)
     if as_json:
-        click.echo(json.dumps({"ok": well, "findings": [finding._asdict() for finding in findings]}, indent=2))
+        click.echo(to_json({"ok": well, "findings": [finding._asdict() for finding in findings]}, indent=2))
     else:
         for finding in findings:
             click.echo(f"{'ok   ' if finding.ok else 'wrong'}  {finding.name}: {finding.detail}")

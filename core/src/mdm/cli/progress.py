@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import click
-from mdm.errors import printable
+from mdm.cli.tables import share
+from mdm.errors import one_line, printable
 from mdm.runs.watch import RunObserver
 
 if TYPE_CHECKING:
@@ -55,12 +56,12 @@ class Lines(RunObserver):
             click.echo(printable(text), err=True)
 
     def on_warning(self, text: str) -> None:
-        click.echo(f"mdm: {printable(text)}", err=True)
+        click.echo(f"mdm: {one_line(text)}", err=True)
 
     def on_progress(self, label: str, done: int, total: int, accuracy: float | None) -> None:
         if done and time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY
-            graded = "" if accuracy is None else f", accuracy {accuracy:.1%}"
+            graded = "" if accuracy is None else f", accuracy {share(accuracy, 0 <= accuracy <= 1)}"
             click.echo(f"{label}: {done}/{total}{graded}", err=True)
 
 
@@ -91,10 +92,10 @@ class Bars(RunObserver):
         self._progress.console.print(printable(text), style="dim", highlight=False, markup=False)
 
     def on_warning(self, text: str) -> None:
-        self._progress.console.print(f"mdm: {printable(text)}", style="yellow", highlight=False, markup=False)
+        self._progress.console.print(f"mdm: {one_line(text)}", style="yellow", highlight=False, markup=False)
 
     def on_progress(self, label: str, done: int, total: int, accuracy: float | None = None) -> None:
         if label not in self._bars:
             self._bars[label] = self._progress.add_task(label, total=total, note="")
-        note = f"{accuracy:.1%}" if done and accuracy is not None else ""
+        note = share(accuracy, accuracy is None or 0 <= accuracy <= 1) if done else ""
         self._progress.update(self._bars[label], completed=done, note=note)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from mdm.cli.flags import decode_flags, run_flags, used
+from mdm.cli.tables import interval, share
 from mdm.errors import MdmError
 
 if TYPE_CHECKING:
@@ -118,13 +119,19 @@ def report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     from mdm.cli.tables import show
     from mdm.runs import presets
 
-    rows = summary.get("runs", [summary])
-    columns = _columns(rows)
-    cells = [[CELLS[name](row) for name in columns] for row in rows]
+    try:
+        rows = summary.get("runs", [summary])
+        columns = _columns(rows)
+        cells = [[CELLS[name](row) for name in columns] for row in rows]
+        errors = sum(row["errors"] for row in rows)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        path = folder / "summary.json"
+        raise MdmError(f"{path} is not the summary of a run: the run's own command writes it again") from error
     show(columns, cells, right=[name for name in columns if name not in ("model", "sampler")])
     if rows[0]["preset"]:
         click.echo(presets.remark(rows[0]["preset"], rows[0]["task"]))
-    errors = sum(row["errors"] for row in rows)
+    if any(row["cumulative_entropy"] is None for row in rows):
+        click.echo("an entropy that is NaN, null in results.jsonl, leaves no mean")
     if errors:
         click.echo(f"{errors} could not be decoded or graded and count as wrong: see `error` in results.jsonl")
     click.echo(f"results: {folder}")
@@ -147,10 +154,10 @@ CELLS: dict[str, Callable[[Row], str]] = {
     "K": lambda row: str(row["tokens_per_step"]),
     "examples": lambda row: str(row["examples"]),
     "repeats": lambda row: str(row["repeats"]),
-    "accuracy": lambda row: "not graded" if row["accuracy"] is None else f"{row['accuracy']:.1%}",
-    "std. error": lambda row: f"{row['accuracy_se'] or 0:.1%}",
-    "95% interval": lambda row: "{:.1%} to {:.1%}".format(*row["accuracy_ci95"]),
-    "cum. entropy": lambda row: f"{row['cumulative_entropy']:.3f}",
+    "accuracy": lambda row: share(row["accuracy"], row["is_share"]) or "not graded",
+    "std. error": lambda row: share(row["accuracy_se"] or 0, row["is_share"]),
+    "95% interval": lambda row: interval(row["accuracy_ci95"], row["is_share"]),
+    "cum. entropy": lambda row: "NaN" if row["cumulative_entropy"] is None else f"{row['cumulative_entropy']:.3f}",
     "forwards": lambda row: f"{row['forwards']:,}",
     "rows": lambda row: f"{row['rows']:,}",
     "tokens/s": lambda row: f"{row['tokens_per_second']:,.0f}",

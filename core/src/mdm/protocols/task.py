@@ -128,7 +128,7 @@ class BaseTask:
         return self.prompt(example, style)
 
     def grade(self, example: Example, completion: str) -> Mapping[str, float] | Future[Mapping[str, float]]:
-        """Scores of one completion, each in [0, 1]. Never raises on a strange completion.
+        """Scores of one completion, finite numbers, most of them in [0, 1]. Never raises on a strange completion.
 
         Decoding waits while this runs. A task that grades slowly hands the work to a pool of its own and returns
         the future, which must come to an end by itself.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdm.runs import files, presets
 from mdm.runs.config import RunConfig
 from mdm.runs.decode_args import cache_name, end_tokens
+from mdm.runs.results import Environment, read_environment
 
 if TYPE_CHECKING:
     from mdm.models.model import Model
@@ -20,12 +20,10 @@ EOS_RULE = ("stop_at_eos", "eos_rank", "eos_penalty", "pad_penalty", "suppressed
 
 def record_model(out: Path, config: RunConfig, name: str, model: Model) -> None:
     """Write into the run's ``environment.json`` what only the loaded model tells; what stands there stays."""
-    path = out / "environment.json"
-    environment = files.read_json(path)
-    models = environment.setdefault("models", {})
-    if name not in models:
-        models[name] = _facts(config, model)
-        files.write_json(path, environment)
+    environment = read_environment(out)
+    if name not in environment.models:
+        environment.models = environment.models | {name: _facts(config, model)}
+        files.write_json(out / "environment.json", environment.model_dump(exclude_unset=True))
 
 
 def _facts(config: RunConfig, model: Model) -> dict[str, Any]:
@@ -43,16 +41,16 @@ def _facts(config: RunConfig, model: Model) -> dict[str, Any]:
     }
 
 
-def conditions(config: RunConfig, variant: Variant, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What a variant is comparable by: a part of its summary. ``environment`` is the content of its file."""
+def conditions(config: RunConfig, variant: Variant, environment: Environment) -> dict[str, Any]:
+    """What a variant is comparable by: a part of its summary."""
     of_task = presets.published(config.preset, config.task)
     return {
         "preset": config.preset,
         "published": None if of_task is None or of_task.figure is None else of_task.figure,
         "revision": config.revisions.get(variant.model),
-        **environment.get("models", {}).get(variant.model, {}),
+        **environment.models.get(variant.model, {}),
         "task_options": config.options_of("task", config.task),
         "eos_rule": {name: getattr(config, name) for name in EOS_RULE},
         "batch_size": config.batch_size,
-        "versions": environment.get("versions", {}),
+        "versions": environment.versions,
     }

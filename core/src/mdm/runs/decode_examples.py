@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdm import registry
-from mdm.errors import MdmError
+from mdm.errors import MdmError, blamed, describe
 from mdm.protocols.hooks import plain
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs.config import RunConfig
@@ -71,8 +72,9 @@ class ExampleDecoder:
             chunk = CHUNK * max(1, self._sizes.batch_size)
             for first in range(0, len(examples), chunk):
                 self._decode_chunk(examples[first : first + chunk])
-        except KeyboardInterrupt:
-            self._grader.collect(to_the_end=True)
+        except BaseException:
+            with suppress(MdmError):  # what is decoded is kept; the first failure is the one to tell of
+                self._grader.collect(to_the_end=True)
             raise
         self._grader.collect(to_the_end=True)
 
@@ -139,7 +141,7 @@ class ExampleDecoder:
             raise
         except Exception as error:
             if not self._unfinished(examples):
-                raise
+                raise MdmError(f"decoding failed behind its last example: {describe(error)}") from error
             out_of_memory = memory.out_of_memory(error) and self._sizes.batch_size > 1
             if len(examples) == 1 and not out_of_memory:
                 self._grader.fail(examples[0], error, self._elapsed())
@@ -159,7 +161,7 @@ class ExampleDecoder:
         return [example for example in examples if example.row not in self._decoded]
 
     def _finish(self, examples: Sequence[EncodedExample], index: int, result: Result) -> None:
-        """Grade a decoded example. The engine calls this, and what fails in here is not the example's failure."""
+        """Grade a decoded example, which the engine calls. An MdmError, such as a full disk's, stops the run."""
         example, config = examples[index], self._run.config
         self._decoded.add(example.row)
         answer: str | Path
@@ -168,26 +170,31 @@ class ExampleDecoder:
                 answer = self._writer.save_image(example.row, result.image)
             else:
                 answer = completion(config, self._model, result.sequence, example.layout, example.prompt.stop)
-            self._grader.add(example, result, answer, self._elapsed())
         except MdmError:
             raise
         except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            raise MdmError(f"example {example.example.id} is decoded but cannot be recorded: {why}") from error
+            self._grader.fail(example, error, self._elapsed())
+        else:
+            with blamed(f"example {example.example.id} is decoded but cannot be recorded"):
+                self._grader.add(example, result, answer, self._elapsed())
 
     def _record(self, example: ExampleResult, result: Result | None) -> None:
         trace = result.trace if result else []
         ids = sorted({token for line in trace for token in line["tokens"]})
-        texts = dict(zip(map(str, ids), self._model.token_texts(ids), strict=True))
-        example = replace(example, texts=texts)
-        self._writer.add(example, trace if self._run.config.trace == "full" else [plain(line) for line in trace])
+        try:
+            texts = dict(zip(map(str, ids), self._model.token_texts(ids), strict=True))
+            example = replace(example, texts=texts)
+        except Exception as error:
+            example = replace(example, metrics={}, error=describe(error))
+        with blamed(f"example {example.id} cannot be recorded"):
+            self._writer.add(example, trace if self._run.config.trace == "full" else [plain(line) for line in trace])
         self._progress.add(example)
         self._run.hooks.on_finish(result, example)
 
     def _elapsed(self) -> float:
         """Seconds since the example before was decoded."""
         before, self._last_finish = self._last_finish, time.perf_counter()
-        return self._last_finish - before
+        return max(0.0, self._last_finish - before)
 
 
 def _length(example: EncodedExample) -> int:
@@ -218,7 +225,7 @@ class _Progress:
         self._report()
 
     def _count(self, example: ExampleResult) -> None:
-        self._correct += example.metrics.get(self._metric, 0.0)
+        self._correct += example.grade(self._metric)
         self._graded += example.graded(self._metric)
 
     def _report(self) -> None:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import isfinite
@@ -49,12 +50,40 @@ def check_writable(path: Path) -> None:
 
 def _target(path: Path) -> tuple[Path, Path]:
     """The file that ``path`` resolves to, and the temporary name beside it under which it is written."""
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if path.exists() and not path.is_file():  # replacing a device or a pipe would destroy it
-        raise OSError(errno.EINVAL, "not a regular file")
+    _check_regular(path)
     path = Path(os.path.realpath(path))  # unlike Path.resolve, accepts links in a circle
     return path, path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse a device or a pipe: replacing it would destroy it, and opening it may wait for ever."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")
+
+
+def remove_parts(folder: Path, name: str) -> None:
+    """Remove the temporary files of processes that are gone, for targets whose whole name matches ``name``, a regex.
+
+    Call it before this process writes such targets: one of its own number is then left by another.
+    """
+    for part in folder.glob(".*.*"):
+        found = re.fullmatch(rf"\.(?:{name})\.(?P<process>\d{{1,9}})", part.name)
+        if found and not _is_running(int(found["process"])):
+            with suppress(OSError):
+                part.unlink()
+
+
+def _is_running(process: int) -> bool:
+    """Whether there is a process of this number beside this one."""
+    if os.name == "nt":  # where signal 0 ends it
+        return True
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return process != os.getpid()
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -124,6 +153,7 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         with os_errors_as_mdm_errors(path, "write"):
+            _check_regular(path)
             self._file = path.open("ab", buffering=0)
 
     def append(self, *records: Any) -> None:

@@ -7,20 +7,21 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice, takewhile
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdm.errors import MdmError
+from mdm.errors import MdmError, describe
 from mdm.protocols.task import BaseTask, Example, Prompt
-from mdm.runs.results import ExampleResult
+from mdm.runs.results import LARGEST, REPEAT_ROWS, ExampleResult
 
 if TYPE_CHECKING:
     from mdm.api import Result
     from mdm.models.layout import Layout
 
-REPEAT_ROWS = 10**9
-"""Row ids between an example's repeats: row 3000000017 is repeat 3 of example 17; repeat 0 has the example's index."""
+MOST = 1000
+"""How many grades an example may have."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,35 @@ def grade(task: BaseTask, example: Example, answer: str | Path) -> Future[Mappin
         if isinstance(given, Future):
             return given
         grades.set_result(given)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         grades.set_exception(error)
     return grades
 
 
-def outcome(grades: Future[Mapping[str, float]]) -> tuple[dict[str, float], Exception | None]:
+def outcome(grades: Future[Mapping[str, float]]) -> tuple[dict[str, float], BaseException | None]:
     """What ``grade`` came to: the numbers, or what went wrong."""
     try:
-        return {name: float(value) for name, value in grades.result().items()}, None
-    except Exception as error:
+        return numbers(grades.result()), None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return {}, error
+
+
+def numbers(grades: Mapping[str, float]) -> dict[str, float]:
+    """Grades as plain numbers; raises a TypeError or ValueError for what is none, or is not finite."""
+    if not isinstance(grades, Mapping):
+        raise TypeError(f"grades are a mapping from names to numbers, not {type(grades).__name__}")
+    found: dict[str, float] = {}
+    for name, value in islice(grades.items(), MOST + 1):
+        if not isinstance(name, str) or isinstance(value, (str, bytes, bytearray)) or len(found) == MOST:
+            raise TypeError(f"grades are at most {MOST} numbers by names, not {name!r:.60}: {value!r:.60}")
+        number = found[str.__str__(name)] = float(value)
+        if not abs(number) <= LARGEST:
+            raise ValueError(f"grade {name!r:.60} is {number}" + ", too large" * isfinite(number))
+    return found
 
 
 class Grader:
@@ -106,7 +125,7 @@ class Grader:
         self._pending.append(_Grading(encoded, result, answer, seconds, grade(self._task, encoded.example, answer)))
         self.collect()
 
-    def fail(self, encoded: EncodedExample, error: Exception, seconds: float) -> None:
+    def fail(self, encoded: EncodedExample, error: BaseException, seconds: float) -> None:
         """Record one example that could not be decoded."""
         self._check_fail_fast(encoded, "decoded", error)
         costs = {"tokens": 0, "cumulative_entropy": 0.0, "forwards": 0, "rows": 0}
@@ -120,9 +139,10 @@ class Grader:
             self._record_graded()
 
     def _record_graded(self) -> None:
+        ended: list[str] = []
         for grading in [grading for grading in self._pending if grading.grades.done()]:
-            self._pending.remove(grading)
             metrics, error = outcome(grading.grades)
+            self._pending.remove(grading)
             if error is not None:
                 self._check_fail_fast(grading.encoded, "graded", error)
             result, is_image = grading.result, isinstance(grading.answer, Path)
@@ -134,15 +154,14 @@ class Grader:
                 block_steps=result.block_steps, seconds=grading.seconds, error=describe(error) if error else None,
             )  # fmt: skip
             self._record(example, result)
+            if error is not None and not isinstance(error, Exception):
+                ended.append(f"grading example {example.id} ended the run: {example.error}")
+        if ended:  # such as SystemExit; all that is graded is recorded first
+            raise MdmError(ended[0])
 
-    def _check_fail_fast(self, encoded: EncodedExample, what: str, error: Exception) -> None:
+    def _check_fail_fast(self, encoded: EncodedExample, what: str, error: BaseException) -> None:
         if self._fail_fast:
             raise MdmError(f"example {encoded.example.id} could not be {what}: {describe(error)}") from error
-
-
-def describe(error: Exception) -> str:
-    """A failure as results hold it."""
-    return f"{type(error).__name__}: {error}"
 
 
 def digest(example: Example) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
@@ -11,21 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from mdm import registry
-from mdm.errors import MdmError
+from mdm.errors import MdmError, describe
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs import config as configs, files, plugin_options
 from mdm.runs.config import RunConfig
 from mdm.runs.decode_examples import RunContext
-from mdm.runs.grading import describe, digest, grade, outcome
+from mdm.runs.grading import digest, grade, outcome
 from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import Rank
-from mdm.runs.results import ExampleResult, ResultsFolder
+from mdm.runs.results import PARTS, ExampleResult, ResultsFolder, ResultsWriter
 from mdm.runs.run import open_task, read_examples, write_summary
 from mdm.runs.variants import variants
 from mdm.runs.watch import GuardedObserver, Interrupted, RunObserver
-
-SAVE_EVERY = 60.0
-"""Seconds after which grades are written, so that a kill loses no more of them."""
 
 Grades = Future[Mapping[str, float]]
 
@@ -59,12 +55,14 @@ def regrade(
     results = [result for variant in opened for result in variant.results.by_row.values()]
     if not everything and all(metric in result.metrics or not result.decoded for result in results):
         guarded.on_warning(f"nothing in {out} is left to grade; --all grades all of it again")
-        return dict(files.read_json(out / "summary.json"))
+        summary = files.read_json(out / "summary.json")
+        return summary if isinstance(summary, dict) else {}
     with ExitStack() as stack:
         stack.enter_context(files.exclusive_lock(out))
         task = stack.enter_context(open_task(config))
         examples = read_examples(config, task)
         run = RunContext(config, task, examples, guarded, RunHooks(), Rank(), fail_fast=False)
+        files.remove_parts(out, PARTS)
         for variant in opened:
             variant.results.gather()
             _check(variant.results, examples)
@@ -108,32 +106,33 @@ def _check(results: ResultsFolder, examples: Sequence[Example]) -> None:
 
 
 def _grade(run: RunContext, label: str, results: ResultsFolder, left: Sequence[ExampleResult]) -> None:
-    """Grade the results in ``left`` and write their grades, those that are there before a Ctrl-C in any case."""
+    """Grade the results in ``left``. A line with its grades is appended, and counts in place of the one before."""
     waiting: dict[Grades, ExampleResult] = {}
-    graded: dict[int, ExampleResult] = {}
-    answered, next_save = 0, time.monotonic() + SAVE_EVERY
+    answered = graded = 0
 
-    def collect() -> None:
-        nonlocal answered, next_save
+    def collect(writer: ResultsWriter) -> None:
+        nonlocal answered, graded
         for grades in [grades for grades in waiting if grades.done()]:
             result, (metrics, error) = waiting.pop(grades), outcome(grades)
             answered += 1
+            if error is not None and not isinstance(error, Exception):  # such as SystemExit
+                raise MdmError(f"grading example {result.id} ended the command: {describe(error)}") from error
             if error is not None or run.task.metric in metrics:
-                graded[result.row] = replace(result, metrics=metrics, error=describe(error) if error else None)
+                writer.add(replace(result, metrics=metrics, error=describe(error) if error else None), [])
+                graded += 1
         run.observer.on_progress(label, answered, len(left), None)
-        if time.monotonic() >= next_save:
-            _save(results, graded)
-            next_save = time.monotonic() + SAVE_EVERY
 
     try:
-        for result in left:
-            waiting[_begin(run.task, run.examples[result.index], results.folder, result)] = result
-            collect()
-        while waiting:
-            wait(waiting, return_when=FIRST_COMPLETED)
-            collect()
+        with results.writing() as writer:
+            for result in left:
+                waiting[_begin(run.task, run.examples[result.index], results.folder, result)] = result
+                collect(writer)
+            while waiting:
+                wait(waiting, return_when=FIRST_COMPLETED)
+                collect(writer)
     finally:
-        _save(results, graded)
+        if graded:
+            results.gather()
     if left and not graded:
         raise MdmError(f"{run.config.task} gives none of {len(left)} results a grade {run.task.metric!r}: it has none")
 
@@ -147,18 +146,3 @@ def _begin(task: BaseTask, example: Example, folder: Path, result: ExampleResult
     missing: Grades = Future()
     missing.set_exception(FileNotFoundError(f"its picture {image} is not there"))
     return missing
-
-
-def _save(results: ResultsFolder, graded: Mapping[int, ExampleResult]) -> None:
-    """Put grades into ``results.jsonl``, whose lines stay as they are otherwise."""
-    path = results.folder / "results.jsonl"
-    if graded:
-        files.write_lines(path, (_with_grades(line, graded.get(line["row"])) for line in files.json_lines(path)))
-        results.by_row.update(graded)
-
-
-def _with_grades(line: dict[str, Any], result: ExampleResult | None) -> dict[str, Any]:
-    if result is None:
-        return line
-    error = {} if result.error is None else {"error": result.error}
-    return {key: value for key, value in line.items() if key != "error"} | {"metrics": result.metrics} | error

@@ -11,45 +11,70 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import chain, count, product
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from mdm.errors import MdmError
+from mdm.errors import MdmError, explain
 from mdm.runs import config, files
 from mdm.runs.config import RunConfig
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+REPEAT_ROWS = 10**9
+"""Row ids between an example's repeats: row 3000000017 is repeat 3 of example 17; repeat 0 has the example's index."""
+
+LARGEST = 1e100
+"""Of a grade and an entropy: sums and squares of such numbers are finite."""
+PARTS = r"config\.yaml|environment\.json|summary\.json|(results|trace)\.jsonl|\d+\.png"
+"""Files that a run replaces, and may leave parts of where it is killed."""
+
+
+def _bounded(value: float) -> float:
+    if abs(value) > LARGEST:
+        raise ValueError("is too large")
+    return value
+
+
+Natural = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Number = Annotated[
+    float, Field(strict=True), BeforeValidator(lambda value: nan if value is None else value), AfterValidator(_bounded)
+]
+"""A number that may be NaN, in place of which JSON holds null."""
 
 
 @dataclass(frozen=True)
 class ExampleResult:
     """One example decoded and graded: a line of ``results.jsonl``."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     id: str
-    index: int
+    index: Natural
     """Position among the task's examples."""
-    repeat: int
+    repeat: Natural
     """Which decoding of this example; 0 in a run without repeats."""
-    row: int
+    row: Natural
     """Row id: it keys the random draws and names the example's lines in the trace."""
     digest: str
     """Digest of the example's inputs and reference."""
     prompt: str
     completion: str
-    metrics: Mapping[str, float]
-    tokens: int
+    metrics: Mapping[str, Number]
+    tokens: Natural
     """Number of tokens decoded."""
-    cumulative_entropy: float
+    cumulative_entropy: Number
     """Sum of the entropies of the tokens, each as it was committed, in nats."""
-    forwards: int
+    forwards: Natural
     """Model calls that this example took part in."""
-    rows: int
+    rows: Natural
     """Canvases that it sent through the model, candidates included."""
-    seconds: float
+    seconds: Annotated[float, Field(strict=True, ge=0, le=1e12)]
     """Wall time since the result before, so that they add up to the time of the run whatever the batch."""
-    tokens_until_eos: int | None = None
+    tokens_until_eos: Natural | None = None
     """Those of ``tokens`` before the first end token; None in results of earlier versions."""
-    block_steps: Sequence[int] | None = None
+    block_steps: Sequence[Natural] | None = None
     """Steps in each block."""
     error: str | None = None
     """Why it could not be decoded or graded; it then counts as wrong."""
@@ -71,6 +96,36 @@ class ExampleResult:
         """Whether it counts in a mean of ``metric``; one that failed does, as wrong."""
         return self.error is not None or metric in self.metrics
 
+    def grade(self, metric: str) -> float:
+        """What it counts in a mean of ``metric``: nothing where it failed, or where the grade is NaN."""
+        grade = self.metrics.get(metric, 0.0)
+        return grade if grade == grade else 0.0
+
+
+@cache
+def _schema() -> TypeAdapter[ExampleResult]:
+    return TypeAdapter(ExampleResult)
+
+
+class Environment(BaseModel):
+    """The content of ``environment.json``, as far as it is read."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    versions: dict[str, str] = {}
+    data_sha256: str | None = None
+    models: dict[str, dict[str, str | bool | list[int] | None]] = {}
+    """What only the loaded model tells, by its name."""
+
+
+def read_environment(folder: Path) -> Environment:
+    """What ``environment.json`` of a run says; raises an MdmError where it is something else."""
+    path = folder / "environment.json"
+    try:
+        return Environment.model_validate(files.read_json(path))
+    except ValidationError as error:
+        raise MdmError(f"{explain(error, f'{path}: ', Environment)}; choose another --out") from error
+
 
 @contextmanager
 def run_folder(path: Path, run_config: RunConfig, environment: Mapping[str, Any]) -> Iterator[None]:
@@ -84,13 +139,15 @@ def run_folder(path: Path, run_config: RunConfig, environment: Mapping[str, Any]
     if path.exists() and not path.is_dir():
         raise MdmError(f"{path} is a file, not a folder")
     is_new_folder = not path.exists()
-    names = set() if is_new_folder else {entry.name for entry in path.iterdir()}
+    with files.os_errors_as_mdm_errors(path, "read"):
+        names = set() if is_new_folder else {entry.name for entry in path.iterdir()}
     if "config.yaml" not in names and any(not name.startswith(".") for name in names - {"environment.json"}):
         raise MdmError(f"{path} is not empty and not a run's folder: choose another --out")
     with files.os_errors_as_mdm_errors(path, "create"):
         path.mkdir(parents=True, exist_ok=True)
     with files.exclusive_lock(path):
         is_new_run = not (path / "config.yaml").exists()
+        files.remove_parts(path, PARTS)
         try:
             if is_new_run:
                 files.write_json(path / "environment.json", environment)
@@ -107,7 +164,8 @@ def run_folder(path: Path, run_config: RunConfig, environment: Mapping[str, Any]
 def is_finished(path: Path) -> bool:
     """Whether the summary of the run in ``path`` says that all of its examples are decoded."""
     summary = files.read_json(path / "summary.json")
-    return all(row.get("complete", False) for row in summary.get("runs", [summary]))
+    rows = summary.get("runs", [summary]) if isinstance(summary, dict) else None
+    return isinstance(rows, list) and all(isinstance(row, dict) and row.get("complete") is True for row in rows)
 
 
 @dataclass
@@ -129,41 +187,62 @@ class ResultsFolder:
         results = chain.from_iterable(map(self._results, ["", *self._ranks()]))
         self.by_row = {result.row: result for result in results}
 
-    def gather(self, *, without_lost_pictures: bool = False) -> None:
-        """Merge the closed files of all ranks, without torn lines and traces that lack a result. Safe to kill.
+    def gather(self, digests: Sequence[str] | None = None) -> int:
+        """Merge the closed files of all ranks into lines that are whole, each row's last. Safe to kill.
+
+        Traces that lack a result go, and so does what a killed process left half replaced.
 
         Args:
-            without_lost_pictures: leave out results whose picture is gone, so that it is made again.
+            digests: of the run's examples, in order, where it goes on: results of other inputs, and those whose picture
+                is gone, are left out, to be made again.
+
+        Returns:
+            How many results were of other inputs.
         """
+        for folder in (self.folder, self.folder / "images"):
+            files.remove_parts(folder, PARTS)
+        kept: dict[str, dict[int, int]] = {}  # file -> row -> number of the line that counts
+        changed: set[int] = set()
         with ExitStack() as stack:
             ranks = self._ranks()
-            for suffix in ranks:
-                stack.enter_context(files.exclusive_lock(self._path("results", suffix)))
-
-            def rows_of(suffix: str) -> set[int]:
-                return {
-                    result.row for result in self._results(suffix)
-                    if not (without_lost_pictures and result.image and not (self.folder / result.image).is_file())
-                }  # fmt: skip
-
-            rows = {"": rows_of("")}
-            for suffix in ranks:
-                merged_rows = set().union(*rows.values())
-                rows[suffix] = rows_of(suffix) - merged_rows
+            for path in (self._path("results", suffix) for suffix in ranks):
+                if path.exists():
+                    stack.enter_context(files.exclusive_lock(path))
+            for suffix in ("", *ranks):
+                earlier = set().union(*kept.values())
+                kept[suffix] = {}
+                for number, result in enumerate(self._results(suffix)):
+                    is_lost = result.image is not None and not (self.folder / result.image).is_file()
+                    if digests is not None and result.digest != digests[result.index]:
+                        changed.add(result.row)
+                    elif result.row not in earlier and not (digests is not None and is_lost):
+                        kept[suffix][result.row] = number
             # Traces first: a result without its trace must never be in the files.
-            for name in ("trace", "results"):
-                merged = (
-                    record
-                    for suffix, rows_of_file in rows.items()
-                    for record in files.json_lines(self._path(name, suffix))
-                    if record["row"] in rows_of_file
-                )
-                if any(self._path(name, suffix).exists() for suffix in rows):
-                    files.write_lines(self._path(name, ""), merged)
+            for name, lines in (("trace", self._trace_lines), ("results", self._result_lines)):
+                if any(self._path(name, suffix).exists() for suffix in kept):
+                    files.write_lines(self._path(name, ""), lines(kept))
             with files.os_errors_as_mdm_errors(self.folder, "write into"):
                 for suffix, name in product(ranks, ("trace", "results")):
                     self._path(name, suffix).unlink(missing_ok=True)
         self.reload()
+        return len(changed - self.by_row.keys())
+
+    def _result_lines(self, kept: Mapping[str, Mapping[int, int]]) -> Iterator[Any]:
+        for suffix, rows in kept.items():
+            for number, record in enumerate(files.json_lines(self._path("results", suffix))):
+                if rows.get(record["row"]) == number:
+                    yield record
+
+    def _trace_lines(self, kept: Mapping[str, Mapping[int, int]]) -> Iterator[Any]:
+        for suffix, rows in kept.items():
+            path, seen = self._path("trace", suffix), set()
+            for number, line in enumerate(files.json_lines(path), 1):
+                if not isinstance(line, dict) or not isinstance(line.get("row"), int):
+                    raise MdmError(f"{path}, line {number}: not a line of a trace; delete it, or choose another --out")
+                key = str([line.get(name) for name in ("row", "step", "kind", "positions")])
+                if line["row"] in rows and key not in seen:
+                    seen.add(key)
+                    yield line
 
     def check(self, ids: Sequence[str], repeats: int) -> None:
         """Raise an MdmError for a result that is not of this run, whose examples have these ``ids``, in order."""
@@ -190,15 +269,28 @@ class ResultsFolder:
         return self.folder / f"{name}{suffix}.jsonl"
 
     def _ranks(self) -> list[str]:
-        return sorted(path.stem.removeprefix("results") for path in self.folder.glob("results.rank*.jsonl"))
+        found = chain.from_iterable(self.folder.glob(f"{name}.rank*.jsonl") for name in ("results", "trace"))
+        return sorted({path.stem[path.stem.index(".") :] for path in found})
 
     def _results(self, suffix: str) -> Iterator[ExampleResult]:
         path = self._path("results", suffix)
-        for record in files.json_lines(path):
+        for number, record in enumerate(files.json_lines(path), 1):
             try:
-                yield ExampleResult(**_with_nan(record | {"metrics": _with_nan(record["metrics"])}))
-            except (TypeError, KeyError) as error:
-                raise MdmError(f"{path}: not the results of a run ({error}); choose another --out") from error
+                result = _schema().validate_python(record)
+                if result.row != result.index + result.repeat * REPEAT_ROWS:
+                    raise ValueError("row, index and repeat disagree")
+                if result.image not in (None, f"images/{result.row}.png"):
+                    raise ValueError("its image is another row's")
+            except ValueError as error:
+                why = str(error)
+                if isinstance(error, ValidationError):
+                    first = error.errors(include_url=False, include_input=False)[0]
+                    why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".strip(": ")
+                raise MdmError(
+                    f"{path}, line {number}: not a result of a run ({why}); without this line its example is decoded "
+                    "again"
+                ) from error
+            yield result
 
 
 @dataclass(frozen=True)
@@ -230,11 +322,6 @@ class ResultsWriter:
         self.folder.by_row[result.row] = result
 
 
-def _with_nan(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as it was before it became JSON, which holds null in place of NaN."""
-    return {name: nan if value is None else value for name, value in record.items()}
-
-
 def folder_names(labels: Iterable[str]) -> list[str]:
     """A distinct folder name for each label, which may be a model's path."""
     names: list[str] = []
@@ -255,10 +342,10 @@ def _remove_new_run(path: Path, is_new_folder: bool) -> None:
     Where the folder was there before the run, it stays, and so do the hidden files and folders in it: all else in it is
     the run's.
     """
-    subfolders = [entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    if any(results.stat().st_size for folder in (path, *subfolders) for results in folder.glob("results*.jsonl")):
-        return
     with suppress(OSError):
+        subfolders = [entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+        if any(results.stat().st_size for folder in (path, *subfolders) for results in folder.glob("results*.jsonl")):
+            return
         for folder in (*subfolders, path):
             for file in chain(*map(folder.glob, ("config.yaml", "environment.json", "results*.jsonl", "trace*.jsonl"))):
                 file.unlink()
@@ -272,7 +359,7 @@ def _check_same_run(path: Path, run_config: RunConfig, environment: Mapping[str,
         run.model_dump(mode="json", exclude={"offline"})
         for run in (config.parse(RunConfig, path / "config.yaml"), run_config)
     )
-    digest = files.read_json(path / "environment.json").get("data_sha256")
+    digest = read_environment(path).data_sha256
     same_data = digest == environment.get("data_sha256")
     if digest and same_data:
         old["data"] = new["data"]  # the same bytes under another name are the same data

@@ -21,9 +21,10 @@ from mdm.runs.conditions import conditions, record_model
 from mdm.runs.config import RunConfig
 from mdm.runs.decode_args import encode_example, load_model
 from mdm.runs.decode_examples import ExampleDecoder, RunContext
+from mdm.runs.grading import digest
 from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import PeerLost, join_processes
-from mdm.runs.results import run_folder
+from mdm.runs.results import read_environment, run_folder
 from mdm.runs.summary import summarise
 from mdm.runs.variants import Variant, autoregressive, pin_models, variants, without_policy
 from mdm.runs.watch import GuardedObserver, Interrupted, RunObserver
@@ -57,6 +58,7 @@ def run(
             stack.enter_context(run_folder(out, config, environment(config)))
         else:
             process.barrier()  # until the main process has the folder and has read, or downloaded, the examples
+        stack.enter_context(blamed("something that the run called ends it", only_exits=True))
         guarded.on_note(f"reading {config.data or config.task}")
         examples = read_examples(config, task)
         context = RunContext(config, task, examples, guarded, RunHooks(), process, fail_fast)
@@ -87,7 +89,7 @@ def make_task(config: RunConfig) -> BaseTask:
 
 @contextmanager
 def open_task(config: RunConfig) -> Iterator[BaseTask]:
-    """The task of a run, as ``make_task`` makes it, which is closed in the end."""
+    """The task of a run, closed at the end; raises an MdmError where that fails."""
     task = make_task(config)
     try:
         yield task
@@ -98,13 +100,16 @@ def open_task(config: RunConfig) -> Iterator[BaseTask]:
 
 def read_examples(config: RunConfig, task: BaseTask) -> Sequence[Example]:
     """The examples of a run, in order; raises an MdmError where there are none."""
+    limit = config.limit or (None if config.data else task.default_limit)  # without one, a task's own may never end
     with blamed(f"task {config.task!r} failed in examples"):
-        examples = list(islice(task.examples(seed=config.seed, data=config.data), config.limit))
+        examples = list(islice(task.examples(seed=config.seed, data=config.data), limit))
     for example in examples:
         if not isinstance(example, Example) or not isinstance(example.id, str):
             raise MdmError(f"task {config.task!r}: {reprlib.repr(example)} is no Example whose id is a text")
         if example.id.encode("utf-8", "replace").decode() != example.id:
             raise MdmError(f"task {config.task!r}: the id {example.id!r} holds half a character")
+        with blamed(f"task {config.task!r}, example {example.id}"):
+            digest(example)
     if not examples:
         raise MdmError(f"{config.data or config.task}: no examples")
     return examples
@@ -114,8 +119,15 @@ def _open_variants(run: RunContext, out: Path) -> list[Variant]:
     """The run's variants with the results that are written already."""
     if run.process.is_main:
         for variant in variants(run.config, out):
-            variant.results.gather(without_lost_pictures=True)
             variant.results.check([example.id for example in run.examples], run.config.repeats)
+            changed = variant.results.gather([digest(example) for example in run.examples])
+            if changed:
+                for folder in (out, variant.results.folder):
+                    (folder / "summary.json").unlink(missing_ok=True)  # it would call the run complete
+                found = changed + len(variant.results.by_row)
+                run.observer.on_warning(
+                    f"{variant.label}: {changed} of {found} results were of other inputs and are decoded again"
+                )
         run.process.barrier()
     opened = variants(run.config, out)
     run.process.barrier()  # all must have read the same results, by which the examples are shared, before any writes
@@ -128,12 +140,17 @@ def _run_variants(run: RunContext, variants: Sequence[Variant], out: Path) -> di
         for model in run.config.model:
             _run_model(run, [variant for variant in variants if variant.model == model], out)
         process.barrier()
-    except (KeyboardInterrupt, PeerLost) as stop:
+    except BaseException as stop:
         if not process.is_main:
             raise
         for variant in variants:
             variant.results.reload()
-        raise Interrupted(write_summary(run, variants, out), str(stop) or "interrupted") from None
+        if isinstance(stop, (KeyboardInterrupt, PeerLost)):
+            raise Interrupted(write_summary(run, variants, out), str(stop) or "interrupted") from None
+        if any(variant.results.by_row for variant in variants):
+            with suppress(MdmError):  # the first failure is the one to tell of
+                write_summary(run, variants, out)
+        raise
     if not process.is_main:
         return {}
     if process.world_size > 1:
@@ -164,8 +181,11 @@ def _run_model(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
 
 def write_summary(run: RunContext, variants: Sequence[Variant], out: Path) -> dict[str, Any]:
     """Summarise the results of all variants into ``summary.json``, and return what it says."""
-    environment = files.read_json(out / "environment.json")
-    rows = [_summary_row(run, variant) | conditions(run.config, variant, environment) for variant in variants]
+    environment = read_environment(out)
+    rows = []
+    for variant in variants:
+        measured = _summary_row(run, variant)
+        rows.append(measured | conditions(run.config, variant, environment) | measured)
     if len(variants) > 1:
         for variant, row in zip(variants, rows, strict=True):
             if variant.results.by_row:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from math import fsum, sqrt
+from math import fsum, isfinite, sqrt
 from statistics import NormalDist, fmean, median, stdev
 from typing import Any
 
+from mdm.runs.grading import numbers
 from mdm.runs.results import ExampleResult
 
 Aggregate = Callable[[Mapping[str, Sequence[Mapping[str, float]]]], Mapping[str, float]]
@@ -38,6 +39,9 @@ def summarise(
     processes) are sums. Tokens per forward are those of an example by the forwards that it took part in, so that they
     do not depend on the batch; they are given for all tokens, and for those before the first end token.
 
+    A grade that is NaN counts as nothing, as one that failed does. Where a grade lies outside of 0 to 1 the accuracy is
+    no share (``is_share``), and its interval is the normal one. An entropy that is not finite makes the mean None.
+
     Args:
         results: what is written so far, in any order.
         metric: the grade that is reported as the accuracy.
@@ -49,29 +53,34 @@ def summarise(
     done = sorted(results, key=lambda result: (result.index, result.repeat))
     examples = [list(group) for _, group in groupby(done, key=lambda result: result.index)]
     graded = [result for result in done if result.graded(metric)]
-    trials = len({result.index for result in graded})
-    accuracy = _mean(result.metrics.get(metric, 0.0) for result in graded)
+    grades = [(result.index, result.repeat, result.grade(metric)) for result in graded]
+    accuracy = _mean(grade for *_, grade in grades)
     by_repeat = [
-        _mean(result.metrics.get(metric, 0.0) for result in graded if result.repeat == repeat)
-        for repeat in sorted({result.repeat for result in graded})
+        _mean(grade for _, repeat, grade in grades if repeat == wanted)
+        for wanted in sorted({repeat for _, repeat, _ in grades})
     ]
+    is_share = all(0 <= grade <= 1 for *_, grade in grades)
     names = {name: None for result in graded for name in result.metrics}
-    metrics = {name: _mean(result.metrics.get(name, 0.0) for result in graded) for name in names}
+    metrics = {name: _mean(result.grade(name) for result in graded) for name in names}
     if aggregate is not None and graded:
         groups = groupby(graded, key=lambda result: result.id)
-        metrics |= aggregate({example: [dict(result.metrics) for result in group] for example, group in groups})
+        metrics |= numbers(
+            aggregate({example: [dict(result.metrics) for result in group] for example, group in groups})
+        )
     tokens, seconds = sum(result.tokens for result in done), fsum(result.seconds for result in done)
     forwards = sum(result.forwards for result in done)
+    entropy = _mean(result.cumulative_entropy for result in done if result.decoded)
     known = [result.tokens_until_eos for result in done if result.decoded]
     until_eos = None if None in known else sum(map(int, filter(None, known)))
     return {
         "examples": len(examples), "complete": len(done) == expected * repeats, "repeats": repeats,
         "graded": len(graded),
-        "accuracy": accuracy if graded or not done else None, "accuracy_ci95": list(wilson(accuracy * trials, trials)),
+        "accuracy": accuracy if graded or not done else None, "is_share": is_share,
+        "accuracy_ci95": _interval(accuracy, [_mean(of) for of in _by_index(grades)], is_share),
         "accuracy_by_repeat": by_repeat,
         "accuracy_se": stdev(by_repeat) / sqrt(len(by_repeat)) if len(by_repeat) > 1 else None,
         "metric": metric, "metrics": metrics, "errors": sum(result.error is not None for result in done),
-        "cumulative_entropy": round(_mean(result.cumulative_entropy for result in done if result.decoded), DIGITS),
+        "cumulative_entropy": round(entropy, DIGITS) if isfinite(entropy) else None,
         "forwards": forwards, "rows": sum(result.rows for result in done),
         "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds if seconds else 0.0,
         "tokens_per_forward": tokens / forwards if forwards else None, "tokens_until_eos": until_eos,
@@ -79,6 +88,21 @@ def summarise(
         "tokens_per_second_until_eos": None if until_eos is None or not seconds else until_eos / seconds,
         "steps_per_block": _distribution(steps for result in done for steps in result.block_steps or ()),
     }  # fmt: skip
+
+
+def _by_index(grades: Iterable[tuple[int, int, float]]) -> list[list[float]]:
+    """The grades of each example."""
+    return [[grade for *_, grade in group] for _, group in groupby(grades, key=lambda grade: grade[0])]
+
+
+def _interval(mean: float, examples: Sequence[float], is_share: bool) -> list[float] | None:
+    """The 95 % interval of a mean: Wilson's of a share, else the normal one; None of fewer than two such examples."""
+    if is_share:
+        return list(wilson(mean * len(examples), len(examples)))
+    if len(examples) < 2:
+        return None
+    half = NormalDist().inv_cdf(0.975) * stdev(examples) / sqrt(len(examples))
+    return [mean - half, mean + half]
 
 
 def _distribution(values: Iterable[int]) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from mdm.cli.progress import PATIENCE, steps
+from mdm.runs.files import to_json
 
 if TYPE_CHECKING:
     from mdm.models import Model
@@ -107,7 +107,7 @@ def overhead(
         stopped = True
     finally:  # whatever ends it, what is measured is reported
         if as_json:
-            click.echo(json.dumps(measured, indent=2))
+            click.echo(to_json(measured, indent=2))
         elif measured:
             from mdm.cli.tables import show
 
@@ -278,7 +278,7 @@ def _ready(shape: str, cases: Sequence[Case], flags: dict[str, Any]) -> tuple[Mo
 
 def _report(measured: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(measured, indent=2))
+        click.echo(to_json(measured, indent=2))
         return
     from mdm.cli.tables import show
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 from pathlib import Path
 from typing import Any
 
 from mdm import registry
-from mdm.errors import MdmError, suggest
+from mdm.errors import MdmError, MdmWarning, suggest
 from mdm.runs.results import ExampleResult
 from mdm.runs.summary import summarise
 
@@ -38,6 +39,7 @@ def compare(
     task = _task(variants)
     keys = _examples_to_compare(variants, labels, results, intersect)
     of_task = str(registry.resolve("task", task).metric)
+    _warn_of_other_options(variants, labels)
     metric = metric or of_task
     if metric == of_task:
         for variant in variants:
@@ -93,6 +95,19 @@ def _check_graded(variant: RunVariant, metric: str) -> None:
             f"{left} of {len(results)} results of {variant.label} in {variant.folder} are not graded yet: "
             f"use mdm grade {variant.folder}"
         )
+
+
+def _warn_of_other_options(variants: Sequence[RunVariant], labels: Sequence[str]) -> None:
+    """Say where the grades come from other options of the task, which also ``mdm grade`` may set."""
+    options = [variant.task_options() for variant in variants]
+    for name in dict.fromkeys(name for of in options for name in of):
+        values = [of.get(name) for of in options]
+        other = next((i for i, value in enumerate(values) if value != values[0]), None)
+        if other is not None:
+            warnings.warn(
+                f"graded with other options of the task: {name} is {values[0]} for {labels[0]}, {values[other]} for "
+                f"{labels[other]}", MdmWarning, stacklevel=3,
+            )  # fmt: skip
 
 
 def _task(variants: Sequence[RunVariant]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from mdm.cli.tables import interval, share
 
 PATH = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -62,6 +63,8 @@ def compare(
     if as_json:
         click.echo(files.to_json(records, indent=2))
         return
+    for record in records:  # differences are in the unit of both
+        record["is_share"] = all(other["is_share"] for other in records)
     columns = [name for name, (is_shown, _) in COLUMNS.items() if is_shown(records)]
     cells = [[COLUMNS[name][1](record) for name in columns] for record in records]
     if markdown:
@@ -98,21 +101,21 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _paired(text: Callable[[Record], str]) -> Callable[[Record], str]:
-    return lambda record: text(record["against"]) if "against" in record else ""
+def _paired(text: Callable[[Record, bool], str]) -> Callable[[Record], str]:
+    return lambda record: text(record["against"], record["is_share"]) if "against" in record else ""
 
 
 COLUMNS: dict[str, tuple[Callable[[list[Record]], bool], Callable[[Record], str]]] = {
     "run": (_always, lambda record: record["label"]),
     "examples": (_always, lambda record: str(record["examples"])),
-    "accuracy": (_always, lambda record: f"{record['accuracy']:.1%}"),
-    "std. error": (_repeated, lambda record: f"{record['accuracy_se'] or 0:.1%}"),
-    "95% interval": (_always, lambda record: "{:.1%} to {:.1%}".format(*record["accuracy_ci95"])),
-    "difference": (_several, _paired(lambda pair: f"{pair['difference']:+.1%}")),
-    "its 95% interval": (_several, _paired(lambda pair: "{:+.1%} to {:+.1%}".format(*pair["difference_ci95"]))),
-    "wins/ties/losses": (_several, _paired(lambda pair: f"{pair['wins']}/{pair['ties']}/{pair['losses']}")),
-    "p": (_several, _paired(lambda pair: f"{pair['p_value']:.3f}" if pair["p_value"] >= 0.0005 else "<0.001")),
-    "cum. entropy": (_always, lambda record: f"{record['cumulative_entropy']:.3f}"),
+    "accuracy": (_always, lambda record: share(record["accuracy"], record["is_share"])),
+    "std. error": (_repeated, lambda record: share(record["accuracy_se"] or 0, record["is_share"])),
+    "95% interval": (_always, lambda record: interval(record["accuracy_ci95"], record["is_share"])),
+    "difference": (_several, _paired(lambda pair, is_share: share(pair["difference"], is_share, "+"))),
+    "its 95% interval": (_several, _paired(lambda pair, is_share: interval(pair["difference_ci95"], is_share, "+"))),
+    "wins/ties/losses": (_several, _paired(lambda pair, _: f"{pair['wins']}/{pair['ties']}/{pair['losses']}")),
+    "p": (_several, _paired(lambda pair, _: f"{pair['p_value']:.3f}" if pair["p_value"] >= 0.0005 else "<0.001")),
+    "cum. entropy": (_always, lambda record: _number(record["cumulative_entropy"], 3) or "NaN"),
     "forwards": (_always, lambda record: f"{record['forwards_per_example']:.1f}"),
     "rows": (_always, lambda record: f"{record['rows_per_example']:.1f}"),
     "tokens/forward": (_always, lambda record: _number(record["tokens_per_forward"], 2)),
@@ -145,7 +148,7 @@ def _csv(records: list[Record]) -> str:
         writer.writerow(
             [
                 *("" if record[name] is None else record[name] for name in PLAIN),
-                *record["accuracy_ci95"],
+                *(record["accuracy_ci95"] or ("", "")),
                 against.get("label", ""),
                 *(against.get(name, "") for name in PAIRED),
                 *ends,

@@ -24,8 +24,9 @@ def plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         points = sorted(points, key=lambda record: record["rows_per_example"])
         x = [record["rows_per_example"] for record in points]
         y = [record["accuracy"] for record in points]
-        low = [max(0.0, record["accuracy"] - record["accuracy_ci95"][0]) for record in points]
-        high = [max(0.0, record["accuracy_ci95"][1] - record["accuracy"]) for record in points]
+        ends = [record["accuracy_ci95"] or (record["accuracy"],) * 2 for record in points]
+        low = [max(0.0, accuracy - end) for accuracy, (end, _) in zip(y, ends, strict=True)]
+        high = [max(0.0, end - accuracy) for accuracy, (_, end) in zip(y, ends, strict=True)]
         label = " ".join(word for word in points[0]["label"].split() if word != f"K{points[0]['tokens_per_step'] or 1}")
         marker = "osD^vP*X"[number // 10 % 8]  # colours repeat after ten
         axes.errorbar(x, y, yerr=[low, high], marker=marker, capsize=2, linewidth=1, elinewidth=0.6, label=label)

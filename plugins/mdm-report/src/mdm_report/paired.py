@@ -54,7 +54,7 @@ def paired(
 
 
 def _grade(results: Sequence[ExampleResult], metric: str) -> float:
-    return fmean(result.metrics.get(metric, 0.0) for result in results)
+    return fmean(result.grade(metric) for result in results)
 
 
 def _entropy(results: Sequence[ExampleResult]) -> float | None:

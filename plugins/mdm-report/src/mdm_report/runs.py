@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mdm.errors import MdmError
-from mdm.runs import config
+from mdm.runs import config, files
 from mdm.runs.config import RunConfig
 from mdm.runs.results import ExampleResult, ResultsFolder
 from mdm.runs.variants import Variant, variants
@@ -48,6 +49,12 @@ class RunVariant:
     @property
     def results(self) -> ResultsFolder:
         return self.variant.results
+
+    def task_options(self) -> dict[str, Any]:
+        """The options of the task that the results were graded with, as the summary says, else the run's."""
+        summary = files.read_json(self.results.folder / "summary.json")
+        options = summary.get("task_options") if isinstance(summary, dict) else None
+        return options if isinstance(options, dict) else self.config.options_of("task", self.config.task)
 
     def by_example(self) -> dict[Key, list[ExampleResult]]:
         """The results of each example, in the order of the repeats."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 from mdm import registry
 from mdm.data.documents import parse_yaml
 from mdm.errors import MdmError, suggest
+from mdm.runs.files import to_json
 
 if TYPE_CHECKING:
     from mdm_testing import Outcome
@@ -45,7 +45,7 @@ def check(
     if as_json:
         records = [asdict(outcome) for outcome in outcomes]
         report = {"kind": of.kind, "name": name, "package": of.package, "ok": not failed, "checks": records}
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        click.echo(to_json(report, indent=2))
         return int(failed > 0)
     from mdm.cli.tables import show
 

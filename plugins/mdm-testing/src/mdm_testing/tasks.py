@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from itertools import islice, pairwise
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +113,15 @@ def another_answer_is_wrong(of: Subject) -> None:
 
 @check("task")
 def grades_are_a_pure_function(of: Subject) -> None:
-    """The same answer has the same grades, numbers in [0, 1], of which one is the task's metric."""
+    """The same answer has the same grades, finite numbers, of which one is the task's metric."""
     examples = _examples(of)[:2]
     with _task(of) as task, _task(of) as again:
         for example in examples:
             with _answers(task, (example.reference, "42")) as answers:
                 for answer in answers:
                     grades = _grades(task, example, answer)
-                    outside = {name: value for name, value in grades.items() if not 0 <= float(value) <= 1}
-                    assert not outside, f"{example.id}: grades outside of [0, 1]: {outside}"
+                    endless = {name: value for name, value in grades.items() if not isfinite(float(value))}
+                    assert not endless, f"{example.id}: grades that are not finite: {endless}"
                     assert grades == _grades(again, example, answer), (
                         f"{example.id}: {_shown(answer)} is graded otherwise again"
                     )

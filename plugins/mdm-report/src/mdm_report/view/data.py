@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from mdm.errors import MdmError
+from mdm.errors import MdmError, explain
 from mdm.runs import files
-from mdm.runs.results import ExampleResult
+from mdm.runs.results import ExampleResult, Natural
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mdm_report.runs import RunVariant, read_run
 from mdm_report.view.album import Album
@@ -18,6 +19,43 @@ PAID = ("commit", "bypass")
 """Kinds of trace lines whose entropies add up to the cumulative entropy."""
 DECODED = (*PAID, "fill")
 """Kinds of trace lines after which there are more tokens decoded than before."""
+Position = Annotated[int, Field(ge=0, lt=2**24)]
+"""Of a token in a canvas."""
+
+
+Numbers = list[float | None]
+
+
+class Weighed(BaseModel):
+    """A candidate that was compared."""
+
+    model_config = ConfigDict(strict=True)
+
+    positions: list[Position]
+    J: float | None
+    C: float | None
+    H: float | None
+
+
+class TraceLine(BaseModel):
+    """What is read of a line of ``trace.jsonl``; null stands for a number that is not finite."""
+
+    model_config = ConfigDict(strict=True)
+
+    row: Natural
+    step: Natural
+    kind: str
+    positions: list[Position]
+    tokens: list[Natural]
+    entropy: Numbers
+    confidence: Numbers = []
+    weighed: list[Weighed] = []
+
+    @model_validator(mode="after")
+    def _beside_each_other(self) -> Self:
+        if not len(self.positions) == len(self.tokens) == len(self.entropy):
+            raise ValueError("positions, tokens and entropy are not equally many")
+        return self
 
 
 def load(runs: Sequence[Path], *, limit: int = 20, examples: Sequence[str] = ()) -> dict[str, Any]:
@@ -67,9 +105,14 @@ def _id(result: ExampleResult) -> str:
 def _column(variant: RunVariant, rows: set[int]) -> dict[int, dict[str, Any]]:
     """A variant's decodings of ``rows``, those that it has."""
     lines: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
-    for line in files.json_lines(variant.results.folder / "trace.jsonl"):
-        if line["row"] in rows:
-            lines[line["row"]].append(line)
+    path = variant.results.folder / "trace.jsonl"
+    for number, line in enumerate(files.json_lines(path), 1):
+        try:
+            row = TraceLine.model_validate(line).row
+        except ValidationError as error:
+            raise MdmError(explain(error, f"{path}, line {number}: ", TraceLine)) from error
+        if row in rows:
+            lines[row].append(line)
     results = variant.results.by_row
     return {row: _decoding(results[row], lines[row]) for row in rows if row in results and lines[row]}
 

@@ -7,6 +7,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from mdm.errors import MdmError
+
 from mdm_report import pictures
 from mdm_report.view.data import DECODED, PAID
 
@@ -18,7 +20,12 @@ def draw(data: Mapping[str, Any], path: Path, by: str) -> None:
         MdmError: matplotlib is absent, or the name says no kind of picture.
     """
     sample = data["samples"][0]
-    variants = [(label, it) for label, it in zip(data["variants"], sample["variants"], strict=True) if it]
+    variants = [
+        (label, it) for label, it in zip(data["variants"], sample["variants"], strict=True)
+        if it and any(frame["p"] for frame in it["frames"] if frame["k"] != "remask")
+    ]  # fmt: skip
+    if not variants:
+        raise MdmError(f"the trace of {sample['id']} decodes nothing: there is nothing to draw")
     figure = pictures.figure(path, figsize=(3.2 * (len(variants) + 1), 3.0))
     from matplotlib.ticker import MaxNLocator
 
