@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdm import registry
-from mdm.errors import MdmError
+from mdm.errors import MdmError, PromptError
 from mdm.protocols.hooks import plain
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs.config import RunConfig
@@ -135,10 +135,10 @@ class ExampleDecoder:
                 **self._settings | {"batch_size": self._sizes.batch_size, "max_rows": self._sizes.max_rows},
             )  # fmt: skip
             return
-        except MdmError:  # a wrong request, or an observer or hook that failed: no example is at fault
-            raise
         except Exception as error:
-            if not self._unfinished(examples):
+            # A wrong request, or an observer or hook that failed: no example is at fault.
+            everyones = isinstance(error, MdmError) and not isinstance(error, PromptError)
+            if everyones or not self._unfinished(examples):
                 raise
             out_of_memory = memory.out_of_memory(error) and self._sizes.batch_size > 1
             if len(examples) == 1 and not out_of_memory:
