@@ -63,8 +63,8 @@ class ExampleDecoder:
             MdmError: a request that is wrong for all examples, an observer or a hook that failed, or, with
                 ``fail_fast``, an example that failed.
         """
-        self._check_steps(examples)
         self._sizes = self._plan_batch(examples)
+        self._check_steps(examples)
         self._on_step = self._step_callback(examples)
         self._progress.begin(len(examples))
         try:
@@ -95,10 +95,12 @@ class ExampleDecoder:
         from mdm.engine import memory
 
         config, model = self._run.config, self._model
+        kv = model.spec.attention == "causal" or registry.resolve("cache", cache_name(config, model)).uses_kv
+        longest = max(map(_length, examples), default=1)
+        memory.check_fits(model, longest, len(examples), kv=kv, batch_size=config.batch_size)
         sizes = memory.plan_batch(
-            model, max(map(_length, examples), default=1), len(examples),
-            kv=model.spec.attention == "causal" or registry.resolve("cache", cache_name(config, model)).uses_kv,
-            cfg_branches=2 if config.guidance else 1, batch_size=config.batch_size, max_rows=config.max_rows,
+            model, longest, len(examples), kv=kv, cfg_branches=2 if config.guidance else 1,
+            batch_size=config.batch_size, max_rows=config.max_rows,
         )  # fmt: skip
         if examples and (config.batch_size == "auto" or sizes.splits_lookahead):
             self._run.observer.on_note(f"{self._variant.label}: {sizes}")

@@ -81,8 +81,16 @@ def make_task(config: RunConfig) -> BaseTask:
     return task
 
 
+MANY_EXAMPLES = 10**6
+"""From how many on it is asked whether the memory holds them."""
+
+
 def read_examples(config: RunConfig, task: BaseTask) -> Sequence[Example]:
     """The examples of a run, in order; raises an MdmError where there are none."""
+    if config.limit is not None and config.limit > MANY_EXAMPLES:
+        from mdm.engine.memory import check_many
+
+        check_many("limit", config.limit, 512)
     examples = list(islice(task.examples(seed=config.seed, data=config.data), config.limit))
     if not examples:
         raise MdmError(f"{config.data or config.task}: no examples")
@@ -126,6 +134,8 @@ def _run_model(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
     config, process = run.config, run.process
     if all(len(variant.results.by_row) == len(run.examples) * config.repeats for variant in variants):
         return  # without loading the model
+    from mdm.engine.memory import check_many
+
     run.observer.on_note(f"loading {variants[0].model}")
     name = variants[0].model
     model = load_model(config, name)
@@ -134,6 +144,7 @@ def _run_model(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
         for warning in presets.warnings(config.preset, {name: model.spec.family}):
             run.observer.on_warning(warning)
     encoded = [encode_example(config, model, run.task, index, example) for index, example in enumerate(run.examples)]
+    check_many(f"repeats {config.repeats:,} of {len(encoded):,} examples", config.repeats * len(encoded), 512)
     decodings = [replace(example, repeat=repeat) for repeat in range(config.repeats) for example in encoded]
     for variant in variants:
         left = process.shard([example for example in decodings if example.row not in variant.results.by_row])
