@@ -19,7 +19,7 @@ from mdm.protocols.scores import Scores
 from mdm.protocols.state import State
 from torch import Tensor
 
-MAX_ASKED = 256
+MAX_ASKED = 128
 """How often a sampler may look ahead in one step."""
 
 
