@@ -134,6 +134,8 @@ def check_flags(who: Asked, name: str, flags: Any, state: State) -> None:
 
 def _check(who: Asked, name: str, value: Any, dtype: torch.dtype, shape: tuple[int, ...], device: torch.device) -> None:
     """Refuse a value that is no tensor of this kind; -1 in ``shape`` stands for any number."""
+    if isinstance(value, Tensor) and value.dtype == dtype and value.shape == shape and value.device == device:
+        return
     fits = isinstance(value, Tensor) and value.dtype == dtype and value.device == device
     if (
         not fits

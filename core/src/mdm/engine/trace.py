@@ -58,7 +58,9 @@ class Recorder:
         """Have an error raised for rows whose ``scores``, ``[B, K]`` or ``[B, N, K]``, are not finite."""
         entropies = scores.entropy.where(scores.valid, 0.0)
         steps = [{"step": row.step} for row in rows]
-        self._pending.append(_Pending(tuple(rows), steps, {"watched": entropies.flatten(1).sum(1)}))
+        self._pending.append(
+            _Pending(tuple(rows), steps, {"watched": entropies.sum(1 if entropies.dim() == 2 else (1, 2))})
+        )
 
     def record(
         self, rows: Sequence[RowRecord], scores: Scores, where: Tensor, commit: Commit, before: Tensor | None,
@@ -123,6 +125,8 @@ class Recorder:
                     self.refuse(row, facts["step"], None)
 
     def _check_tokens(self, step: _Pending, where: Array, tokens: Array) -> None:
+        if not tokens.size or (tokens.min() >= 0 and tokens.max() < self.vocab_size):
+            return
         strange = where & ((tokens < 0) | (tokens >= self.vocab_size))
         if strange.any():
             b, place = (int(index[0]) for index in strange.nonzero())
