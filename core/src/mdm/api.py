@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from traceback import walk_tb
@@ -13,7 +13,7 @@ from mdm import registry
 from mdm.engine.autoregressive import generate
 from mdm.engine.canvas import block_length_of
 from mdm.engine.engine import Engine
-from mdm.engine.memory import plan_batch as plan_batch
+from mdm.engine.memory import check_fits, plan_batch as plan_batch
 from mdm.engine.pictures import for_pictures
 from mdm.engine.requests import Request, encode_prompts, open_requests, with_unconditional
 from mdm.engine.rows import RowRecord
@@ -27,11 +27,12 @@ from mdm.models.model import Model
 from mdm.protocols.cache import BaseCache
 from mdm.protocols.hooks import Line, StepEvent
 from mdm.protocols.model import ModelSpec
-from mdm.protocols.options import check_options
+from mdm.protocols.options import check_numbers, check_options
 from mdm.protocols.sampler import BaseSampler
 from mdm.protocols.settings import DEFAULT_SAMPLER, Settings, check_settings, diffusion_only, help_text, refuse_policy
 from mdm.protocols.task import Message, Prompt
 from mdm.scoring.logit_rules import LogitRules, Processor
+from pydantic import BaseModel
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def decode(
     Raises:
         MdmError: an unknown name, an option that does not fit, nothing to decode.
     """
+    _check_arguments(model, logits_processors, {"on_finish": on_finish, "on_step": on_step})
     if trace not in (True, False, "full"):
         raise MdmError(f'trace is {trace!r}: it is True, False or "full"')
     spec, settings = model.spec, check_settings(options, _NAMES)
@@ -150,7 +152,7 @@ def decode(
         if on_finish is not None:
             on_finish(number, results[number])
 
-    settings = _with_sizes(settings, model, requests, kv=policy is None or policy[1].uses_kv)
+    settings = _with_sizes(settings, model, requests, policy)
     if settings.stop and model.tokenizer is None:
         raise MdmError("stop: this checkpoint has no tokenizer, so that there is no text to end")
     if policy is None:
@@ -181,6 +183,17 @@ def _no_end() -> Iterator[None]:
         *_, (frame, _) = walk_tb(end.__traceback__)
         who = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
         raise MdmError(f"{who} raised {cause(end)}, which does not end a decode") from error
+
+
+def _check_arguments(model: Any, processors: Any, callbacks: Mapping[str, Any]) -> None:
+    """Refuse arguments of a wrong type that would be noticed deep inside."""
+    if not isinstance(model, Model):
+        raise MdmError(f"model is {model!r}: it should be what load_model gives")
+    if not isinstance(processors, Iterable) or not all(map(callable, processors)):
+        raise MdmError(f"logits_processors is {processors!r}: it should be a list of functions (ids, logits) -> logits")
+    for name, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            raise MdmError(f"{name} is {callback!r}: it should be a function")
 
 
 def _document(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -246,6 +259,8 @@ def _plugin(kind: str, plugin: str | BaseSampler | BaseCache, options: Mapping[s
         name = plugin.__name__
         raise MdmError(f"the {kind} {name} is a class: give an instance of it, such as {name}({name}.Options())")
     registry.require(kind, plugin, f"the {kind} {type(plugin).__name__}")
+    if isinstance(given := getattr(plugin, "options", None), BaseModel):
+        check_numbers(type(plugin).__name__, given)
     return plugin
 
 
@@ -295,14 +310,32 @@ def _check_ids(spec: ModelSpec, name: str, *ids: int | None) -> None:
             raise MdmError(f"{name}: token id {token} is outside the vocabulary of {spec.vocab_size}")
 
 
-def _with_sizes(settings: Settings, model: Model, requests: Sequence[Request], *, kv: bool) -> Settings:
-    """Settings in which the numbers of rows, and the block length, are decided."""
+def _with_sizes(
+    settings: Settings, model: Model, requests: Sequence[Request], policy: tuple[Any, Any] | None
+) -> Settings:
+    """Settings in which the numbers of rows, and the block length, are decided.
+
+    Raises:
+        MdmError: not even one row can be had.
+    """
     longest = max((len(r.tokens) + r.gen_length + len(r.suffix) for r in requests), default=1)
+    kv, block_length = policy is None or policy[1].uses_kv, block_length_of(settings, model.spec)
+    if model.spec.attention == "block-causal":
+        longest += -longest % block_length
+    beside = {}
+    if policy is not None:
+        scored = longest if policy[0].works_on == "canvas" else min(block_length, longest)
+        fields = type(policy[0].options).model_fields
+        options = ", ".join(f"{name}={value}" for name, value in policy[0].options if value != fields[name].default)
+        beside = {
+            "step_bytes": policy[0].step_bytes(scored, longest),
+            "sampler": f"sampler {type(policy[0]).__name__}({options})",
+        }
+    check_fits(model, longest, len(requests), kv=kv, batch_size=settings.batch_size, **beside)
     sizes = plan_batch(
         model, longest, len(requests), kv=kv, cfg_branches=2 if settings.guidance else 1,
         batch_size=settings.batch_size, max_rows=settings.max_rows,
     )  # fmt: skip
-    block_length = block_length_of(settings, model.spec)
     decided = {"batch_size": sizes.batch_size, "max_rows": sizes.max_rows, "block_length": block_length}
     return settings.model_copy(update=decided)
 

@@ -34,6 +34,10 @@ class MdmError(Exception):
         return printable(super().__str__())
 
 
+class PromptError(MdmError):
+    """What went wrong with one prompt: in a run it is that example's, and the others go on."""
+
+
 class MdmWarning(UserWarning):
     """What a user should know and nothing stops for; the command line prints it as one line."""
 

@@ -19,6 +19,7 @@ def decode(
     """Decode layouts as a configuration says, and show the canvas where it is to be ``watched``."""
     from mdm import api
     from mdm.cli.live import live_view
+    from mdm.engine.memory import POSITION_BYTES, check_many
     from mdm.runs.decode_args import begin_view, decode_settings
     from mdm.runs.variants import AUTOREGRESSIVE, without_policy
 
@@ -28,6 +29,7 @@ def decode(
     settings = decode_settings(config, model, sampler) | arguments
     with live_view() if watched else nullcontext() as view:
         if view:
+            check_many("gen_length", max(layout.gen_length or 0 for layout in layouts), POSITION_BYTES)
             begin_view(view, sampler, model, dict(enumerate(layouts)))
             settings |= {"trace": "full", "on_step": view.on_step}
         return api.decode(model, layouts, **settings)

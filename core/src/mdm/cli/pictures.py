@@ -40,12 +40,14 @@ def draw(
 ) -> None:
     """Draw ``count`` pictures of what ``text`` says, save them, and say what they cost."""
     from mdm.cli.decoding import decode, record
+    from mdm.engine.memory import check_many
     from mdm.engine.pictures import for_pictures
     from mdm.runs.files import to_json
 
     if config.gen_length is not None:
         given = f"gen_length of the preset {config.preset}" if config.preset else "--gen-length"
         raise MdmError(f"{given} does not apply to --image: a picture has as many tokens as the model gives it")
+    check_many("-n", count, 1 << 16)
     layouts = [model.lay_out(Prompt(text, kind="image"))] * count
     start = time.perf_counter()
     with _steps(None if watched else for_pictures(config, layouts, model.spec).steps) as on_step:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from math import isfinite
 from typing import Any
 
 import torch
+from mdm.engine.faults import not_finite
 from mdm.engine.requests import Request
 from mdm.engine.rows import RowRecord
 from mdm.protocols.draws import Draws
@@ -68,8 +71,12 @@ def generate(
         entropies = torch.stack(choose.entropies, 1).tolist()
         for request, tokens, row_entropies in zip(batch, answers, entropies, strict=True):
             row = _record(request, tokens, row_entropies)
+            for line in row.trace:
+                if not isfinite(line["entropy"][0]):
+                    [place] = line["positions"]
+                    raise not_finite(model, rules, settings, row, row.tokens[:place], [place], line["step"])
             if on_step is not None:
-                on_step(StepEvent(tuple(row.trace)))
+                on_step(StepEvent(tuple(deepcopy(row.trace))))
             on_finish(row)
 
 

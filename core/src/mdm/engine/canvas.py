@@ -18,6 +18,9 @@ from mdm.protocols.settings import DEFAULT_BLOCK_LENGTH, Settings
 from mdm.protocols.state import ABSENT, SAME, State
 from torch import Tensor
 
+STEPS_PER_TOKEN, MANY_TOKENS = 16, 4096
+"""How many steps a generation may have for each token of its canvas, a short one counting as of so many tokens."""
+
 
 def open_rows(
     requests: Sequence[Request], spec: ModelSpec, block_length: int, works_on: str, *, steps: int | None = None,
@@ -111,10 +114,15 @@ def check_steps(name: str, request: Request, spec: ModelSpec, settings: Settings
         works_on: as in ``open_rows``.
 
     Raises:
-        MdmError: a block-causal model has its grid of blocks, and each takes at least one step.
+        MdmError: a block-causal model has its grid of blocks, and each takes at least one step; or far more steps than
+            tokens.
     """
     if settings.steps is None:
         return
+    tokens = len(request.tokens) + request.gen_length
+    bound = STEPS_PER_TOKEN * max(tokens, MANY_TOKENS)
+    if settings.steps > bound:
+        raise MdmError(f"{name}: steps {settings.steps:,} are too many: {tokens:,} tokens take at most {bound:,}")
     size, on_grid = block_length_of(settings, spec), spec.attention == "block-causal"
     most = 1 if works_on == "canvas" else None
     count = _open_row(request, spec.mask_id, size, on_grid, most).blocks_with_masks()

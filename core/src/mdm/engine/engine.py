@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mdm.engine.canvas import check_steps, join, open_rows
+from mdm.engine.decisions import MAX_ASKED, check_commit, check_evaluate, check_memory, check_source, go_on
 from mdm.engine.evaluate import evaluate
+from mdm.engine.faults import not_finite
 from mdm.engine.requests import Request
 from mdm.engine.rows import RowRecord, count_calls, row_counts, share_costs
 from mdm.engine.trace import Recorder
 from mdm.engine.transition import Transition
-from mdm.errors import MdmError
+from mdm.errors import PromptError
 from mdm.models.cuda_graphs import LENGTH_MULTIPLE, GraphCache
 from mdm.models.model import Model
 from mdm.models.transfer import Array, on_host, to_device
@@ -21,7 +23,7 @@ from mdm.protocols.cache import Plan
 from mdm.protocols.draws import Draws, NoiseCache, host_keys
 from mdm.protocols.hooks import StepEvent
 from mdm.protocols.rowwise import fast_replace
-from mdm.protocols.sampler import Commit
+from mdm.protocols.sampler import Commit, Evaluate
 from mdm.protocols.scores import Scores
 from mdm.protocols.settings import Settings
 from mdm.protocols.state import State
@@ -63,6 +65,7 @@ class Engine:
     ) -> None:
         self.model, self.sampler, self.cache, self.settings = model, sampler, cache, settings
         self.transition = Transition(model.spec, sampler, cache, settings, to_device(eos_ids, model.device))
+        self.asked = self.transition.asked
         self.scorer = Scorer(
             model,
             rules,
@@ -72,7 +75,10 @@ class Engine:
             logits=sampler.keeps_logits,
             graphs=graphs,
         )
-        self.recorder = Recorder(model.spec.mask_id, next(iter(eos_ids), None), on_step, full=full_trace)
+        self.recorder = Recorder(
+            model.spec.mask_id, next(iter(eos_ids), None), on_step, full=full_trace,
+            vocab_size=model.spec.vocab_size, refuse=self._refuse,
+        )  # fmt: skip
         self.on_finish = on_finish
         self.rows: list[RowRecord] = []
         self.state: State
@@ -124,7 +130,8 @@ class Engine:
             requests, self.model.spec, block_length, self.sampler.works_on, steps=self.settings.steps,
             guided=self.scorer.cfg_branches == 2, multiple=multiple,
         )  # fmt: skip
-        memory, known = self.sampler.begin(state), torch.zeros(len(rows), dtype=torch.bool)
+        memory, known = self.asked.ask("begin", state), torch.zeros(len(rows), dtype=torch.bool)
+        check_memory(self.asked, "the memory that begin returned", memory)
         # Before the rows go to the device, what the host has to know of them costs no wait.
         counts = self.transition.counts(state, self.transition.plan(state), known, memory)
         self._set_counts(rows, counts.on_host(on_host(counts.values)))
@@ -153,7 +160,9 @@ class Engine:
         if len({self.rows[i].request for i in ended}) < len(ended):
             index = to_device(ended, self.state.device)
             memory = None if self.memory is None else self.memory.rows(index)
-            [picked] = self._fetch(self.sampler.pick(self.state.rows(index), memory))
+            [picked] = self._fetch(self.asked.ask("pick", self.state.rows(index), memory))
+            finished = [self.rows[i] for i in ended]
+            check_source(self.asked, picked.tolist(), finished)
             ended = [ended[i] for i in picked]
         self._leaving += [self.rows[i] for i in ended]
         self._continue_from(to_device(left, self.state.device), left)
@@ -214,29 +223,50 @@ class Engine:
         if row.may_be_stuck():
             self._settle()
             if row.committed_nothing():
-                raise MdmError(
-                    f"{self._named()} gets nowhere: step {row.step} of row {row.row_id} was to commit {row.budget} of "
+                raise self.asked.error(
+                    f" gets nowhere: step {row.step} of row {row.row_id} was to commit {row.budget} of "
                     f"{row.counts.masked} masks, and it neither committed a token nor looked ahead"
                 )
         limit = MAX_STEPS * (row.counts.block_size + len(row.schedule))
         if not row.counts.entered and row.block_step > limit:
-            raise MdmError(
-                f"{self._named()} gets nowhere: row {row.row_id} has spent {row.block_step} steps in a block of "
+            raise self.asked.error(
+                f" gets nowhere: row {row.row_id} has spent {row.block_step} steps in a block of "
                 f"{row.counts.block_size} positions, and {row.counts.masked} masks are left"
             )
 
-    def _named(self) -> str:
-        return f"sampler {type(self.sampler).__name__}"
+    def _refuse(self, row: RowRecord, step: int, token: int | None) -> NoReturn:
+        """Raise the error for a row that committed ``token``, or whose scores are not finite."""
+        if token is not None:
+            raise self.asked.error(
+                f" commits token {token} in step {step} of row {row.row_id}, and the model has "
+                f"{self.model.spec.vocab_size}"
+            )
+        canvas, unconditional = list(row.tokens), None
+        at = next((b for b, each in enumerate(self.rows) if each is row), None)
+        if self.state.unconditional is not None and at is not None:
+            seen = self.state.unconditional[at, row.unconditional_start : len(canvas)].tolist()
+            canvas_end = canvas[row.unconditional_start :]
+            unconditional = [token if other < 0 else other for token, other in zip(canvas_end, seen, strict=True)]
+        masks = [place for place in row.targets if canvas[place] == self.model.spec.mask_id] or row.targets
+        rules = self.scorer.readout.rules
+        raise not_finite(self.model, rules, self.settings, row, canvas, masks, step, unconditional)
 
     def _step(self, plan: Plan) -> None:
         self._begin_step()
         draws = self._draws()
         scores = self.scorer.with_redraw(self.state, self._scores(plan, draws), draws)
-        commit = self._decide(plan, scores, draws)
+        self.recorder.watch(self.rows, scores)
+        try:
+            commit = self._decide(plan, scores, draws)
+        except PromptError:  # of scores that are not finite, if that is why
+            self._fetch()
+            self._settle()
+            raise
         if commit.source is not None:
             share_costs(self.rows)
             [source] = self._fetch(commit.source)
             kept = source.tolist()
+            check_source(self.asked, kept, self.rows)
             self._continue_from(commit.source, kept)
             for row in self.rows:
                 row.next_counts = None
@@ -315,21 +345,27 @@ class Engine:
         return scores
 
     def _decide(self, plan: Plan, scores: Scores, draws: Draws) -> Commit:
-        decision = self.sampler.decide(self.state, scores, self.memory, draws)
+        decision = self.asked.ask("decide", self.state, scores, self.memory, draws)
+        if isinstance(decision, Generator):
+            decision = self._answered(decision, plan, scores, draws)
+        check_commit(self.asked, decision, scores)
+        commit: Commit = decision
+        return commit
+
+    def _answered(self, decision: Generator[Evaluate, Scores, Commit], plan: Plan, scores: Scores, draws: Draws) -> Any:
+        """What a lookahead returns, once everything it asks for is evaluated."""
         answer = None
-        while isinstance(decision, Generator):
-            try:
-                ask = decision.send(answer)
-            except StopIteration as end:  # and only here: what is called below cannot end the sampler's own generator
-                decision = end.value
-                break
+        for _ in range(MAX_ASKED):
+            more, asked = self.asked.ask("decide", decision, answer, call=go_on)
+            if not more:
+                return asked
+            check_evaluate(self.asked, asked, scores)
             answer = evaluate(
-                ask, self.state, self.rows, scores, plan, draws, transition=self.transition, scorer=self.scorer,
-                fetch=self._fetch, memory=self.memory,
+                asked, self.state, self.rows, scores, plan, draws, transition=self.transition,
+                scorer=self.scorer, fetch=self._fetch, memory=self.memory,
             )  # fmt: skip
-        if not isinstance(decision, Commit):
-            raise MdmError(f"{self._named()}: decide returned {decision!r}, which is no Commit")
-        return decision
+            self.recorder.watch(self.rows, answer)
+        raise self.asked.error(f" gets nowhere: it has looked ahead {MAX_ASKED} times in one step")
 
     def _own_draws(self, commit: Commit, kept: list[int]) -> Commit:
         """``commit`` without the scores of forks whose tokens were drawn with the numbers of the row they left."""

@@ -7,9 +7,12 @@ parts is the same forward. Where an estimate was too bold on a GPU, the rows are
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mdm.errors import MdmError
+from mdm.models import placement
 from mdm.models.placement import free_bytes as free_bytes
 from mdm.protocols.settings import Size
 from mdm.scoring.readout import LOGIT_BYTES, chunk_elements
@@ -77,6 +80,67 @@ def plan_batch(
         batch = max(1, min(count, holds, pays))
     rows = max(1, (usable - kept * batch) // moving) if max_rows == "auto" else max_rows
     return Sizes(batch, rows, free)
+
+
+POSITION_BYTES = 256
+"""What a position of a canvas takes beside the model: in the state, in lists, and in the trace."""
+
+
+def check_fits(
+    model: Model,
+    length: int,
+    count: int,
+    *,
+    kv: bool,
+    batch_size: Size | None = None,
+    step_bytes: int = 0,
+    sampler: str = "",
+) -> None:
+    """Refuse canvases that the memory cannot hold, before anything of their size is made.
+
+    Counted is what is needed in any case, so that what is let through may be too much yet.
+
+    Args:
+        length: of the longest of ``count`` canvases, in tokens.
+        kv: whether keys and values of every row are kept.
+        step_bytes: what a step of a row takes in the sampler, which ``sampler`` names with its options.
+
+    Raises:
+        MdmError: one line with the option to give less of, and how much would fit.
+    """
+    free, width = placement.free_bytes(model.device), _Shape.of(model).width
+    kept = POSITION_BYTES + (kept_bytes(model, 1) if kv else 0)
+    most = free // (kept + 4 * width * model.dtype.itemsize)
+    if model.spec.attention == "block-causal":  # whose masks are made for every pair of positions
+        most = min(most, isqrt(free // model.dtype.itemsize))
+    shown = f"and the {free / 1e9:.1f} GB that are free hold"
+    if length > most:
+        raise MdmError(
+            f"gen_length or prompt too long: a canvas has {length:,} tokens, in whole blocks of block_length, {shown} "
+            f"one of at most {most:,}"
+        )
+    batch = min(batch_size, count) if isinstance(batch_size, int) else 1 if batch_size == "auto" else count
+    if batch * length * kept > free:
+        raise MdmError(
+            f"batch_size too large: {batch:,} canvases of {length:,} tokens are decoded together, {shown} at most "
+            f"{free // (length * kept):,}"
+        )
+    if batch * step_bytes > free:
+        raise MdmError(
+            f"{sampler} takes {step_bytes / 1e9:,.1f} GB in a step of a prompt, and {free / 1e9:.1f} GB are "
+            f"free for {batch:,}: give it smaller options, or give a smaller block_length or batch_size"
+        )
+
+
+def check_many(what: str, count: int, each: int) -> None:
+    """Refuse so many things of ``each`` bytes that the host's memory cannot hold them; ``what`` names the option.
+
+    Raises:
+        MdmError: one line with the number and how many would fit.
+    """
+    free = placement.free_bytes(torch.device("cpu"))
+    if count > free // each:
+        raise MdmError(f"{what}: {count:,} are too many: the {free / 1e9:.1f} GB that are free hold {free // each:,}")
 
 
 def kept_bytes(model: Model, length: int) -> int:

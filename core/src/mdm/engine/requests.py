@@ -135,12 +135,23 @@ def open_requests(
             raise MdmError(f"prompt {number}: gen_length does not apply to a picture, whose size is the model's")
         length = next((n for n in (length, layout.gen_length) if n is not None), DEFAULT_GEN_LENGTH)
         _check_prompt(number, layout, length, spec, guidance)
-        behind = next((s for s in (suffix, layout.suffix) if s is not None), ())
+        behind = _suffix(next((s for s in (suffix, layout.suffix) if s is not None), ()))
+        if wrong := [token for token in behind if not 0 <= token < spec.vocab_size]:
+            raise MdmError(f"suffix: token id {wrong[0]} is outside the vocabulary of {spec.vocab_size}")
+        if spec.mask_id in behind:
+            raise MdmError(f"suffix: token id {spec.mask_id} is the mask, which is not filled in there")
         requests.append(Request(
-            number, layout.tokens, length, key, tuple(behind), layout.unconditional if guidance else None,
+            number, layout.tokens, length, key, behind, layout.unconditional if guidance else None,
             _known_slots(layout, length, spec.mask_id, allowed),
         ))  # fmt: skip
     return requests
+
+
+def _suffix(tokens: Any) -> tuple[int, ...]:
+    try:
+        return tuple(map(index, tokens))
+    except TypeError:
+        raise MdmError(f"suffix is {tokens!r}: it should be a list of token ids") from None
 
 
 def _row_ids(row_ids: Any, count: int) -> list[int]:
@@ -159,9 +170,9 @@ def _known_slots(layout: Layout, length: int, mask_id: int, allowed: Sequence[tu
     """Visible tokens of a picture that is drawn in part: without a grid, allowed ones that lie beside masks."""
     if layout.grid is None and allowed is None:
         return 0
-    tokens = [*layout.tokens, *[mask_id] * length]
     if layout.grid is not None:
-        return layout.grid[0] * layout.grid[1] - tokens.count(mask_id)
+        return layout.grid[0] * layout.grid[1] - list(layout.tokens).count(mask_id) - length
+    tokens = [*layout.tokens, *[mask_id] * min(length, 1)]  # behind the prompt there are masks alone
     ranges = [range(*bounds) for bounds in allowed or ()]
     known = 0
     for is_slot, run in groupby(tokens, lambda token: token == mask_id or any(token in each for each in ranges)):

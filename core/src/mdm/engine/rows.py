@@ -155,9 +155,11 @@ class RowRecord:
         return self.counts.masked >= max(self.masked_before, 1)
 
     def committed_nothing(self) -> bool:
-        """Whether the trace, if it has come to the host, says that the last step committed no token."""
-        last = [line for line in self.trace[-2:] if line["step"] == self.step - 1 and line["kind"] != "fill"]
-        return bool(last) and not any(line["positions"] for line in last)
+        """Whether the trace, if it has come to the host, says that the last step at most masked masks."""
+        assert self.counts is not None
+        last = [line for line in self.trace[-5:] if line["step"] == self.step - 1 and line["kind"] != "fill"]
+        more = self.counts.masked > self.masked_before
+        return bool(last) and not any(line["positions"] and (more or line["kind"] != "remask") for line in last)
 
     @property
     def length(self) -> int:

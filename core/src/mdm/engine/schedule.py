@@ -30,7 +30,7 @@ def num_transfer_tokens(schedule: str, masks: int, steps: int, total: int | None
 def _even(masks: int, steps: int) -> tuple[int, ...]:
     """m // s, the first m % s steps one more; at least one a step (LLaDA's get_num_transfer_tokens)."""
     each, more = divmod(masks, steps)
-    return tuple(k for k in (each + (i < more) for i in range(steps)) if k)
+    return (each + 1,) * more + ((each,) * (steps - more) if each else ())
 
 
 def _dream(masks: int, steps: int) -> tuple[int, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields
-from typing import Any
+from math import isfinite
+from typing import Any, NoReturn
 
 from mdm.engine.rows import RowRecord
 from mdm.models.transfer import Array, to_host
@@ -25,7 +27,7 @@ def cumulative_entropy(lines: Sequence[Line]) -> float:
 
 @dataclass(frozen=True)
 class _Pending:
-    """A step whose tensors are still on the device."""
+    """What is still on the device of a step, or of scores that were seen in it."""
 
     rows: Sequence[RowRecord]
     facts: Sequence[Mapping[str, Any]]
@@ -37,16 +39,28 @@ class Recorder:
 
     Args:
         fill_token: the token that is filled in behind an end token.
-        on_step: called with each step's event, if given.
+        on_step: called with each step's event, if given; what it does to the lines changes nothing.
         full: whether lines also carry confidences and the candidates that were compared.
+        vocab_size: tokens are below it.
+        refuse: raises an error for a row and a step, whose scores are not finite, or which committed the token given.
     """
 
     def __init__(
-        self, mask_id: int, fill_token: int | None, on_step: Callable[[StepEvent], None] | None, *, full: bool = False
-    ) -> None:
+        self, mask_id: int, fill_token: int | None, on_step: Callable[[StepEvent], None] | None, *, full: bool = False,
+        vocab_size: int, refuse: Callable[[RowRecord, int, int | None], NoReturn],
+    ) -> None:  # fmt: skip
         self.mask_id, self.fill_token, self.on_step, self.full = mask_id, fill_token, on_step, full
+        self.vocab_size, self.refuse = vocab_size, refuse
         self._pending: list[_Pending] = []
         self._arrived: list[tuple[_Pending, dict[str, Array]]] = []
+
+    def watch(self, rows: Sequence[RowRecord], scores: Scores) -> None:
+        """Have an error raised for rows whose ``scores``, ``[B, K]`` or ``[B, N, K]``, are not finite."""
+        entropies = scores.entropy.where(scores.valid, 0.0)
+        steps = [{"step": row.step} for row in rows]
+        self._pending.append(
+            _Pending(tuple(rows), steps, {"watched": entropies.sum(1 if entropies.dim() == 2 else (1, 2))})
+        )
 
     def record(
         self, rows: Sequence[RowRecord], scores: Scores, where: Tensor, commit: Commit, before: Tensor | None,
@@ -92,13 +106,31 @@ class Recorder:
         """Write what has arrived into the rows' traces."""
         arrived, self._arrived = self._arrived, []
         for step, columns in arrived:
+            if "watched" in columns:
+                self._check_scores(step, columns["watched"])
+                continue
+            self._check_tokens(step, columns["where"], columns["tokens"])
             lines = []
             for b, (row, facts) in enumerate(zip(step.rows, step.facts, strict=True)):
                 for line in self._lines(facts, {name: column[b] for name, column in columns.items()}):
                     row.write(line)
                     lines.append(line)
             if self.on_step is not None:
-                self.on_step(StepEvent(tuple(lines)))
+                self.on_step(StepEvent(tuple(deepcopy(lines))))
+
+    def _check_scores(self, step: _Pending, entropies: Array) -> None:
+        if not isfinite(entropies.sum()):
+            for row, facts, value in zip(step.rows, step.facts, entropies.tolist(), strict=True):
+                if not isfinite(value):
+                    self.refuse(row, facts["step"], None)
+
+    def _check_tokens(self, step: _Pending, where: Array, tokens: Array) -> None:
+        if not tokens.size or (tokens.min() >= 0 and tokens.max() < self.vocab_size):
+            return
+        strange = where & ((tokens < 0) | (tokens >= self.vocab_size))
+        if strange.any():
+            b, place = (int(index[0]) for index in strange.nonzero())
+            self.refuse(step.rows[b], step.facts[b]["step"], int(tokens[b, place]))
 
     def _lines(self, facts: Mapping[str, Any], column: Mapping[str, Array]) -> list[Line]:
         """The lines of one row's step, one for each kind; its costs stand in the first."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mdm.engine.canvas import advance, fill_after_eos
+from mdm.engine.decisions import Asked, check_flags, check_plan
 from mdm.engine.rows import NamedCounts
 from mdm.protocols.cache import Plan
 from mdm.protocols.model import ModelSpec
@@ -32,6 +33,7 @@ class Transition:
 
     def __init__(self, spec: ModelSpec, sampler: Any, cache: Any, settings: Settings, eos_ids: Tensor) -> None:
         self.spec, self.sampler, self.cache, self.settings, self.eos_ids = spec, sampler, cache, settings, eos_ids
+        self.asked, self._cache = Asked("sampler", sampler), Asked("cache", cache)
         self.may_linger = isinstance(sampler, BaseSampler) and type(sampler).lingers is not BaseSampler.lingers
         self.fills = settings.stop_at_eos and len(eos_ids) > 0
 
@@ -41,16 +43,17 @@ class Transition:
 
     def plan(self, state: State) -> Plan:
         """What the cache mode has the next forward run; with shifted logits also the position before each."""
-        plan: Plan = self.cache.plan(state, self.spec)
+        plan: Plan = self._cache.ask("plan", state, self.spec)
+        check_plan(self._cache, plan, state)
         if self.spec.shift:
             plan = replace(plan, query=_with_left(plan.query), window=_with_left(plan.window))
         return plan
 
     def counted(self, state: State, plan: Plan, known: Tensor, memory: Any) -> tuple[Sets, Flags]:
         """What ``RowCounts`` are counted from; ``known`` bool ``[B]`` are the rows whose scores are known."""
-        finished = self.sampler.finished(state, memory)
+        finished: Tensor = self._told("finished", state, memory)
         if self.may_linger:
-            finished = finished & ~self.sampler.lingers(state, memory)
+            finished = finished & ~self._told("lingers", state, memory)
         sets = {
             "masked": state.masked_in_block,
             "block_size": state.in_block,
@@ -61,12 +64,20 @@ class Transition:
         }
         return sets, {"entered": state.entered_block, "known": known, "finished": finished}
 
+    def _told(self, method: str, state: State, memory: Any) -> Tensor:
+        """bool ``[B]``: what the sampler says of each row."""
+        flags: Tensor = self.asked.ask(method, state, memory)
+        check_flags(self.asked, method, flags, state)
+        return flags
+
     def counts(self, state: State, plan: Plan, known: Tensor, memory: Any) -> NamedCounts:
         """The ``RowCounts`` of all rows, still on the device."""
         return NamedCounts.of(*self.counted(state, plan, known, memory))
 
     def commit(self, state: State, positions: Tensor, where: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Canvases ``[B, L]`` with ``tokens`` at ``positions`` where ``where``, all ``[B, K]``, and their masks."""
+        # No model can look up a token out of its vocabulary. The trace has it as it is, and who reads that refuses it.
+        tokens = tokens.clamp(0, self.spec.vocab_size - 1)
         # Padding in ``positions`` may name a position that is written, so what is not written adds nothing.
         canvas = state.tokens.scatter_add(1, positions, (tokens - state.tokens.gather(1, positions)) * where)
         return canvas, state.targets & (canvas == state.mask_id)
@@ -87,7 +98,7 @@ class Transition:
         lingers = None
         if self.may_linger and not stay:
             in_its_block = moved.replace(block_step=moved.block_step + 1)
-            lingers = self.sampler.lingers(in_its_block, memory) & ~moved.masked_in_block.any(1)
+            lingers = self._told("lingers", in_its_block, memory) & ~moved.masked_in_block.any(1)
         return advance(moved, stay, lingers), filled
 
     def known(self, state: State, filled: Tensor | None, scored: Tensor, stay: bool = False) -> Tensor:

@@ -66,6 +66,20 @@ def load_model(
     Raises:
         MdmError: the checkpoint is missing, broken, or of a kind that no installed family can take.
     """
+    texts = {
+        "name": name, "device": device, "dtype": dtype, "adapter": adapter, "quantization": quantization,
+        "attn_implementation": attn_implementation, "revision": revision, "adapter_weights": adapter_weights,
+        "image_tokenizer": image_tokenizer,
+    }  # fmt: skip
+    for key, value in texts.items():
+        required = key in ("name", "device", "dtype")
+        if not isinstance(value, (str, Path)) and (value is not None or required):
+            raise MdmError(f"{key} is {value!r}: it should be a text")
+    for key, flag in {"offline": offline, "merge_adapter": merge_adapter}.items():
+        if flag not in (True, False, None):
+            raise MdmError(f"{key} is {flag!r}: it should be True or False")
+    if not isinstance(device_map, (str, Mapping, type(None))):
+        raise MdmError(f"device_map is {device_map!r}: it should be a text, or a mapping from modules to devices")
     folder = locate(str(name), offline, revision=revision)
     config = read_config(folder)
     family = find_family(config, adapter, folder)

@@ -69,6 +69,11 @@ class Lookahead(BaseSampler):
 
     Options: ClassVar[type[LookaheadOptions]] = LookaheadOptions
 
+    def step_bytes(self, positions: int, length: int) -> int:
+        number = positions + 1 if self.options.candidates == "all" else self.options.candidates
+        compared = 0 if self.options.candidates == "all" else number**2
+        return int(number * (positions * 32 + length * 32) + compared * positions)
+
     def actions(self, state: State, scores: Scores, draws: Draws) -> Actions:
         """The actions of all rows. The first commits the k most confident masks, or those that bypass the lookahead.
 

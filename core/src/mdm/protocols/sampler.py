@@ -114,6 +114,15 @@ class BaseSampler:
             MdmError: what does not fit, and the way out.
         """
 
+    def step_bytes(self, positions: int, length: int) -> int:
+        """Memory that a step of one prompt takes at least, beside the model's, where it may come to much.
+
+        Args:
+            positions: how many are scored.
+            length: of the canvas.
+        """
+        return 0
+
     def begin(self, state: State) -> Rowwise | None:
         """The memory of the new rows ``state``, which are on the host; called again whenever rows join."""
         return None

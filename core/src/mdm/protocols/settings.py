@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from mdm.errors import MdmError, explain, suggest
+from mdm.protocols.options import INT64 as INT64, computable
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -38,20 +39,13 @@ Scope = Literal["row", "engine"]
 LAYER = "layer"
 """The context of a validation of settings to which others are added yet: what needs those is not checked."""
 
-INT64 = range(-(2**63), 2**63)
-"""What keys of random draws fit into."""
+Int64 = Annotated[int, AfterValidator(computable)]
+Number = Annotated[float, Field(allow_inf_nan=False), AfterValidator(computable)]
+Count = Annotated[int, Field(ge=1), AfterValidator(computable)]
+Length = Annotated[int, Field(ge=0), AfterValidator(computable)]  # in tokens
 
-
-def _int64(value: int) -> int:
-    if value not in INT64:
-        raise ValueError("it does not fit into 64 bits")
-    return value
-
-
-Int64 = Annotated[int, AfterValidator(_int64)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Length = Annotated[int, Field(ge=0)]  # in tokens
+MAX_LOGIT = 1e9
+"""The largest penalty, and scale of guidance: what becomes of logits is then far from what overflows."""
 
 Size = Count | Literal["auto"] | None
 """A number of rows, or as many as fit; None: no limit."""
@@ -73,7 +67,7 @@ Texts = Annotated[
 ]
 """One text or several."""
 
-TokenId = Annotated[int, Field(ge=0)]
+TokenId = Annotated[int, Field(ge=0), AfterValidator(computable)]
 TokenRange = Annotated[tuple[TokenId, TokenId], BeforeValidator(_token_range)]
 """Ids from the first up to the second, which is not among them; also written ``"A:B"``."""
 
@@ -133,8 +127,8 @@ class Settings(BaseModel):
         None, "Tokens decoded together, block after block.",
         scope="engine", diffusion_only=True, unset="the model's, or 32; of a picture all",
     )  # fmt: skip
-    temperature: Finite = documented(0.0, "Sampling temperature; 0 takes the most probable token.", ge=0)
-    top_p: Finite = documented(
+    temperature: Number = documented(0.0, "Sampling temperature; 0 takes the most probable token.", ge=0)
+    top_p: Number = documented(
         1.0, "Draw from the likeliest tokens that make up this probability, at the temperature.", gt=0, le=1
     )
     top_k: Count | None = documented(None, "Draw from that many likeliest tokens.", unset="all")
@@ -142,9 +136,17 @@ class Settings(BaseModel):
         "raw", "Confidence and entropy are the model's own, or those after temperature, top-p and top-k.",
         diffusion_only=True,
     )  # fmt: skip
-    guidance: Finite = documented(0.0, "Scale w of classifier-free guidance, u + (w + 1)(c - u).", diffusion_only=True)
-    eos_penalty: Finite = documented(0.0, "Subtracted from the logit of each end token.")
-    pad_penalty: Finite = documented(0.0, "Subtracted from the padding token's logit, which may be the end token's.")
+    guidance: Number = documented(
+        0.0,
+        "Scale w of classifier-free guidance, u + (w + 1)(c - u).",
+        diffusion_only=True,
+        ge=-MAX_LOGIT,
+        le=MAX_LOGIT,
+    )
+    eos_penalty: Number = documented(0.0, "Subtracted from the logit of each end token.", ge=-MAX_LOGIT, le=MAX_LOGIT)
+    pad_penalty: Number = documented(
+        0.0, "Subtracted from the padding token's logit, which may be the end token's.", ge=-MAX_LOGIT, le=MAX_LOGIT
+    )
     eos_rank: EosRank = documented(
         "as-scored",
         "Or last: an end token is committed only where nothing else is left to commit.",

@@ -16,7 +16,7 @@ from mdm.data import documents
 from mdm.errors import MdmError, explain
 from mdm.models.placement import DeviceMap, Dtype, Quantization
 from mdm.protocols.model import PromptStyle
-from mdm.protocols.settings import DEFAULT_SAMPLER, LAYER, Count, Length, Settings, Size, documented, option_with
+from mdm.protocols.settings import DEFAULT_SAMPLER, LAYER, Count, Int64, Length, Settings, Size, documented, option_with
 from mdm.runs import plugin_options, presets
 from mdm.runs.plugin_options import Options, Plugin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
@@ -105,7 +105,7 @@ class DecodeConfig(LoadingConfig, Settings, PolicyConfig):
         None, "Published settings to begin from; `mdm plugins` lists them with their figures.", metavar="NAME"
     )
     """``build`` writes what it gives into the other fields."""
-    seed: int = option_with("seed", 0, help="Seed of the examples and of the random draws.")
+    seed: Int64 = option_with("seed", 0, help="Seed of the examples and of the random draws.")
     gen_length: Length | None = option_with("gen_length", None, unset="the task's, or 64")
     tokens_per_step: Counts | None = option_with(  # type: ignore[assignment]  # several make one comparison
         "tokens_per_step", None, min_length=1

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdm import registry
-from mdm.errors import MdmError, blamed, describe
+from mdm.errors import MdmError, PromptError, blamed, describe
 from mdm.protocols.hooks import plain
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs.config import RunConfig
@@ -64,8 +64,8 @@ class ExampleDecoder:
             MdmError: a request that is wrong for all examples, an observer or a hook that failed, or, with
                 ``fail_fast``, an example that failed.
         """
-        self._check_steps(examples)
         self._sizes = self._plan_batch(examples)
+        self._check_steps(examples)
         self._on_step = self._step_callback(examples)
         self._progress.begin(len(examples))
         try:
@@ -97,10 +97,12 @@ class ExampleDecoder:
         from mdm.engine import memory
 
         config, model = self._run.config, self._model
+        kv = model.spec.attention == "causal" or registry.resolve("cache", cache_name(config, model)).uses_kv
+        longest = max(map(_length, examples), default=1)
+        memory.check_fits(model, longest, len(examples), kv=kv, batch_size=config.batch_size)
         sizes = memory.plan_batch(
-            model, max(map(_length, examples), default=1), len(examples),
-            kv=model.spec.attention == "causal" or registry.resolve("cache", cache_name(config, model)).uses_kv,
-            cfg_branches=2 if config.guidance else 1, batch_size=config.batch_size, max_rows=config.max_rows,
+            model, longest, len(examples), kv=kv, cfg_branches=2 if config.guidance else 1,
+            batch_size=config.batch_size, max_rows=config.max_rows,
         )  # fmt: skip
         if examples and (config.batch_size == "auto" or sizes.splits_lookahead):
             self._run.observer.on_note(f"{self._variant.label}: {sizes}")
@@ -137,9 +139,10 @@ class ExampleDecoder:
                 **self._settings | {"batch_size": self._sizes.batch_size, "max_rows": self._sizes.max_rows},
             )  # fmt: skip
             return
-        except MdmError:  # a wrong request, or an observer or hook that failed: no example is at fault
-            raise
         except Exception as error:
+            # A wrong request, or an observer or hook that failed: no example is at fault.
+            if isinstance(error, MdmError) and not isinstance(error, PromptError):
+                raise
             if not self._unfinished(examples):
                 raise MdmError(f"decoding failed behind its last example: {describe(error)}") from error
             out_of_memory = memory.out_of_memory(error) and self._sizes.batch_size > 1

@@ -98,9 +98,17 @@ def open_task(config: RunConfig) -> Iterator[BaseTask]:
             task.close()
 
 
+MANY_EXAMPLES = 10**6
+"""From how many on it is asked whether the memory holds them."""
+
+
 def read_examples(config: RunConfig, task: BaseTask) -> Sequence[Example]:
     """The examples of a run, in order; raises an MdmError where there are none."""
     limit = config.limit or (None if config.data else task.default_limit)  # without one, a task's own may never end
+    if limit is not None and limit > MANY_EXAMPLES:
+        from mdm.engine.memory import check_many
+
+        check_many("limit", limit, 512)
     with blamed(f"task {config.task!r} failed in examples"):
         examples = list(islice(task.examples(seed=config.seed, data=config.data), limit))
     for example in examples:
@@ -164,6 +172,8 @@ def _run_model(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
     config, process = run.config, run.process
     if all(len(variant.results.by_row) == len(run.examples) * config.repeats for variant in variants):
         return  # without loading the model
+    from mdm.engine.memory import check_many
+
     run.observer.on_note(f"loading {variants[0].model}")
     name = variants[0].model
     model = load_model(config, name)
@@ -172,6 +182,7 @@ def _run_model(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
         for warning in presets.warnings(config.preset, {name: model.spec.family}):
             run.observer.on_warning(warning)
     encoded = [encode_example(config, model, run.task, index, example) for index, example in enumerate(run.examples)]
+    check_many(f"repeats {config.repeats:,} of {len(encoded):,} examples", config.repeats * len(encoded), 512)
     decodings = [replace(example, repeat=repeat) for repeat in range(config.repeats) for example in encoded]
     for variant in variants:
         left = process.shard([example for example in decodings if example.row not in variant.results.by_row])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from mdm.errors import MdmError, PromptError, first_line
 from mdm.protocols.upload import upload
 from torch import Tensor
 
@@ -68,7 +69,7 @@ class LogitRules:
             logits = logits.float() + self._bias(logits.device, logits.shape[1])
         for processor in self.processors:
             assert canvas is not None
-            logits = processor(canvas(), logits.float())
+            logits = _processed(processor, canvas(), logits.float())
         return logits
 
     def _bias(self, device: torch.device, vocab_size: int) -> Tensor:
@@ -87,3 +88,27 @@ class LogitRules:
                     bias[outside] = -torch.inf
                 self._biases[key] = upload(bias, device)
         return self._biases[key]
+
+
+def name_of(processor: Processor) -> str:
+    """What error lines call a processor."""
+    return f"logits processor {getattr(processor, '__qualname__', type(processor).__name__)}"
+
+
+def _processed(processor: Processor, canvas: Tensor, logits: Tensor) -> Tensor:
+    """What a processor, which is anybody's code, makes of ``logits`` ``[T, V]``.
+
+    Raises:
+        PromptError: it raised something, or answered no logits.
+    """
+    shape = logits.shape
+    try:
+        result = processor(canvas, logits)
+    except (torch.OutOfMemoryError, MdmError):
+        raise
+    except Exception as error:
+        raise PromptError(f"{name_of(processor)} failed: {type(error).__name__}: {first_line(error)}") from error
+    if not isinstance(result, Tensor) or result.shape != shape or not result.is_floating_point():
+        shown = f"{result.dtype} {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+        raise PromptError(f"{name_of(processor)} gives {shown}, and should give logits {list(shape)}")
+    return result.to(logits.device)

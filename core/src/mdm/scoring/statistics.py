@@ -109,7 +109,7 @@ class StatsAccumulator:
 
         With z = logits - max, e = exp(z) and r = the sum of e without the maximum's own 1, everything near certainty
         is a function of the small number r: confidence 1 / (1 + r), log-odds -log r and entropy
-        log1p(r) - sum(e z) / (1 + r).
+        log1p(r) - sum(e z) / (1 + r). Where a logit is nan or +inf, or no token may be chosen, the entropy is nan.
         """
         choice, scored = self._merged()
         (largest, second), best = scored.top_logits[:, 0].unbind(-1), scored.top_tokens[:, 0, 0]
@@ -135,7 +135,8 @@ class StatsAccumulator:
         certainty = {
             "confidence": weight / total,
             "log_odds": log_weight - log_others,
-            "entropy": (torch.log1p(tail) - energy / total).clamp_min_(0.0),
+            # A token at +inf leaves no rest, and one at -inf is forbidden: both sums look like certainty.
+            "entropy": (torch.log1p(tail) - energy / total).clamp_min_(0.0) + (logit - logit),
             "tail_odds": tail,
             "runner_up_odds": runner_up,
         }
@@ -143,10 +144,12 @@ class StatsAccumulator:
             is_last = self._is_last(token)
             size = self.vocab_size or self.added
             uniform = (0.0, math.log(TINY) - math.log(size), math.log(size), size - 1.0, 1.0)
+            fault = certainty["entropy"] - certainty["entropy"]
             certainty = {
                 name: torch.where(is_last, low, value)
                 for (name, value), low in zip(certainty.items(), uniform, strict=True)
             }
+            certainty["entropy"] = certainty["entropy"] + fault
         return Stats(token=token, numbers=stack_certainty(**certainty), held=held, logits=self.logits)
 
 

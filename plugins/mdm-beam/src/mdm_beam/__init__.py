@@ -55,6 +55,10 @@ class Beam(Lookahead):
         "waits_for_nothing": "how many beams are left depends on which actions lead to one canvas, known on the device"
     }
 
+    def step_bytes(self, positions: int, length: int) -> int:
+        actions = self.options.beam_size * (positions if self.options.candidates == "all" else self.options.candidates)
+        return self.options.beam_size * super().step_bytes(positions, length) + actions**2
+
     def begin(self, state: State) -> Paid:
         return Paid(torch.zeros(len(state.step), device=state.device))
 

@@ -18,7 +18,7 @@ from torch import Tensor
 class ReMDMOptions(NoOptions):
     init_unmask_ratio: float = Field(0.875, ge=0, le=1, description="share of the canvas that is filled first")
     unmask_k: int = Field(1, ge=1, description="tokens committed, or taken back, in one step")
-    loop_steps: int = Field(8, ge=0, description="rounds of taking back and decoding anew, two forwards each")
+    loop_steps: int = Field(8, ge=0, le=1000, description="rounds of taking back and decoding anew, two forwards each")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,153 @@
+"""Calls of samplers and caches, which are anybody's code: what they raise and answer is checked, and they are named.
+
+What is checked is known on the host, so that nothing waits for it. Tokens are checked as the trace comes to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mdm.engine.memory import out_of_memory
+from mdm.errors import MdmError, PromptError, first_line
+from mdm.protocols.cache import Plan
+from mdm.protocols.rowwise import Rowwise
+from mdm.protocols.sampler import Commit, Evaluate
+from mdm.protocols.scores import Scores
+from mdm.protocols.state import State
+from torch import Tensor
+
+MAX_ASKED = 128
+"""How often a sampler may look ahead in one step."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A plugin of a ``kind``, as it is called and named."""
+
+    kind: str
+    plugin: Any
+
+    def error(self, text: str, error: type[MdmError] = MdmError) -> MdmError:
+        """An error whose line names the plugin's class and package around ``text``."""
+        kind = type(self.plugin)
+        return error(f"{self.kind} {kind.__name__}{text} (package {kind.__module__.partition('.')[0]})")
+
+    def ask(self, method: str, *given: Any, call: Callable[..., Any] | None = None) -> Any:
+        """What its ``method`` answers; ``call`` is in place of it, where that goes on what it has begun.
+
+        Raises:
+            PromptError: it raised something; what it says to the user, and that memory ran out, stays as it is.
+        """
+        try:
+            return (call or getattr(self.plugin, method))(*given)
+        except Exception as error:
+            if isinstance(error, MdmError) or out_of_memory(error):
+                raise
+            what = f"{type(error).__name__}: {first_line(error)}"
+            raise self.error(f" failed in {method}: {what}", PromptError) from error
+
+
+def go_on(decision: Generator[Any, Any, Any], answer: Any) -> tuple[bool, Any]:
+    """What a lookahead asks for, given the answer to what it asked before; or, with False, what it returns."""
+    try:
+        return True, decision.send(answer)
+    except StopIteration as end:
+        return False, end.value
+
+
+def check_commit(who: Asked, commit: Any, scores: Scores) -> None:
+    """Refuse what is no ``Commit`` over these scores ``[B, K]``.
+
+    Raises:
+        MdmError: it names the field.
+    """
+    if not isinstance(commit, Commit):
+        raise who.error(f": decide returned {_shown(commit)}, which is no Commit")
+    count, width = scores.positions.shape
+    device = scores.positions.device
+    if commit.source is not None:
+        if not isinstance(commit.source, Tensor) or commit.source.dim() != 1:
+            raise who.error(f": Commit.source is {_shown(commit.source)}, and should be int64 [B']")
+        count = len(commit.source)
+        _check(who, "Commit.source", commit.source, torch.int64, (count,), device)
+    _check(who, "Commit.where", commit.where, torch.bool, (count, width), device)
+    _check(who, "Commit.tokens", commit.tokens, torch.int64, (count, width), device)
+    for name in ("known", "bypass"):
+        if (value := getattr(commit, name)) is not None:
+            _check(who, f"Commit.{name}", value, torch.bool, (count,), device)
+    if commit.scores is not None:
+        if not isinstance(commit.scores, Scores):
+            raise who.error(f": Commit.scores is {_shown(commit.scores)}, and should be Scores")
+        _check(who, "Commit.scores.valid", commit.scores.valid, torch.bool, (count, -1), device)
+    check_memory(who, "Commit.memory", commit.memory)
+
+
+def check_source(who: Asked, source: Sequence[int], rows: Sequence[Any]) -> None:
+    """Refuse rows to continue that are not there, or that leave a prompt without any.
+
+    Args:
+        rows: records, each with the ``request`` that it serves.
+    """
+    if wrong := [row for row in source if not 0 <= row < len(rows)]:
+        raise who.error(f": Commit.source names row {wrong[0]}, and there are {len(rows)}")
+    if lost := {row.request for row in rows} - {rows[row].request for row in source}:
+        raise who.error(f": Commit.source leaves no row of prompt {min(lost)}")
+
+
+def check_evaluate(who: Asked, asked: Any, scores: Scores) -> None:
+    """Refuse what is no ``Evaluate`` of candidates over these scores ``[B, K]``."""
+    if not isinstance(asked, Evaluate) or not isinstance(asked.candidates, Commit):
+        raise who.error(f": decide yielded {_shown(asked)}, which is no Evaluate of a Commit")
+    if not isinstance(asked.valid, Tensor) or asked.valid.dim() != 2 or not asked.valid.shape[1]:
+        raise who.error(f": Evaluate.valid is {_shown(asked.valid)}, and should be bool [B, N]")
+    if asked.reach not in ("open", "span"):
+        raise who.error(f': Evaluate.reach is {asked.reach!r}, and should be "open" or "span"')
+    (count, width), number, device = scores.positions.shape, asked.valid.shape[1], scores.positions.device
+    _check(who, "Evaluate.valid", asked.valid, torch.bool, (count, number), device)
+    _check(who, "Evaluate.candidates.where", asked.candidates.where, torch.bool, (count, number, width), device)
+    tokens = asked.candidates.tokens
+    if isinstance(tokens, Tensor) and tokens.dim() == 3 and tokens.shape[1] == 1:  # the same of all candidates
+        number = 1
+    _check(who, "Evaluate.candidates.tokens", tokens, torch.int64, (count, number, width), device)
+
+
+def check_memory(who: Asked, name: str, memory: Any) -> None:
+    if memory is not None and not isinstance(memory, Rowwise):
+        raise who.error(f": {name} is {_shown(memory)}, and should be a Rowwise or None")
+
+
+def check_plan(who: Asked, plan: Any, state: State) -> None:
+    """Refuse what is no ``Plan`` of this state."""
+    if not isinstance(plan, Plan):
+        raise who.error(f": plan returned {_shown(plan)}, which is no Plan")
+    for name in ("query", "write", "window"):
+        _check(who, f"Plan.{name}", getattr(plan, name), torch.bool, tuple(state.tokens.shape), state.device)
+
+
+def check_flags(who: Asked, name: str, flags: Any, state: State) -> None:
+    """Refuse what is no answer for each row of this state."""
+    _check(who, name, flags, torch.bool, tuple(state.step.shape), state.device)
+
+
+def _check(who: Asked, name: str, value: Any, dtype: torch.dtype, shape: tuple[int, ...], device: torch.device) -> None:
+    """Refuse a value that is no tensor of this kind; -1 in ``shape`` stands for any number."""
+    if isinstance(value, Tensor) and value.dtype == dtype and value.shape == shape and value.device == device:
+        return
+    fits = isinstance(value, Tensor) and value.dtype == dtype and value.device == device
+    if (
+        not fits
+        or len(value.shape) != len(shape)
+        or any(n not in (-1, m) for n, m in zip(shape, value.shape, strict=True))
+    ):
+        wanted = f"{str(dtype).removeprefix('torch.')} {list(shape)} on {device}".replace("-1", "K")
+        raise who.error(f": {name} is {_shown(value)}, and should be {wanted}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)} on {value.device}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
