@@ -115,7 +115,7 @@ def test_an_option_of_two_kinds_must_be_qualified():
         ("candidates=some", "or should be 'all'"),
         ("power=-1", "option sharp.power=-1: should be greater than or equal to 0"),
         ("candidates", "-o candidates: expected option=value"),
-        ("candidates=[1", "not a YAML scalar"),
+        ("candidates=[1", "not YAML"),
     ],
 )
 def test_option_mistakes(assignment, said):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from mdm import registry
+from mdm.data import documents
 from mdm.errors import MdmError, explain
 from mdm.models.placement import DeviceMap, Dtype, Quantization
 from mdm.protocols.model import PromptStyle
@@ -27,6 +28,9 @@ Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance
 
 Counts = Annotated[list[Count], BeforeValidator(lambda value: [value] if isinstance(value, int) else value)]
 """One count or several: several make one comparison."""
+
+LARGEST = 2**20
+"""Bytes of a configuration file."""
 
 PACES = ("steps", "tokens_per_step")
 """Mutually exclusive: setting one clears the other."""
@@ -210,14 +214,12 @@ def _recorded(config: DecodeConfig, from_file: DecodeConfig) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises an MdmError where it cannot be read or is something else."""
-    import yaml
-
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MdmError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MdmError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        value = documents.parse_yaml(documents.read_text(path, LARGEST))
+    except FileNotFoundError:
+        raise MdmError(f"cannot read {path}: No such file or directory") from None
+    except ValueError as error:
+        raise MdmError(f"{path}: {error}") from None
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -12,6 +12,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from mdm.data import documents
 from mdm.errors import MdmError
 
 
@@ -63,11 +64,13 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """JSON text, with null for the numbers that are not finite: JSON has none, and browsers refuse NaN."""
+    """JSON text that any reader takes: null for numbers that are not finite, escapes for halves of characters."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, **options)
+        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, **options)
+    # What cannot be encoded are lone surrogates, and Python escapes them as JSON does.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _finite(value: Any) -> Any:
@@ -85,27 +88,25 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Load a JSON document; an empty one if there is no file."""
-    if not path.exists():
+    try:
+        return documents.read_json(path)
+    except FileNotFoundError:
         return {}
-    with os_errors_as_mdm_errors(path, "read"):
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise MdmError(f"{path}: not JSON ({error})") from error
 
 
 def json_lines(path: Path) -> Iterator[Any]:
     """The records of a log, if there is one, but for a last line that a kill cut short; others must be JSON."""
     if not path.exists():
         return
-    with os_errors_as_mdm_errors(path, "read"), path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise MdmError(f"{path}, line {number}: not JSON ({error})") from error
+    number = 0
+    try:
+        with os_errors_as_mdm_errors(path, "read"), documents.open_regular(path) as log:
+            for number, line in enumerate(documents.lines(log), 1):  # noqa: B007  # the error names it
+                if not line.endswith(b"\n"):
+                    return
+                yield documents.parse_json(line)
+    except ValueError as error:
+        raise MdmError(f"{path}, line {number}: {error}") from error
 
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:

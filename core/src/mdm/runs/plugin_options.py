@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mdm import registry
+from mdm.data import documents
 from mdm.errors import MdmError, suggest
 from mdm.protocols.options import check_options
 from pydantic import BaseModel
@@ -106,9 +107,7 @@ def _no_owner(collected: Sequence[PluginOptions], name: str, option: str) -> str
 
 
 def _scalar(assignment: str, text: str) -> Any:
-    import yaml
-
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise MdmError(f"-o {assignment}: the value is not a YAML scalar") from error
+        return documents.parse_yaml(text)
+    except ValueError as error:
+        raise MdmError(f"-o {assignment}: {error}") from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from mdm import registry
+from mdm.data.documents import parse_yaml
 from mdm.errors import MdmError, suggest
 
 if TYPE_CHECKING:
@@ -71,14 +72,15 @@ def _kind(name: str) -> str:
 
 
 def _options(name: str, assignments: tuple[str, ...]) -> dict[str, Any]:
-    import yaml
-
     options: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise MdmError(f"-o {assignment}: expected option=value")
-        options[key.removeprefix(f"{name}.").replace("-", "_")] = yaml.safe_load(text)
+        try:
+            options[key.removeprefix(f"{name}.").replace("-", "_")] = parse_yaml(text)
+        except ValueError as error:
+            raise MdmError(f"-o {assignment}: {error}") from None
     return options
 
 

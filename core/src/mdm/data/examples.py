@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
+import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
+from mdm.data.documents import lines, open_regular, parse_json
 from mdm.errors import MdmError, explain
 from pydantic import BaseModel, ValidationError
 
@@ -43,16 +44,32 @@ def read(path: Path, model: type[Row]) -> Iterator[tuple[int, Row]]:
     """
     name, number = path.name.lower(), 0
     try:
-        with gzip.open(path, "rb") if name.endswith(".gz") else path.open("rb") as raw:
+        with open_regular(path) as stored:
+            raw = _Unpacked(stored) if name.endswith(".gz") else stored
             file = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
             for number, row in _csv(file) if name.removesuffix(".gz").endswith(".csv") else _jsonl(file, path):
                 yield number, validate(row, model, f"{path}, line {number}")
     except FileNotFoundError:
         raise MdmError(f"{path}: there is no such data file") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise MdmError(f"{path} cannot be read: {error}") from None
+    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
+        raise MdmError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if number == 0:
         raise MdmError(f"{path} holds no example")
+
+
+class _Unpacked(gzip.GzipFile):
+    """A gzip file that unpacks to no more than ``TIMES`` its size, or ``SMALL`` bytes: texts are not packed closer."""
+
+    TIMES, SMALL = 100, 2**26
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(fileobj=file, mode="rb")
+        self._most = max(self.SMALL, self.TIMES * os.fstat(file.fileno()).st_size)
+
+    def read1(self, size: int = -1) -> bytes:
+        if self.tell() > self._most:
+            raise OSError(f"it unpacks to more than {self._most:,} bytes")
+        return super().read1(size)
 
 
 def read_hub(source: HubData, model: type[Row]) -> Iterator[tuple[int, Row]]:
@@ -113,17 +130,17 @@ def validate(row: Any, model: type[Row], where: str) -> Row:
         raise MdmError(explain(error, f"{where}: ", model)) from None
 
 
-def _csv(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(file)
+def _csv(file: io.TextIOWrapper) -> Iterator[tuple[int, Any]]:
+    reader = csv.DictReader(lines(file))
     for row in reader:
         yield reader.line_num, {k: v for k, v in row.items() if k is not None and v is not None}
 
 
-def _jsonl(file: Iterable[str], path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(file, 1):
+def _jsonl(file: io.TextIOWrapper, path: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(lines(file), 1):
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line)
+            yield number, parse_json(line)
         except ValueError as error:
-            raise MdmError(f"{path}, line {number}: not JSON ({error})") from None
+            raise MdmError(f"{path}, line {number}: {error}") from None
