@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any
 
 from mdm import registry
 from mdm.errors import MdmError, first_line
+from mdm.models.config_json import parse_config
 from mdm.models.family import BaseFamily
+from mdm.models.weight_files import check_files
 
 ADAPTER_CONFIG = "adapter_config.json"
 """Beside it lie the weights of an adapter, as peft saves one."""
@@ -59,9 +60,14 @@ def commit_of(folder: Path) -> str | None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+    """The config.json of a checkpoint, whose files are all such as can be read.
+
+    Raises:
+        MdmError: there is none, or it is broken.
+    """
+    check_files(folder)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return parse_config(folder / "config.json")
     except FileNotFoundError:
         if holds_adapter(folder):
             raise MdmError(
@@ -69,46 +75,11 @@ def read_config(folder: Path) -> dict[str, Any]:
                 f"and --adapter-weights {folder}"
             ) from None
         raise MdmError(f"{folder} has no config.json: it is not a checkpoint in Hugging Face format") from None
-    except (OSError, ValueError) as error:
-        raise MdmError(f"{path} cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise MdmError(f"{path} is not a JSON object")
-    return config
 
 
 def holds_adapter(folder: Path) -> bool:
     """Whether a folder holds a LoRA adapter, alone or beside a checkpoint."""
     return (folder / ADAPTER_CONFIG).is_file()
-
-
-def check_weights(folder: Path) -> None:
-    """Refuse a checkpoint whose weights are not all there, without reading them.
-
-    Raises:
-        MdmError: there are none, only pickled ones, a shard is missing, or a file is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        shards = ["model.safetensors"]
-    elif index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MdmError(f"{index} cannot be read: {error}") from None
-    else:
-        if pickled := [path for end in ("bin", "pt", "pth") for path in folder.glob(f"*.{end}")]:
-            raise MdmError(f"{folder} has its weights in {pickled[0].name}, a pickle: convert them to safetensors")
-        raise MdmError(f"{folder} holds neither model.safetensors nor {index.name}: these are the weights")
-    for name in shards:
-        try:
-            with safe_open(folder / name, framework="pt"):
-                pass
-        except FileNotFoundError:
-            raise MdmError(f"{folder}: {name} is missing, a shard that {index.name} names") from None
-        except (OSError, SafetensorError) as error:
-            raise MdmError(f"{folder}: {name} is damaged or incomplete: {error}") from None
 
 
 def is_stock(config: Mapping[str, Any], *heads: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mdm.data import documents
 from mdm.errors import MdmError
 
 OFF: tuple[Any, ...] = (None, False, 0, {}, [])
@@ -80,7 +80,7 @@ def rope_theta(config: Mapping[str, Any], default: float) -> float:
     return next((rope["rope_theta"] for rope in ropes if rope.get("rope_theta")), config.get("rope_theta") or default)
 
 
-def token_ids(value: int | list[int] | None) -> tuple[int, ...]:
+def token_ids(value: Any) -> tuple[int, ...]:
     """What a config says of an id: one, several or none."""
     return () if value is None else tuple(value) if isinstance(value, list) else (value,)
 
@@ -115,11 +115,9 @@ def end_tokens(
 
 def _generation_ends(path: Path) -> tuple[int, ...]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = documents.read_json(path, finite=False)
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError) as error:
-        raise MdmError(f"{path} cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise MdmError(f"{path} is not a JSON object")
     return token_ids(found.get("eos_token_id"))

@@ -6,18 +6,24 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from mdm.errors import MdmError, MdmWarning, first_line
-from mdm.models.checkpoints import check_weights, find_family, holds_adapter, locate, read_config
+from mdm.models.checkpoints import find_family, holds_adapter, locate, read_config
 from mdm.models.lora import Adapter
 from mdm.models.model import Model
 from mdm.models.placement import device_of, dtype_of, loading_options
+from mdm.models.weight_files import check_files, check_weights, renamed, weight_shapes
 
 NO_ADAPTER = {"subfolder": "none"}
 """Where transformers is to look for an adapter, which it would apply unasked where peft is installed."""
+
+LARGER = 8
+"""How many times the numbers in its files a network may have: packed ones, and weights that are two modules'."""
 
 PROGRESS_FROM = 1 << 28  # bytes of weights from which loading shows its progress
 
@@ -63,7 +69,7 @@ def load_model(
     folder = locate(str(name), offline, revision=revision)
     config = read_config(folder)
     family = find_family(config, adapter, folder)
-    check_weights(folder)
+    check_weights(folder, config)
     if device_map is not None and device != "auto":
         raise MdmError(f"device_map {device_map} places the weights, and device {device} does too: give one of them")
     target = device_of(device)
@@ -82,7 +88,14 @@ def load_model(
         raise MdmError(f"image_size is {image_size!r}: it is a number of pixels")
     if image_size is not None and image_tokenizer is None:
         raise MdmError("image_size is the size of pictures, and nothing makes any: give image_tokenizer")
-    model = family.load(str(folder), config, device=target, dtype=dtype_of(dtype, target, config), **placed, **options)
+    kind = dtype_of(dtype, target, config)
+    try:
+        model = family.load(str(folder), config, device=target, dtype=kind, **placed, **options)
+    except MdmError:
+        raise
+    except Exception as error:  # what transformers or a family makes of a config.json that nobody foresaw
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise MdmError(f"{folder} cannot be loaded as a {family.name} checkpoint: {why}") from error
     if image_tokenizer is not None:
         model.load_image_tokenizer(str(image_tokenizer), offline=offline, image_size=image_size)
     return model
@@ -98,8 +111,8 @@ def stock_config(source: str) -> Any:
 
     try:
         return AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-    except ValueError as error:
-        raise MdmError(f"{source}: transformers cannot read its config.json: {error}") from None
+    except Exception as error:
+        raise MdmError(f"{source}: transformers cannot read its config.json: {first_line(error)}") from None
 
 
 def load_network(
@@ -131,6 +144,7 @@ def load_network(
         if (attention := str(options.get("attn_implementation"))).startswith("flash"):
             raise MdmError(f"attention {attention!r} takes no mask of a row's own, which this family needs: use sdpa")
     options.setdefault("device_map", {"": device})
+    _check_shapes(module, source, config, key_mapping or {})
     try:
         with _own_words(source):
             network, info = module.from_pretrained(
@@ -151,6 +165,36 @@ def load_network(
     if lora is not None:
         lora.apply(network, key_mapping or {})
     return network.eval().requires_grad_(False)
+
+
+def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[str, str]) -> None:
+    """Compare the network that ``config`` describes with the shapes in the weights' headers, before it takes memory.
+
+    Raises:
+        MdmError: a weight has another shape, or there are far fewer of them than the network has.
+    """
+    shapes = weight_shapes(Path(source))
+    build = module.from_config if hasattr(module, "from_config") else module._from_config  # Auto classes have the one
+    try:
+        with torch.device("meta"):
+            network = build(deepcopy(config))
+    except Exception as error:
+        raise MdmError(f"{source}: its config.json describes no network: {first_line(error)}") from None
+    wanted = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+    if getattr(config, "quantization_config", None) is None:  # packed weights have shapes of their own
+        for published, shape in sorted(shapes.items()):
+            name = renamed(published, key_mapping)
+            if wanted.get(name, shape) != shape:
+                raise MdmError(
+                    f"{source}: the checkpoint has the wrong shape for weight {name}: it does not fit its config.json"
+                )
+    needed = sum(part.numel() for part in (*network.parameters(), *network.buffers()))
+    held = sum(map(prod, shapes.values()))
+    if needed > LARGER * held + PROGRESS_FROM:
+        raise MdmError(
+            f"{source}: its config.json describes a network of {needed:,} numbers, and the weights are {held:,}: "
+            "it does not fit its config.json"
+        )
 
 
 @contextmanager
@@ -203,6 +247,7 @@ def tokenizer_of(name: str, *, offline: bool = False) -> Any:
         MdmError: there is no such checkpoint, or it has no tokenizer.
     """
     folder = locate(name, offline, weights=False)
+    check_files(folder)
     if (tokenizer := load_tokenizer(str(folder), bpe="Qwen2Tokenizer")) is None:
         raise MdmError(f"{folder} has no tokenizer")
     return tokenizer

@@ -6,7 +6,6 @@ family's key mapping, as the checkpoint's own do.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -16,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mdm.data import documents
 from mdm.errors import MdmError, first_line
 from mdm.models.checkpoints import ADAPTER_CONFIG, holds_adapter
+from mdm.models.weight_files import check_files, renamed
 from torch import Tensor, nn
 
 CONFIG, WEIGHTS = ADAPTER_CONFIG, "adapter_model.safetensors"
@@ -40,6 +41,9 @@ ELSEWHERE = {
     "eva_config", "megatron_core", "qalora_group_size", "ensure_weight_tying",
 }  # fmt: skip
 """Keys that are heeded in other ways, that the weights say better (which modules), or that concern training alone."""
+
+SLOW = re.compile(r"\)[*+?{]|(?:[*+{].*){5}", re.DOTALL)
+"""Patterns of modules' names that may take for ever to match."""
 
 PLAIN = (None, True, False, "gaussian", "orthogonal", "eva")
 """Ways to begin that leave the base weights as they are."""
@@ -68,7 +72,7 @@ class Adapter:
             raise MdmError("adapter weights need peft, which is not installed: pip install peft (mdm-core[adapters])")
         folder, merge = self.folder, self.merge
         config, published = _read(folder)
-        weights = {_mapped(name, key_mapping): value for name, value in published.items()}
+        weights = {renamed(name.removeprefix(PREFIX), key_mapping): value for name, value in published.items()}
         if len(weights) < len(published):
             raise MdmError(f"{folder}: two weights of the adapter are for the same weight of the model")
         adapters = {name: value for name, value in weights.items() if ".lora_" in name}
@@ -78,7 +82,9 @@ class Adapter:
         ranks = {_module(name): len(value) for name, value in adapters.items() if A.search(name)}
         _check_modules(network, ranks, merge, folder)
         alphas = {
-            _module(_mapped(name, key_mapping)): _alpha(config, _module(name)) for name in published if A.search(name)
+            _module(renamed(name.removeprefix(PREFIX), key_mapping)): _alpha(config, _module(name))
+            for name in published
+            if A.search(name)
         }
         _inject(network, adapters, _peft_config(config, ranks, alphas, folder), merge, folder)
 
@@ -90,10 +96,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     if not holds_adapter(folder):
         raise MdmError(f"{folder} has no {CONFIG}: it is not a LoRA adapter as peft saves them")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MdmError(f"{folder / CONFIG} cannot be read: {error}") from None
+    check_files(folder)
+    config = documents.read_json(folder / CONFIG)
     if not isinstance(config, dict):
         raise MdmError(f"{folder / CONFIG} is not a JSON object")
     if config.get("peft_type") != "LORA":
@@ -120,19 +124,12 @@ def _module(name: str) -> str:
     return name.removeprefix(PREFIX).partition(".lora_")[0]
 
 
-def _mapped(name: str, key_mapping: Mapping[str, str]) -> str:
-    """The network's name of a weight; the first pattern that matches decides, as when a checkpoint is loaded."""
-    name = name.removeprefix(PREFIX)
-    for pattern, replacement in key_mapping.items():
-        name, found = re.subn(pattern, replacement, name)
-        if found:
-            break
-    return name
-
-
 def _alpha(config: Mapping[str, Any], module: str) -> float:
     """The numerator of a module's scale; patterns are of published names, from their end."""
     patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
+    for name in patterns:
+        if SLOW.search(name):
+            raise MdmError(f"{CONFIG}: the alpha_pattern {name[:60]!r} repeats what may repeat: name modules plainly")
     matching = (value for name, value in patterns.items() if re.search(rf"(^|\.)({name})$", module))
     return next(matching, config.get("lora_alpha", 8))
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from mdm.errors import MdmError, first_line
+from mdm.models.bounded import Bounded
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class TextCodec:
 
     def __init__(self, tokenizer: Any, name: str, mask_id: int, control: Collection[int] = ()) -> None:
         self._tokenizer, self._name = tokenizer, name
+        self._template = Bounded(tokenizer.apply_chat_template)
         self._unknown = getattr(tokenizer, "unk_token_id", None)
         added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
         special = {i for i, token in added.items() if token.special or i in control}
@@ -106,14 +108,14 @@ class TextCodec:
         marks = self._marks(" ".join([*(m["content"] for m in messages), str(own or default)]))
         marked = [{**m, "content": self._names.sub(lambda match: marks[match[0]], m["content"])} for m in messages]
         try:
-            text = self._tokenizer.apply_chat_template(
-                marked, chat_template=template if own else default, tokenize=False, **options
-            )
-        except Exception as error:
-            why = f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__
-            raise MdmError(f"{self._name}'s chat template cannot be applied to this chat ({why})") from None
-        if not isinstance(text, str):
-            raise MdmError(f"{self._name}'s chat template gives {type(text).__name__} instead of a text")
+            # All that it hangs on is handed over: the copy that it runs in knows the tokenizer as it was.
+            written = self._tokenizer.get_chat_template(template) if own else default
+            facts = {**self._tokenizer.special_tokens_map, **options}
+            text = self._template(conversation=marked, chat_template=written, tokenize=False, **facts)
+        except (TypeError, ValueError) as error:
+            raise MdmError(
+                f"{self._name}'s chat template cannot be applied to this chat ({first_line(error)})"
+            ) from None
         return self._unmarked(text, {mark: token for token, mark in marks.items()})
 
     def decode(self, ids: Sequence[int], ends: Collection[int] = (), stop: Sequence[str] = (), given: int = 0) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mdm.errors import MdmError, first_line
-from mdm.models.checkpoints import check_weights, read_config
+from mdm.models.checkpoints import read_config
 from mdm.models.placement import device_of
+from mdm.models.weight_files import check_weights
 
 from mdm_geneval.metadata import CLASSES, Metadata
 from mdm_geneval.verdict import Detected, Rules, faults, objects_that_count
@@ -90,8 +91,9 @@ def _folder(name: str, option: str, kind: str) -> Path:
                 f"-o {option}={name}: the hub did not give it ({first_line(error)}): download it once with a "
                 "connection, or name a folder"
             ) from error
-    found = read_config(folder).get("model_type")
+    config = read_config(folder)
+    found = config.get("model_type")
     if found != kind:
         raise MdmError(f"-o {option}={name}: it is a {found!r} checkpoint, and a {kind!r} one is needed")
-    check_weights(folder)
+    check_weights(folder, config)
     return folder

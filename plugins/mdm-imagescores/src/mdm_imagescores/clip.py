@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from mdm.errors import MdmError, first_line
 from mdm.models import load_network, load_tokenizer, stock_config
-from mdm.models.checkpoints import check_weights, locate, read_config
+from mdm.models.checkpoints import locate, read_config
+from mdm.models.weight_files import check_weights
 from PIL import Image
 
 from mdm_imagescores.pictures import Picture
@@ -29,12 +30,13 @@ class Clip:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
         folder = locate(name, offline=False)
-        kind = read_config(folder).get("model_type")
+        config = read_config(folder)
+        kind = config.get("model_type")
         if kind != "clip":
             raise MdmError(
                 f"{name} is a checkpoint of {kind!r}, and no CLIP: give one such as openai/clip-vit-large-patch14"
             )
-        check_weights(folder)
+        check_weights(folder, config)
         if not (folder / PROCESSOR).is_file():
             raise MdmError(f"{folder} has no {PROCESSOR}, which says how it looks at pictures")
         source = str(folder)

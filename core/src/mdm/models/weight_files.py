@@ -1,0 +1,121 @@
+"""A checkpoint's files, looked at before anything is built from them: what kind they are, and what headers say.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mdm.data import documents
+from mdm.errors import MdmError
+from pydantic import BaseModel, Field, ValidationError
+
+Shapes = dict[str, tuple[int, ...]]
+"""A weight's published name -> its shape."""
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TEXTS = (".json", ".jinja", ".txt", ".model")
+"""Files beside the weights that transformers reads as a whole."""
+
+_COUNT = re.compile(r"(n|num)_(\w+_)?(layers?|experts)")
+
+
+class _Index(BaseModel):
+    weight_map: dict[str, str] = Field(min_length=1, max_length=1_000_000)
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a checkpoint in which a file is a pipe, a device or a folder, or too large to be what its name says.
+
+    Raises:
+        MdmError: it names the file.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in (*TEXTS, ".safetensors"):
+            continue
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise MdmError(f"{path} cannot be read: {error.strerror}") from None
+        if not stat.S_ISREG(status.st_mode):
+            raise MdmError(f"{path} cannot be read: it is not a regular file")
+        if path.suffix in TEXTS and status.st_size > documents.LARGEST_FILE:
+            raise MdmError(f"{path} cannot be read: it has more than {documents.LARGEST_FILE:,} bytes")
+
+
+def weight_shapes(folder: Path) -> Shapes:
+    """The shapes of all weights, from the files' headers.
+
+    Raises:
+        MdmError: there are no weights or only pickled ones, a shard is missing, damaged or elsewhere, or the shards do
+            not hold what the index says.
+    """
+    index = folder / INDEX
+    if (folder / WEIGHTS).is_file():
+        return dict(_header(folder / WEIGHTS, folder))
+    if not index.exists():
+        if pickled := [path for end in ("bin", "pt", "pth") for path in folder.glob(f"*.{end}")]:
+            raise MdmError(f"{folder} has its weights in {pickled[0].name}, a pickle: convert them to safetensors")
+        raise MdmError(f"{folder} holds neither {WEIGHTS} nor {INDEX}: these are the weights")
+    try:
+        named = _Index.model_validate(documents.read_json(index)).weight_map
+    except ValidationError as error:
+        raise MdmError(f"{index} cannot be read: it maps no weights to files ({error.errors()[0]['msg']})") from None
+    shapes: Shapes = {}
+    for name in sorted(set(named.values())):
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise MdmError(f"{index} names {name!r}, which is no safetensors file of its own folder")
+        for weight, shape in _header(folder / name, folder):
+            if weight in shapes:
+                raise MdmError(f"{folder}: two shards hold the weight {weight}")
+            shapes[weight] = shape
+    if lacking := sorted(named.keys() - shapes.keys()):
+        raise MdmError(f"{folder}: no shard holds the weight {lacking[0]}, which {INDEX} names")
+    return shapes
+
+
+def check_weights(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose weights are not all there, or whose config.json asks for more layers or experts than
+    there are weights for: building them would take the time and memory of as many as it says. Reads headers alone.
+
+    Raises:
+        MdmError: as ``weight_shapes``; or it names the key.
+    """
+    shapes = weight_shapes(folder)
+    most = max([len(shapes), *(shape[0] for shape in shapes.values() if shape)])
+    for part in (config, *(value for value in config.values() if isinstance(value, Mapping))):
+        for key, value in part.items():
+            if _COUNT.fullmatch(key) and isinstance(value, int) and value > most:
+                raise MdmError(
+                    f"{folder}: config key {key!r} is {value}, and the checkpoint has {len(shapes)} weights: "
+                    "it does not fit its config.json"
+                )
+
+
+def renamed(name: str, key_mapping: Mapping[str, str]) -> str:
+    """The network's name of a published weight; the first pattern that matches decides, as transformers has it."""
+    for pattern, replacement in key_mapping.items():
+        name, found = re.subn(pattern, replacement, name)
+        if found:
+            break
+    return name
+
+
+def _header(path: Path, folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        documents.open_regular(path).close()
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  # not a mapping
+                yield name, tuple(file.get_slice(name).get_shape())
+    except FileNotFoundError:
+        raise MdmError(f"{folder}: {path.name} is missing, a shard that {INDEX} names") from None
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise MdmError(f"{folder}: {path.name} is damaged or incomplete: {why}") from None
