@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
-
 from mdm_code.jail import kernel, wire
 from mdm_code.sandbox import Job, Limits, run
 

@@ -66,7 +66,7 @@ def _remove_abandoned(folder: str) -> None:
 
 
 def written(folder: str, enough: int) -> int:
-    """Bytes on disk of what is in a folder; stops counting above ``enough``. What cannot be counted is more than that."""
+    """Bytes on disk of what is in a folder, counted up to ``enough``. What cannot be counted is more than that."""
     with suppress(FileNotFoundError):
         top = os.open(folder, FOLDER)
         try:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,7 @@ class Limits:
 class Machine:
     """What a machine may offer to a sandbox; a test takes some of it away."""
 
+    bubblewrap: bool = True
     namespaces: bool = True
     libseccomp: bool = True
     landlock: int = 99
@@ -71,7 +75,7 @@ class Verdict:
     passed: bool
     reason: str = ""
     """Why not, in a few words: `time`, `a test failed`, what was raised."""
-    layers: tuple[str, ...] = ()
+    layers: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """What the program was confined by, where it answered."""
 
 
@@ -91,9 +95,11 @@ def run(job: Job, limits: Limits = Limits(), machine: Machine = Machine()) -> Ve
     """
     check()
     with folders.held() as folder:
-        plan = asdict(limits) | asdict(machine) | {"folder": folder, "parent": os.getpid()}
+        outer = _bubblewrap(folder) if machine.bubblewrap and _bubblewrap_works() else []
+        plan = asdict(limits) | asdict(machine) | {"folder": folder, "parent": None if outer else os.getpid()}
+        plan["outer"] = ["bubblewrap"] if outer else []
         process = subprocess.Popen(
-            [sys.executable, "-s", "-S", str(JAIL), json.dumps(plan)],
+            [*outer, sys.executable, "-s", "-S", str(JAIL), json.dumps(plan)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -108,11 +114,34 @@ def run(job: Job, limits: Limits = Limits(), machine: Machine = Machine()) -> Ve
             return _answer(process, folder, limits)
         finally:
             # The process is not reaped yet, so the number is still its group's; nothing in it can have left the group.
+            family = _family(process.pid)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.stdout.close()
             process.wait()
-            _gone(process.pid)
+            _gone(family)
+
+
+@cache
+def _bubblewrap_works() -> bool:
+    """Whether the system's bubblewrap is installed and may do its work here."""
+    if not shutil.which("bwrap"):
+        return False
+    try:
+        return (
+            subprocess.run([*_bubblewrap(tempfile.gettempdir()), "true"], capture_output=True, timeout=10).returncode
+            == 0
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _bubblewrap(folder: str) -> list[str]:
+    """What goes before a command for it to see no other process and no network, and to write one folder only."""
+    program = shutil.which("bwrap") or "bwrap"
+    kinds = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+    files = ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", folder, folder, "--chdir", folder)
+    return [program, *kinds, "--die-with-parent", *files, "--"]
 
 
 def _answer(process: subprocess.Popen[bytes], folder: str, limits: Limits) -> Verdict:
@@ -130,7 +159,7 @@ def _answer(process: subprocess.Popen[bytes], folder: str, limits: Limits) -> Ve
         start = time.monotonic()
         if folders.written(folder, limits.disk) > limits.disk:
             return Verdict(False, "too much written")
-        if _threads(process.pid) > limits.threads:
+        if max(_family(process.pid).values(), default=0) > limits.threads:
             return Verdict(False, "too many threads")
         pause = max(LOOK, 4 * (time.monotonic() - start))
     return Verdict(False, "time")
@@ -146,25 +175,26 @@ def _read(data: bytes) -> Verdict:
     raise MdmError(f"generated code cannot be confined on this machine: {record['unconfined']}")
 
 
-def _threads(process: int) -> int:
-    """Threads of a process and of those below it, as far as the system shows them."""
-    total, pending = 0, [process]
+def _family(process: int) -> dict[int, int]:
+    """A process and those below it, as far as the system shows them: number -> threads."""
+    family, pending = {}, [process]
     while pending:
-        at = f"/proc/{pending.pop()}/task"
+        number = pending.pop()
         with suppress(OSError):
-            threads = os.listdir(at)
-            total += len(threads)
-            # Only the first thread of a process forks here.
-            with open(f"{at}/{threads[0]}/children") as children:
+            family[number] = len(os.listdir(f"/proc/{number}/task"))
+            with open(f"/proc/{number}/task/{number}/children") as children:  # only first threads fork here
                 pending += map(int, children.read().split())
-    return total
+    return family
 
 
-def _gone(group: int) -> None:
-    """Wait until the killed processes are gone."""
-    for _ in range(200):
-        try:
-            os.killpg(group, 0)
-        except (ProcessLookupError, PermissionError):
-            return
-        time.sleep(0.001)
+def _gone(processes: Iterable[int]) -> None:
+    """Wait until killed processes are gone; whoever inherits them may take its time to say farewell."""
+    for process in processes:
+        for _ in range(200):
+            try:
+                with open(f"/proc/{process}/stat") as file:
+                    if file.read().rpartition(")")[2].split()[0] in "ZX":
+                        break
+            except OSError:
+                break
+            time.sleep(0.001)

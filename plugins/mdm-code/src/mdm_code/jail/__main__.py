@@ -32,17 +32,18 @@ from wire import Closed, Wire
 
 def main() -> None:
     plan = json.loads(sys.argv[1])
-    kernel.die_with_parent()
-    if plan["parent"] not in (None, os.getppid()):
-        os._exit(1)
+    parent = Parent(plan["parent"])
+    parent.end_with_it()
     sys.path.pop(0)
     number = os.getpid()
     had = namespaces.enter() if plan["namespaces"] else []
     limits.limit(cpu=plan["cpu"], memory=plan["memory"], file=plan["file"])
     kernel.hide_memory()
     if "process" in had:
-        become_first()
+        parent = become_first()
     layers = confine_both(plan, number, had)
+    parent.end_with_it()  # a change of user has undone it
+    kernel.hide_memory()
     verdict = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     (judge_in, player_out), (player_in, judge_out) = os.pipe(), os.pipe()
@@ -50,13 +51,14 @@ def main() -> None:
     child = os.fork()
     if child == 0:
         try:
-            kernel.die_with_parent()
-            if os.getppid() == this:
-                run_program(plan, layers, null, player_in, player_out)
+            Parent(this).end_with_it()
+            run_program(plan, layers, null, player_in, player_out)
         finally:
             os._exit(1)
     os.close(player_in)
     os.close(player_out)
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
+    signal.setitimer(signal.ITIMER_REAL, plan["wall"] + 5)  # for a runner that ended before we could end with it
     job = json.loads(sys.stdin.buffer.read())
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -66,21 +68,31 @@ def main() -> None:
     os._exit(0)
 
 
-def become_first() -> None:
+class Parent:
+    """The process that this one is to end with: by its ``number``, or by the pipe ``end`` that closes when it ends."""
+
+    def __init__(self, number: int | None = None, end: int | None = None) -> None:
+        self._number, self._pipe = number, select.poll()
+        if end is not None:
+            self._pipe.register(end, 0)
+
+    def end_with_it(self) -> None:
+        """Ask the kernel for that; end at once where the parent was faster."""
+        kernel.die_with_parent()
+        if self._number not in (None, os.getppid()) or self._pipe.poll(0):
+            os._exit(1)
+
+
+def become_first() -> Parent:
     """Go on as process 1 of the namespace; the process that was started only waits for it."""
-    mine, kept = os.pipe()
+    end, kept = os.pipe()
     first = os.fork()
     if first:
         os.closerange(0, 3)
         os.waitpid(first, 0)
         os._exit(0)
-    kernel.die_with_parent()
     os.close(kept)
-    gone = select.poll()
-    gone.register(mine, 0)
-    if gone.poll(0):  # it ended before we asked to end with it
-        os._exit(1)
-    os.close(mine)
+    return Parent(end=end)
 
 
 def confine_both(plan: dict[str, Any], number: int, had: list[str]) -> list[str]:
@@ -90,7 +102,7 @@ def confine_both(plan: dict[str, Any], number: int, had: list[str]) -> list[str]
         The layers that are there by now.
     """
     folder = plan["folder"]
-    layers = [f"{kind} namespace" for kind in had]
+    layers = [*plan["outer"], *(f"{kind} namespace" for kind in had)]
     if "mount" in had and namespaces.own_root(folder, plan["disk"]):
         layers.append("bounded files")
     parts = [f"{folder}/work", f"{folder}/removed"]
@@ -99,8 +111,6 @@ def confine_both(plan: dict[str, Any], number: int, had: list[str]) -> list[str]
     os.chmod(folder, 0o711)  # another user passes through it
     if user := limits.own_user(number, *parts):
         layers.append("own user" if user == "own" else "other user")
-        kernel.die_with_parent()
-        kernel.hide_memory()
     os.chdir(parts[0])
     return layers
 
@@ -116,7 +126,10 @@ def confine(plan: dict[str, Any], folder: str | None, child: int | None, layers:
     """
     kernel.give_up_privileges()
     version = landlock.restrict(folder, signals=child is not None, newest=plan["landlock"])
-    ways = calls.allowed(os.getpid(), child, removal="bounded files" in layers)
+    files: calls.Files = "read"
+    if folder and (version or {"bounded files", "bubblewrap"} & {*layers}):
+        files = "bounded" if "bounded files" in layers else "watched"
+    ways = calls.allowed(os.getpid(), child, files)
     filtered = f"filter by {seccomp.restrict(ways, library=plan['libseccomp'])}"
     return [*layers, *([f"Landlock {version}"] if version else []), filtered]
 
@@ -131,6 +144,8 @@ def run_program(plan: dict[str, Any], layers: list[str], null: int, incoming: in
         except OSError:
             continue
     wire = Wire(incoming, outgoing)
+    # Opened here: the filter may refuse to write any file.
+    source = open("solution.py", "w", encoding="utf-8")  # noqa: SIM115
     if "own user" in layers:
         limits.limit_threads(plan["threads"])
     if "bounded files" not in layers:
@@ -140,7 +155,7 @@ def run_program(plan: dict[str, Any], layers: list[str], null: int, incoming: in
     except OSError as error:
         wire.send([False, str(error)])
         return
-    play(wire)
+    play(wire, source)
 
 
 def answer(job: dict[str, Any], wire: Wire, child: int) -> dict[str, Any]:

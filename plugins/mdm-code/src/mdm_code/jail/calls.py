@@ -5,6 +5,8 @@ A row holds a call's numbers on x86-64 and arm64, None where a machine has no su
 
 from __future__ import annotations
 
+from typing import Literal
+
 Condition = tuple[int, int, int]
 """Argument, mask, value: a call is allowed where the masked argument is the value."""
 Ways = tuple[tuple[Condition, ...], ...]
@@ -52,7 +54,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
 }  # fmt: skip
 
 TAKEN_FOR_MISSING = {"clone3": (435, 435), "openat2": (437, 437)}
-"""Calls whose arguments cannot be seen: answered as an older kernel does, so that the C library takes clone and openat."""
+"""Calls whose arguments cannot be seen: refused as by an older kernel, so that the C library takes clone and openat."""
 
 ALL = (1 << 64) - 1
 INT = (1 << 32) - 1
@@ -61,6 +63,10 @@ DUPLICATE, GET_FLAGS, SET_FLAGS, DUPLICATE_CLOEXEC = 0, (1, 3, 1034), (2,), 1030
 SET_STATUS, ASYNC = 4, 0x2000
 TERMINAL, WINDOW, AVAILABLE, NON_BLOCKING, CLOSE_ON_EXEC, KEEP_ON_EXEC = 0x5401, 0x5413, 0x541B, 0x5421, 0x5451, 0x5450
 TEMPORARY_FILE = 0x400000
+WRITING = 0x243 | TEMPORARY_FILE
+"""Bits by which a file is opened for writing, made or emptied."""
+LOSING_A_NAME = ("unlink", "unlinkat", "rename", "renameat")
+CHANGING_A_FOLDER = (*LOSING_A_NAME, "renameat2", "creat", "mkdir", "mkdirat", "rmdir", "symlink", "symlinkat")
 OWNER = 0o700
 HUGE_PAGES = 0x40000
 ADVICE = (0, 1, 2, 3, 4, 8, 14, 15, 102, 103)
@@ -75,11 +81,13 @@ def _one_of(argument: int, *values: int) -> Ways:
     return tuple(((argument, INT, value),) for value in values)
 
 
-def allowed(own: int, child: int | None, *, removal: bool) -> dict[str, Ways]:
-    """The calls of process ``own``, which may send signals to itself and to ``child``.
+Files = Literal["bounded", "watched", "read"]
+"""What may be done to files: anything, where their size is bounded; all but taking a file's name, where it is watched
+from outside, so that none takes room unseen; or reading only, where nothing says which files may be written."""
 
-    Without ``removal`` no file can lose its name, so that none takes room unseen: names can be changed only.
-    """
+
+def allowed(own: int, child: int | None, files: Files) -> dict[str, Ways]:
+    """The calls of process ``own``, which may send signals to itself and to ``child``."""
     signalled = _one_of(0, own, *([child] if child else []))
     ways: dict[str, Ways] = dict.fromkeys(NUMBERS, ((),))
     ways |= {
@@ -110,8 +118,9 @@ def allowed(own: int, child: int | None, *, removal: bool) -> dict[str, Ways]:
     }
     for name in ("sched_getaffinity", "getpgid", "getsid"):
         ways[name] = _one_of(0, 0, own)
-    if not removal:
-        for name in ("unlink", "unlinkat", "rename", "renameat"):
-            del ways[name]
+    if files == "watched":
         ways["renameat2"] = _one_of(4, NO_REPLACE)
-    return ways
+    elif files == "read":
+        ways |= {"open": (((1, WRITING, 0),),), "openat": (((2, WRITING, 0),),)}
+    refused = {"bounded": (), "watched": LOSING_A_NAME, "read": CHANGING_A_FOLDER}[files]
+    return {name: way for name, way in ways.items() if name not in refused}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import suppress
 
 from kernel import LIBC, MACHINES, checked
 from landlock import DEVICES, readable
@@ -70,7 +71,8 @@ def own_root(folder: str, size: int) -> bool:
         return False
     checked(LIBC.umount2(b".", DETACH), "umount2")
     os.chdir("/")
-    os.rmdir(os.path.basename(folder), dir_fd=outside)
+    with suppress(OSError):  # it cannot be written where bubblewrap stands around us
+        os.rmdir(os.path.basename(folder), dir_fd=outside)
     os.close(outside)
     return True
 

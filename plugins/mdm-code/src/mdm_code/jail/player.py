@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import types
-from typing import Any
+from typing import Any, TextIO
 
 from judge import compiled
 from wire import Wire, decode, encode
 
 
-def play(wire: Wire) -> None:
-    """Load the program and answer for it."""
+def play(wire: Wire, file: TextIO) -> None:
+    """Load the program, which lies in ``file`` too for whoever asks for its source, and answer for it."""
     objects: list[Any] = []
     module = types.ModuleType("solution")
     sys.modules["solution"] = module
@@ -30,10 +30,10 @@ def play(wire: Wire) -> None:
         return objects[at]
 
     def load(source: str) -> None:
-        """Run the program as an import of it would; it lies there as a file too, for whoever asks for its source."""
-        module.__file__ = os.path.join(os.getcwd(), "solution.py")
+        """Run the program as an import of it would."""
+        module.__file__ = os.path.join(os.getcwd(), file.name)
         code = compiled(source.removeprefix("\ufeff"), module.__file__)
-        with open(module.__file__, "w", encoding="utf-8") as file:
+        with file:
             file.write(source)
         exec(code, vars(module))
 

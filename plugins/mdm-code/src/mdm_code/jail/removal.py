@@ -24,7 +24,12 @@ def move_aside(folder: str) -> None:
     renameat2 = NUMBERS["renameat2"][MACHINES.index(os.uname().machine)]
 
     def move(source: Any, target: Any, of: int | None, to: int | None) -> None:
-        ends = (AT_FDCWD if of is None else of, os.fsencode(source), AT_FDCWD if to is None else to, os.fsencode(target))
+        ends = (
+            AT_FDCWD if of is None else of,
+            os.fsencode(source),
+            AT_FDCWD if to is None else to,
+            os.fsencode(target),
+        )
         checked(LIBC.syscall(renameat2, *ends, NO_REPLACE), os.fsdecode(source))
 
     def unlink(path: Any, *, dir_fd: int | None = None) -> None:
@@ -44,6 +49,6 @@ def move_aside(folder: str) -> None:
             (os.rmdir if stat.S_ISDIR(source.st_mode) else unlink)(dst, dir_fd=dst_dir_fd)
         move(src, dst, src_dir_fd, dst_dir_fd)
 
-    for module in (os, posix):
-        module.unlink = module.remove = unlink  # type: ignore[assignment]
-        module.rename = module.replace = rename  # type: ignore[assignment]
+    replaced = {"unlink": unlink, "remove": unlink, "rename": rename, "replace": rename}
+    vars(os).update(replaced)
+    vars(posix).update(replaced)
