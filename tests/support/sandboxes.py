@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,14 +17,16 @@ from mdm import errors
 from mdm_code import sandbox
 
 LIMITS = {"cpu": 2, "wall": 10, "memory": 512 * 2**20, "disk": 16 * 2**20}
-ALL, BARE = {}, {"namespaces": False, "libseccomp": False, "landlock": 0}
+ALL, BARE = {}, {"bubblewrap": False, "namespaces": False, "libseccomp": False, "landlock": 0}
 MACHINES = {
     "all layers": ALL,
     "our own filter alone": BARE,
-    "no namespaces": {"namespaces": False},
+    "no bubblewrap": {"bubblewrap": False},
+    "no namespaces": {"bubblewrap": False, "namespaces": False},
     "no libseccomp": {"libseccomp": False},
     "no Landlock": {"landlock": 0},
-    "Landlock 2, no namespaces": {"landlock": 2, "namespaces": False},
+    "Landlock 2, no namespaces": {"bubblewrap": False, "landlock": 2, "namespaces": False},
+    "bubblewrap alone": {"namespaces": False, "libseccomp": False, "landlock": 0},
 }
 BATCH = str(Path(__file__).with_name("sandbox_batch.py"))
 USER = 65534
@@ -66,7 +69,12 @@ def command(who: str) -> tuple[tuple[str, ...], dict[str, str]]:
     paths = [str(Path(module.__file__).parents[1]) for module in (sandbox, errors)]
     if not all(map(readable_by_all, (*paths, BATCH))):
         pytest.skip("another user cannot read the packages")
-    environment = {"PYTHONPATH": ":".join(paths), "TMPDIR": user_folder(), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        "PYTHONPATH": ":".join(paths),
+        "TMPDIR": user_folder(),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PATH": os.environ["PATH"],
+    }
     return ("setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", SYSTEM), environment
 
 
@@ -76,6 +84,8 @@ def judged(
     """The verdicts of programs whose ``f`` should return True, or an empty list."""
     start, environment = command(who)
     jobs = [(program, ["assert f() in (True, [])"], {"f": "f"}) for program in programs]
+    if machine == "bubblewrap alone" and not shutil.which("bwrap"):
+        pytest.skip("no bubblewrap here")
     asked = {"limits": LIMITS | (limits or {}), "machine": MACHINES[machine], "jobs": jobs, "workers": 2}
     done = subprocess.run(
         [*start, BATCH], input=json.dumps(asked), capture_output=True, text=True, env=environment, timeout=300

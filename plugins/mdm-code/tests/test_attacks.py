@@ -141,7 +141,8 @@ TRICKS = {
         "lists processes": "os.listdir('/proc')",
         "reads its judge's memory": "open(f'/proc/{os.getppid()}/mem', 'rb')",
         "reads its judge's environment": "open(f'/proc/{os.getppid()}/environ', 'rb').read()",
-        "opens its judge's descriptors": "os.listdir(f'/proc/{os.getppid()}/fd')",
+        "lists its judge's descriptors": "os.listdir(f'/proc/{os.getppid()}/fd')",
+        "opens its judge's descriptors": "for n in range(64):\n    with __import__('contextlib').suppress(OSError): os.open(f'/proc/{os.getppid()}/fd/{n}', os.O_RDONLY); break\nelse: got = False",
         "reads another's command line": "open('/proc/1/cmdline').read()",
     },
     "memory": {
@@ -217,7 +218,13 @@ TRICKS = {
     },
 }  # fmt: skip
 BY_NUMBER = {"fcntl": (72, 25), "kill": (62, 129), "tgkill": (234, 131), "clone": (56, 220)}
-READING = {"lists processes", "reads another's command line", "names of hosts", "reads its judge's environment"}
+READING = {
+    "lists processes",
+    "reads another's command line",
+    "names of hosts",
+    "reads its judge's environment",
+    "lists its judge's descriptors",
+}
 """Tricks that only read: without a root of its own and without Landlock a program reads what its user may."""
 
 

@@ -34,7 +34,7 @@ def own_user(number: int, *folders: str) -> str:
 
     Returns:
         ``own`` or ``nobody``; empty where this process is not root, may not change its user, or the other user could
-        not read the interpreter.
+        not read the interpreter or reach the folders.
     """
     if os.geteuid() != 0:
         return ""
@@ -42,8 +42,9 @@ def own_user(number: int, *folders: str) -> str:
         with suppress(OSError):
             os.setresuid(user, user, 0)
             readable = all(os.access(path, os.R_OK) for path in (os.__file__, *filter(os.path.exists, sys.path)))
+            reachable = all(os.access(os.path.dirname(folder), os.X_OK) for folder in folders)
             os.setresuid(0, 0, 0)
-            if not readable:
+            if not (readable and reachable):
                 return ""
             for folder in folders:
                 os.chown(folder, user, user)
