@@ -25,6 +25,7 @@ if not kernel.supported():
 WATCHED = {"bubblewrap": False, "namespaces": False}
 """A machine without namespaces, where files are only watched."""
 BOTH = pytest.mark.parametrize("machine", [ALL, WATCHED], ids=["all layers", "no namespaces"])
+WIDE = pytest.mark.wide
 
 
 def attack(kind: str) -> pytest.MarkDecorator:
@@ -185,7 +186,7 @@ ROOMY = Limits(cpu=5, wall=15, memory=512 * 2**20, disk=16 * 2**20)
 
 
 @attack("disk")
-@BOTH
+@pytest.mark.parametrize("machine", [pytest.param(ALL, marks=WIDE), WATCHED], ids=["all layers", "no namespaces"])
 @pytest.mark.parametrize("name", ROOM)
 def test_room_on_disk_is_bounded(name, machine, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -262,7 +263,7 @@ def runner(folder: Path, machine: dict):
 
 @attack("leftovers")
 @BOTH
-@pytest.mark.parametrize("delay", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("delay", [0.05, *(pytest.param(delay, marks=WIDE) for delay in (0.0, 0.02, 0.1))])
 def test_nothing_runs_on_after_a_kill_of_the_runner_and_the_next_start_sweeps(machine, delay, tmp_path, monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", RUNNER, str(tmp_path), repr(machine)], stdout=subprocess.DEVNULL)
     assert until(lambda: members(tmp_path))
@@ -278,7 +279,7 @@ def test_nothing_runs_on_after_a_kill_of_the_runner_and_the_next_start_sweeps(ma
 
 @attack("leftovers")
 @BOTH
-@pytest.mark.parametrize("which", [0, 1, -1], ids=["first", "second", "last"])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=WIDE), -1], ids=["first", "second", "last"])
 def test_a_kill_of_any_process_of_a_sandbox_ends_all_of_it(which, machine, tmp_path):
     with runner(tmp_path, machine) as process:
         os.kill(members(tmp_path)[which], signal.SIGKILL)
@@ -312,7 +313,7 @@ def test_the_sweep_takes_only_what_nobody_holds(tmp_path, monkeypatch):
 
 
 @attack("leftovers")
-@pytest.mark.parametrize("rights", [0o700, 0o300, 0o500, 0])
+@pytest.mark.parametrize("rights", [0o300, *(pytest.param(rights, marks=WIDE) for rights in (0o700, 0o500, 0))])
 def test_folders_of_any_depth_and_without_rights_are_counted_and_removed(rights, tmp_path):
     start, _ = command("user")
     code = (
@@ -332,7 +333,7 @@ def test_folders_of_any_depth_and_without_rights_are_counted_and_removed(rights,
     "trick",
     [
         "os._exit(0)", "os.write(1, b'{}')", "[os.write(n, b'\\0\\0\\0\\4true') for n in range(3, 64)]",
-        "os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 19)", "os.closerange(0, 64)", "sys.setprofile(lambda *a: os._exit(0))",
+        "os.kill(os.getpid(), 9)", pytest.param("os.kill(os.getpid(), 19)", marks=WIDE), "os.closerange(0, 64)", "sys.setprofile(lambda *a: os._exit(0))",
         "threading.Thread(target=lambda: os._exit(0)).start()", "atexit.register(lambda: os._exit(0))", "sys.exit(0)",
         "[os.dup2(0, n) for n in range(3, 64)]", "ctypes.string_at(0)", "gc.get_objects().clear()", "builtins.__dict__.clear()",
         "sys.modules['player'].encode.__code__.replace()", "vars(sys.modules['wire']).update(encode=lambda *a: ['int', '0x4'])",

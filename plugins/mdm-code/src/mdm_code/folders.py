@@ -67,33 +67,31 @@ def _remove_abandoned(folder: str) -> None:
 
 def written(folder: str, enough: int) -> int:
     """Bytes on disk of what is in a folder, counted up to ``enough``. What cannot be counted is more than that."""
-    with suppress(FileNotFoundError):
-        top = os.open(folder, FOLDER)
-        try:
-            return _written(top, enough, 0)
-        finally:
-            os.close(top)
-    return 0
+    return _written(folder, None, enough, 0)
 
 
-def _written(folder: int, enough: int, depth: int) -> int:
-    total = enough + 1 if depth > DEEPEST else 0
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if total > enough:
-                break
-            with suppress(FileNotFoundError, NotADirectoryError):
-                status = entry.stat(follow_symlinks=False)
-                total += max(ENTRY, status.st_size, 512 * status.st_blocks)
-                if stat.S_ISDIR(status.st_mode):
-                    try:
-                        inner = os.open(entry.name, FOLDER, dir_fd=folder)
-                    except PermissionError:
-                        return enough + 1
-                    try:
-                        total += _written(inner, enough - total, depth + 1)
-                    finally:
-                        os.close(inner)
+def _written(name: str, at: int | None, enough: int, depth: int) -> int:
+    if depth > DEEPEST:
+        return enough + 1
+    total = 0
+    try:
+        folder = os.open(name, FOLDER, dir_fd=at)
+    except (FileNotFoundError, NotADirectoryError):  # it has been removed or replaced since
+        return 0
+    except OSError:
+        return enough + 1
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    total += max(ENTRY, status.st_size, 512 * status.st_blocks)
+                    if stat.S_ISDIR(status.st_mode):
+                        total += _written(entry.name, folder, enough - total, depth + 1)
+                if total > enough:
+                    break
+    finally:
+        os.close(folder)
     return total
 
 

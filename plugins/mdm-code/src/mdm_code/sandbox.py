@@ -140,8 +140,8 @@ def _bubblewrap(folder: str) -> list[str]:
     """What goes before a command for it to see no other process and no network, and to write one folder only."""
     program = shutil.which("bwrap") or "bwrap"
     kinds = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
-    files = ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", folder, folder, "--chdir", folder)
-    return [program, *kinds, "--die-with-parent", *files, "--"]
+    system = ("--ro-bind", "/", "/", "--dev", "/dev", "--remount-ro", "/dev", "--proc", "/proc")
+    return [program, *kinds, "--die-with-parent", *system, "--bind", folder, folder, "--chdir", folder, "--"]
 
 
 def _answer(process: subprocess.Popen[bytes], folder: str, limits: Limits) -> Verdict:

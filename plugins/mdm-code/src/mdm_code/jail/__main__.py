@@ -35,6 +35,7 @@ def main() -> None:
     parent = Parent(plan["parent"])
     parent.end_with_it()
     sys.path.pop(0)
+    os.environ.pop("PWD", None)  # from bubblewrap
     os.umask(0o022)
     number = os.getpid()
     had = namespaces.enter() if plan["namespaces"] else []
