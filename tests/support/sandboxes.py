@@ -33,12 +33,16 @@ USER = 65534
 SYSTEM = "/usr/bin/python3"
 """An interpreter that every user can read; the tests' own may lie in somebody's home."""
 
-FAST = [("root", "all layers"), ("user", "our own filter alone")]
-SETTINGS = [
-    pytest.param(who, machine, id=f"{who}, {machine}", marks=[] if (who, machine) in FAST else pytest.mark.wide)
-    for who in ("root", "user")
-    for machine in MACHINES
-]
+LAYERED, ALONE = ("root", "all layers"), ("user", "our own filter alone")
+
+
+def settings(*fast: tuple[str, str]) -> list:
+    """Everybody on every machine, all but the ``fast`` ones in wide runs only."""
+    return [
+        pytest.param(who, machine, id=f"{who}, {machine}", marks=[] if (who, machine) in fast else pytest.mark.wide)
+        for who in ("root", "user")
+        for machine in MACHINES
+    ]
 
 
 @cache

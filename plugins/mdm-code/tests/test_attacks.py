@@ -12,7 +12,7 @@ from functools import cache
 
 import pytest
 from mdm_code.jail import kernel
-from sandboxes import BARE, MACHINES, SETTINGS, judged
+from sandboxes import ALONE, BARE, LAYERED, MACHINES, judged, settings
 
 if not kernel.supported():
     pytest.skip("code is confined on Linux only", allow_module_level=True)
@@ -275,45 +275,43 @@ WRITING = {
 }  # fmt: skip
 
 
+# What was not refused is wanted by name.
+NUMBERS += "def f(g=f):\n    left = g()\n    if left: raise ValueError(' '.join(left))\n    return True\n"
+
+
 @cache
-def table(who: str, machine: str) -> dict[object, tuple[bool, str]]:
-    programs = {**PROGRAMS, **{("right", name): program for name, program in RIGHT.items()}, "numbers": NUMBERS}
-    # What was not refused is wanted by name.
-    programs["numbers"] += (
-        "def f(g=f):\n    left = g()\n    if left: raise ValueError(' '.join(left))\n    return True\n"
-    )
-    return {
-        key: tuple(verdict[:2])
-        for key, verdict in zip(programs, judged(who, machine, list(programs.values())), strict=True)
-    }
+def table(what: str, who: str, machine: str) -> dict[object, tuple[bool, str]]:
+    programs = {"calls": {"numbers": NUMBERS}, "tricks": PROGRAMS, "right": RIGHT}[what]
+    verdicts = judged(who, machine, list(programs.values()))
+    return {key: (passed, reason) for key, (passed, reason, _) in zip(programs, verdicts, strict=True)}
 
 
 def marked(kind: str, *values: object) -> object:
     return pytest.param(*values, marks=pytest.mark.attack(f"sandbox: {kind}"), id=" ".join(map(str, values)))
 
 
-@pytest.mark.parametrize(("who", "machine"), SETTINGS)
+@pytest.mark.parametrize(("who", "machine"), settings(LAYERED, ALONE))
 @pytest.mark.parametrize("name", [marked(kind, name) for kind, calls in CALLS.items() for name in calls])
 def test_a_call_is_refused(name, who, machine):
     if NUMBERED[name] is None:
         pytest.skip("no such call on this machine")
-    passed, reason = table(who, machine)["numbers"]
+    passed, reason = table("calls", who, machine)["numbers"]
     assert passed or (reason.startswith("ValueError: ") and name not in reason.split()), reason
 
 
-@pytest.mark.parametrize(("who", "machine"), SETTINGS)
+@pytest.mark.parametrize(("who", "machine"), settings(ALONE))
 @pytest.mark.parametrize(("kind", "name"), [marked(kind, kind, name) for kind, name in PROGRAMS])
 def test_a_trick_is_refused(kind, name, who, machine):
     if name in READING and machine in UNHIDDEN:
         pytest.skip("reading is not confined there")
-    assert table(who, machine)[kind, name] == (True, ""), PROGRAMS[kind, name]
+    assert table("tricks", who, machine)[kind, name] == (True, ""), PROGRAMS[kind, name]
 
 
-@pytest.mark.parametrize(("who", "machine"), SETTINGS)
+@pytest.mark.parametrize(("who", "machine"), settings(LAYERED))
 @pytest.mark.parametrize("name", [marked("right programs", name) for name in RIGHT])
 def test_a_right_program_passes(name, who, machine):
     """Without a root of its own and without Landlock no file can be written: that is an error of the program, then."""
-    passed, reason = table(who, machine)["right", name]
+    passed, reason = table("right", who, machine)[name]
     if name in WRITING and MACHINES[machine] == BARE:
         assert not passed and ("Error" in reason), reason
     else:

@@ -17,7 +17,7 @@ import pytest
 from mdm_code import folders
 from mdm_code.jail import kernel
 from mdm_code.sandbox import Job, Limits, Machine, run
-from sandboxes import ALL, BARE, MACHINES, SETTINGS, USER, command, judged
+from sandboxes import ALL, ALONE, BARE, LAYERED, MACHINES, USER, command, judged, settings
 
 if not kernel.supported():
     pytest.skip("code is confined on Linux only", allow_module_level=True)
@@ -57,7 +57,7 @@ def f(): return True
 
 
 @attack("signals")
-@pytest.mark.parametrize(("who", "machine"), SETTINGS)
+@pytest.mark.parametrize(("who", "machine"), settings(LAYERED, ALONE))
 def test_no_signal_reaches_a_process_outside(who, machine):
     victim = subprocess.Popen([*as_user(who), "sleep", "60"], start_new_session=True)
     try:
@@ -97,7 +97,7 @@ def f(): return True
 
 
 @attack("foreign files")
-@pytest.mark.parametrize(("who", "machine"), SETTINGS)
+@pytest.mark.parametrize(("who", "machine"), settings(LAYERED, ALONE))
 def test_no_file_outside_is_changed(who, machine):
     with tempfile.TemporaryDirectory(prefix="foreign-", ignore_cleanup_errors=True) as parent:
         os.chmod(parent, 0o777)
