@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from traceback import walk_tb
 from typing import Any, Literal
 
 from mdm import registry
@@ -17,7 +18,7 @@ from mdm.engine.pictures import for_pictures
 from mdm.engine.requests import Request, encode_prompts, open_requests, with_unconditional
 from mdm.engine.rows import RowRecord
 from mdm.engine.trace import cumulative_entropy
-from mdm.errors import MdmError
+from mdm.errors import MdmError, blamed, cause
 from mdm.models import compiled
 from mdm.models.cuda_graphs import graphs_of
 from mdm.models.layout import Layout, PromptForm
@@ -153,9 +154,11 @@ def decode(
     if settings.stop and model.tokenizer is None:
         raise MdmError("stop: this checkpoint has no tokenizer, so that there is no text to end")
     if policy is None:
-        generate(model, requests, settings, rules, on_finish=finish, on_step=on_step)
+        with _no_end():
+            generate(model, requests, settings, rules, on_finish=finish, on_step=on_step)
     else:
         with (
+            _no_end(),
             compiled.forwards(model) if settings.compile else nullcontext(),
             graphs_of(model) if settings.graphs else nullcontext() as graphs,
         ):
@@ -164,6 +167,20 @@ def decode(
                 full_trace=trace == "full", graphs=graphs,
             ).run(requests)  # fmt: skip
     return [results[number] for number in range(len(requests))]
+
+
+@contextmanager
+def _no_end() -> Iterator[None]:
+    """Name who raises what a caller's loop would take for its own end: a sampler, a processor, ``on_step``."""
+    try:
+        yield
+    except (StopIteration, GeneratorExit, RuntimeError) as error:
+        end = error.__cause__ if isinstance(error, RuntimeError) else error  # of a StopIteration within a generator
+        if not isinstance(end, (StopIteration, GeneratorExit)):
+            raise
+        *_, (frame, _) = walk_tb(end.__traceback__)
+        who = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+        raise MdmError(f"{who} raised {cause(end)}, which does not end a decode") from error
 
 
 def _document(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -211,7 +228,8 @@ def make_sampler(spec: ModelSpec, sampler: str | BaseSampler, options: Mapping[s
         MdmError: it is unknown, or not for such a model.
     """
     policy = _plugin("sampler", sampler, options)
-    policy.check(spec)
+    with blamed(f"sampler {type(policy).__name__} failed in check"):
+        policy.check(spec)
     return policy
 
 
@@ -219,7 +237,9 @@ def _plugin(kind: str, plugin: str | BaseSampler | BaseCache, options: Mapping[s
     """An instance of a registered plugin with checked options; an object is an instance already."""
     if isinstance(plugin, str):
         factory = registry.resolve(kind, plugin)
-        return factory(check_options(plugin, factory.Options, options or {}))
+        checked = check_options(plugin, factory.Options, options or {})
+        with blamed(f"{kind} {plugin!r} cannot be made"):
+            return factory(checked)
     if options:
         raise MdmError(f"the {kind} is an object, which has its options: give {kind}_options with a name only")
     if isinstance(plugin, type):

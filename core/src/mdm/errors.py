@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys instead of showing it, and halves of characters, but for line breaks and tabs."""
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal: control characters are shown, such as ``\\x1b``, and not obeyed."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
 class MdmError(Exception):
     """A mistake in what was asked: one line that names the culprit and the way out.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with code 2. Strangers' words in it are ``printable``.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class MdmWarning(UserWarning):
@@ -31,6 +44,29 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def cause(error: BaseException) -> str:
+    """The class of an error and the first line of what it says, if it can say anything."""
+    try:
+        first = next(iter(str(error).splitlines()), "")
+    except Exception:
+        first = ""
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+@contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """Make one line of all that ``what``, somebody else's code, raises, but for a Ctrl-C; an MdmError has its line.
+
+    ``StopIteration`` and ``SystemExit`` are errors, too: who is called ends neither a loop of ours nor the process.
+    """
+    try:
+        yield
+    except (MdmError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise MdmError(f"{what}: {cause(error)}") from error
 
 
 def explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import reprlib
 import sys
+import traceback
 import warnings
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -19,10 +21,14 @@ from importlib import import_module, metadata
 from importlib.metadata import EntryPoint, MetadataPathFinder, PackageNotFoundError, distributions, version
 from importlib.resources import files
 from inspect import get_annotations
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_origin
 
-from mdm.errors import MdmError, suggest
+from mdm.errors import MdmError, MdmWarning, cause, suggest
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+CORE = "mdm-core"
 KINDS = {
     "model": "mdm.models",
     "checkpoint": "mdm.checkpoints",
@@ -42,8 +48,14 @@ _BASES = {
     "cache": ("mdm.protocols", "BaseCache"),
     "task": ("mdm.protocols", "BaseTask"),
     "preset": ("mdm.protocols", "Preset"),
+    "command": ("click", "Command"),
 }
 """Kind -> where its base class is, which says what a plugin has. It is imported when a plugin of the kind is."""
+_OBJECTS = ("preset", "command")
+"""Kinds whose plugins are instances of the base class itself."""
+
+_NAME = re.compile(r"\w[\w.+-]*")
+"""What a plugin can be called, so that it can be written on a command line and in a list."""
 
 DEPRECATED: dict[str, dict[str, str]] = {}
 """Kind -> attribute of a plugin that the next major version will not read -> what to write instead."""
@@ -67,6 +79,9 @@ class Entry:
     def package(self) -> str:
         return f"{self.dist} {self.version}"
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r} of package {self.package}"
+
 
 def entries(kind: str | None = None) -> list[Entry]:
     """All installed plugins of a kind (of every kind by default), sorted. Imports none of them."""
@@ -74,23 +89,24 @@ def entries(kind: str | None = None) -> list[Entry]:
 
 
 def names(kind: str) -> list[str]:
-    """The names of a kind that can be resolved, each once."""
-    return sorted({entry.name for entry in entries(kind) if not entry.unmet})
+    """The names of a kind that a plugin is installed for, each once."""
+    return sorted({entry.name for entry in entries(kind) if not entry.unmet and _NAME.fullmatch(entry.name)})
 
 
 def find(kind: str, name: str) -> Entry:
-    """The one installed plugin of a name, without importing it.
+    """The one installed plugin of a name, without importing it. One of mdm-core's own has its name before all others.
 
     Raises:
         MdmError: there is none, two packages bring it, or the one that does is for another mdm-core.
     """
     named = [entry for entry in entries(kind) if entry.name == name]
-    usable = [entry for entry in named if not entry.unmet]
-    if not usable:
-        raise MdmError(incompatible(named[0]) if named else _unknown(kind, name))
-    if len(usable) > 1:
-        raise MdmError(_ambiguous(usable))
-    return usable[0]
+    faults = {entry: _refused(entry) for entry in named}
+    for entry in named:
+        if faults[entry] is None:
+            if shadow := next((str(faults[other]) for other in named if other != entry and not other.unmet), None):
+                warnings.warn(shadow, MdmWarning, stacklevel=2)
+            return entry
+    raise MdmError(str(faults[min(named, key=lambda entry: entry.unmet != "")]) if named else _unknown(kind, name))
 
 
 def resolve(kind: str, name: str) -> Any:
@@ -106,15 +122,17 @@ def load(entry: Entry) -> Any:
     """Import one plugin; whatever it raises on import becomes one line.
 
     Raises:
-        MdmError: it is for another mdm-core, does not import, or lacks what its kind must have.
+        MdmError: it is for another mdm-core, has another's name, does not import, or lacks what its kind must have.
     """
-    if entry.unmet:
-        raise MdmError(incompatible(entry))
-    what = f"{entry.kind} {entry.name!r} of package {entry.package}"
+    if (fault := _refused(entry)) is not None:
+        raise MdmError(fault)
+    what = str(entry)
     try:
         plugin = EntryPoint(entry.name, entry.value, KINDS[entry.kind]).load()
-    except (Exception, SystemExit) as error:
-        raise MdmError(f"{what} does not load: {_cause(error)}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # which ends this import, and nothing else
+        raise MdmError(f"{what} does not load: {cause(error)}") from error
     require(entry.kind, plugin, what)
     for attribute, instead in DEPRECATED.get(entry.kind, {}).items():
         if hasattr(plugin, attribute):
@@ -123,18 +141,19 @@ def load(entry: Entry) -> Any:
 
 
 def require(kind: str, plugin: Any, what: str) -> None:
-    """Refuse a plugin that lacks a member of its kind's base class, or leaves an abstract one undefined.
+    """Refuse a plugin that lacks a member of its kind's base class, leaves an abstract one undefined, or has another
+    type there.
 
     Raises:
-        MdmError: it calls the plugin, a class or an object, ``what``, and names what is missing and the base class.
+        MdmError: it calls the plugin, a class or an object, ``what``, and names what is wrong and the base class.
     """
     if kind not in _BASES:
         return
     module, name = _BASES[kind]
     base = getattr(import_module(module), name)
-    if kind == "preset":
-        if not isinstance(plugin, base):
-            raise MdmError(f"{what} is not a preset: it must be an instance of {module}.{name}")
+    if kind in _OBJECTS and not isinstance(plugin, base):
+        raise MdmError(f"{what} is not a {kind}: it must be an instance of {module}.{name}")
+    if kind == "command":
         return
     members = [member for member in {**vars(base), **get_annotations(base)} if not member.startswith("_")]
     missing = [
@@ -147,14 +166,43 @@ def require(kind: str, plugin: Any, what: str) -> None:
     if missing:
         shown = ", ".join(missing[:4]) + (" and more" if len(missing) > 4 else "")
         raise MdmError(f"{what} is not a {kind}, it has no {shown}: derive it from {module}.{name}")
+    for member in members:
+        value = getattr(plugin, member)
+        if member in _types(base):
+            if not isinstance(value, property) and (fault := _mistyped(_types(base)[member], value)):
+                raise MdmError(f"{what}: its {member} is {_short(value)}, {fault}")
+        elif callable(getattr(base, member)) and not callable(value):
+            raise MdmError(f"{what}: its {member} is {_short(value)}, and should be a method")
+
+
+@cache
+def _types(base: type) -> dict[str, TypeAdapter[Any]]:
+    """The types of a base class's attributes."""
+    from pydantic import TypeAdapter  # slow to import, and not needed to list what is there
+
+    kinds: dict[str, Any] = get_annotations(base, eval_str=True)
+    plain = {name: get_args(kind)[0] if get_origin(kind) is ClassVar else kind for name, kind in kinds.items()}
+    return {name: TypeAdapter(kind) for name, kind in plain.items()}
+
+
+def _mistyped(kind: TypeAdapter[Any], value: Any) -> str | None:
+    from pydantic import ValidationError
+
+    try:
+        kind.validate_python(value, strict=True)
+    except ValidationError as error:
+        return str(error.errors(include_url=False)[0]["msg"]).replace("Input should", "and should")
+    return None
+
+
+def _short(value: Any) -> str:
+    return " ".join(reprlib.repr(value).split())
 
 
 def incompatible(entry: Entry) -> str:
     """The error line for a plugin that is built for another mdm-core."""
-    return (
-        f"{entry.kind} {entry.name!r} of package {entry.package} is for mdm-core{entry.unmet}, and this is mdm-core "
-        f"{_core()}: install a release of {entry.dist} for it"
-    )
+    ours = f"this is {CORE} {_core()}"
+    return f"{entry} is for {CORE}{entry.unmet}, and {ours}: install a release of {entry.dist} for it"
 
 
 def check() -> list[tuple[Entry, str | None]]:
@@ -163,15 +211,45 @@ def check() -> list[tuple[Entry, str | None]]:
 
 
 def _fault(entry: Entry) -> str | None:
-    same = [other for other in entries(entry.kind) if other.name == entry.name and not other.unmet]
-    # Hooks all run together: their names need not be unique.
-    if len(same) > 1 and entry.kind != "hook" and not entry.unmet:
-        return _ambiguous(same)
     try:
         load(entry)
     except MdmError as error:
         return str(error)
     return None
+
+
+def _refused(entry: Entry) -> str | None:
+    """Why a plugin is not used, as far as metadata tell."""
+    if entry.unmet:
+        return incompatible(entry)
+    if not _NAME.fullmatch(entry.name):
+        return f"{entry}: a name is made of letters, digits and _ . + -"
+    if not EntryPoint.pattern.match(entry.value):
+        return f"{entry}: its entry point {entry.value!r} is not module:attribute"
+    # Hooks all run together: their names need not be unique, but for those of one package.
+    same = [
+        other for other in entries(entry.kind)
+        if other.name == entry.name and not other.unmet and (entry.kind != "hook" or other.dist == entry.dist)
+    ]  # fmt: skip
+    if len(same) < 2 or entry.dist == CORE:
+        return None
+    if any(other.dist == CORE for other in same):
+        return f"{entry} is set aside: {CORE} itself has a {entry.kind} of that name"
+    packages = " and ".join(other.package for other in same)
+    return f"{entry.kind} {entry.name!r} is brought by several packages, {packages}: uninstall all but one"
+
+
+def raised_by_plugin(error: BaseException) -> str | None:
+    """Which function of which plugin package an error comes from; None where it passed none but the core's."""
+    dists = {
+        entry.value.partition(":")[0].partition(".")[0]: entry.package for entry in entries() if entry.dist != CORE
+    }
+    culprit = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        if package := dists.get(module.partition(".")[0]):
+            culprit = f"{module}.{frame.f_code.co_qualname}, line {line}, of package {package},"
+    return culprit
 
 
 @cache
@@ -198,34 +276,37 @@ def _path() -> _Path:
 @lru_cache(maxsize=1)
 def _installed(path: _Path) -> tuple[Entry, ...]:
     """All plugins, sorted; read again only when ``_path`` has changed."""
+    _unreadable.clear()
     MetadataPathFinder().invalidate_caches()  # importlib's own listing of a folder goes by its time alone
     kinds, core = {group: kind for kind, group in KINDS.items()}, _core()
-    plugins = {
-        Entry(kinds[point.group], point.name, point.value, dist.name, dist.version, unmet)
-        for dist, points in _announced()
-        for unmet in [_unmet(dist, core)]
-        for point in points
-        if point.group in kinds
-    }
-    return tuple(sorted(plugins, key=lambda entry: (list(KINDS).index(entry.kind), entry)))
-
-
-def _announced() -> Iterator[tuple[metadata.Distribution, list[EntryPoint]]]:
-    """The entry points of every distribution that has some of ours, the first of a name on the path winning.
-
-    ``importlib.metadata.entry_points`` reads the metadata of all, and one unreadable file anywhere makes it raise.
-    """
-    seen: set[str] = set()
+    plugins: set[Entry] = set()
+    seen: set[str] = set()  # of two packages of a name, the first on the path counts
     for dist in distributions():
+        # ``importlib.metadata.entry_points`` reads the metadata of all, and one unreadable file makes it raise.
         try:
             if "mdm." not in (dist.read_text("entry_points.txt") or ""):
                 continue
-            name, points = dist.name.lower().replace("_", "-").replace(".", "-"), list(dist.entry_points)
-        except Exception:
+            release, unmet = str(dist.version or ""), _unmet(dist, core)
+            normal = dist.name.lower().replace("_", "-").replace(".", "-")
+            of_dist = {Entry(kinds[point.group], point.name, point.value, dist.name, release, unmet)
+                       for point in dist.entry_points if point.group in kinds}  # fmt: skip
+        except Exception as error:
+            _unreadable[str(getattr(dist, "_path", dist))] = cause(error)
             continue  # a package with broken metadata announces nothing
-        if name not in seen:
-            seen.add(name)
-            yield dist, points
+        if normal not in seen:
+            seen.add(normal)
+            plugins |= of_dist
+    return tuple(sorted(plugins, key=lambda entry: (list(KINDS).index(entry.kind), entry)))
+
+
+_unreadable: dict[str, str] = {}
+"""As the last listing has found it."""
+
+
+def unreadable() -> dict[str, str]:
+    """Folder of an installed package whose metadata cannot be read, so that it announces nothing -> why."""
+    entries()
+    return {path: f"the metadata of {path} cannot be read: {why}" for path, why in sorted(_unreadable.items())}
 
 
 def _core() -> str:
@@ -258,13 +339,3 @@ def _unknown(kind: str, name: str) -> str:
         return f"{kind} {name!r} comes with the package {brought[name]}, which is not installed"
     hint = suggest(name, installed) or suggest(name, brought)
     return f"unknown {kind} {name!r}.{hint} Installed: {', '.join(installed) or 'none'}"
-
-
-def _ambiguous(same: list[Entry]) -> str:
-    packages = " and ".join(entry.package for entry in same)
-    return f"{same[0].kind} {same[0].name!r} is brought by several packages, {packages}: uninstall all but one"
-
-
-def _cause(error: BaseException) -> str:
-    first = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -13,9 +13,7 @@ from typing import Any, NoReturn
 import click
 from mdm import registry
 from mdm.cli.interrupt import CtrlC
-from mdm.errors import MdmError, MdmWarning
-
-CORE = "mdm-core"
+from mdm.errors import MdmError, MdmWarning, cause, printable
 
 
 class LazyGroup(click.Group):
@@ -27,11 +25,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in registry.names("command"):
             return None
-        entry = registry.find("command", name)
-        plugin = registry.load(entry)
-        if not isinstance(plugin, click.Command):
-            raise MdmError(f"command {name!r} of package {entry.package} is not a click command")
-        return plugin
+        command: click.Command = registry.resolve("command", name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -42,7 +37,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         entries = registry.entries("command")
-        core = [entry for entry in entries if entry.dist == CORE]  # cheap to import, and always there
+        core = [entry for entry in entries if entry.dist == registry.CORE]  # cheap to import, and always there
         rows = [(entry.name, registry.load(entry).get_short_help_str(80)) for entry in core]
         rows += [(entry.name, f"(from {entry.package})") for entry in entries if entry not in core]
         with formatter.section("Commands"):
@@ -77,18 +72,28 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     warnings.showwarning = _show(warnings.showwarning)
     with CtrlC() as ctrl_c:
         try:
-            code: Any = cli.main(args, prog_name="mdm", standalone_mode=False)
-        except (click.Abort, KeyboardInterrupt):
-            sys.exit(130)
-        except Exception as error:
-            if ctrl_c.pressed:
-                sys.exit(130)
+            code: Any = cli.main(_texts(sys.argv[1:] if args is None else args), prog_name="mdm", standalone_mode=False)
+        except SystemExit:
+            raise
+        except BaseException as error:
             line = _line(error)
+            if ctrl_c.pressed or (line is None and isinstance(error, (click.Abort, KeyboardInterrupt))):
+                sys.exit(130)
             if line is None:
                 raise
-            click.echo(f"mdm: {' '.join(line.split())}", err=True)
+            click.echo(f"mdm: {printable(' '.join(line.split()))}", err=True)
             sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _texts(args: Sequence[str]) -> Sequence[str]:
+    """The arguments; an error where one is no text: it would have to be written into files and sent to models."""
+    for arg in args:
+        try:
+            arg.encode()
+        except UnicodeEncodeError:
+            raise MdmError(f"the argument {arg!r} is not in UTF-8") from None
+    return args
 
 
 def _show(other: Callable[..., None]) -> Callable[..., None]:
@@ -96,17 +101,22 @@ def _show(other: Callable[..., None]) -> Callable[..., None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, MdmWarning):
-            click.echo(f"mdm: {message}", err=True)
+            click.echo(f"mdm: {printable(str(message))}", err=True)
         else:
             other(message, category, *where, **more)
 
     return show
 
 
-def _line(error: Exception) -> str | None:
-    """The line to print for a wrong request; None for any other error."""
+def _line(error: BaseException) -> str | None:
+    """The line to print for a wrong request or a failing plugin; None for any other error."""
     if isinstance(error, click.UsageError):
         return error.format_message() + (f" (see {error.ctx.command_path} --help)" if error.ctx else "")
     if isinstance(error, click.ClickException):
         return error.format_message()
-    return str(error) if isinstance(error, MdmError) else None
+    if isinstance(error, MdmError):
+        return str(error)
+    if isinstance(error, click.Abort) and error.__cause__ is not None:  # what click makes of a KeyboardInterrupt
+        error = error.__cause__
+    who = registry.raised_by_plugin(error)
+    return f"{who} raised {cause(error)}" if who else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from mdm.cli.flags import decode_flags, used
-from mdm.errors import MdmError
+from mdm.errors import MdmError, printable
 from mdm.protocols.settings import DEFAULT_GEN_LENGTH
 from mdm.protocols.task import MASK, Message, Picture, Prompt
 
@@ -121,6 +121,6 @@ def _print(config: PromptConfig, model: Model, layout: Layout, watched: bool, as
     if as_json:
         click.echo(to_json({"text": answer} | record(config, result) | {"seconds": seconds}))
         return
-    click.echo(answer)
+    click.echo(printable(answer) if sys.stdout.isatty() else answer, color=True)  # a pipe gets it as it is
     costs = f"{result.forwards} forwards, {result.rows} rows"
     click.echo(f"{costs}, cumulative entropy {result.cumulative_entropy:.3f} nats, {seconds:.1f} s", err=True)

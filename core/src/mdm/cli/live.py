@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 from mdm.cli.progress import Bars, Lines
+from mdm.errors import printable
 from mdm.runs.watch import Grids, PictureOf, TokenTexts
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class CanvasView:
     """Nats from one colour to the next."""
 
     def __init__(self, texts: Sequence[str | None]) -> None:
-        self.texts = list(texts)
+        self.texts = [None if text is None else printable(text) for text in texts]
         self.entropy: dict[int, float] = {}
         self.last: Line | None = None
         self.picture: Text | None = None
@@ -92,7 +93,7 @@ class CanvasView:
         """Apply a trace line; ``texts`` are those of its tokens."""
         for position, text, entropy in zip(line["positions"], texts, line["entropy"], strict=True):
             self.texts += [None] * (position + 1 - len(self.texts))
-            self.texts[position] = text
+            self.texts[position] = None if text is None else printable(text)
             self.entropy[position] = entropy
         self.last = line
 

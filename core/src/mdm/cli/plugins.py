@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
+from concurrent.futures import wait
 from dataclasses import asdict
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from mdm import registry
-from mdm.errors import MdmError, suggest
+from mdm.errors import MdmError, blamed, suggest
 from mdm.protocols.preset import NONE_PUBLISHED, TaskPreset
+from mdm.runs.files import to_json
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+NOBODYS = {"model_type": "nobodys", "architectures": ["NobodysModel"]}
+"""The config.json of a checkpoint that no family takes."""
 
 
 @click.command()
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 def plugins(name: str | None, check: bool, as_json: bool) -> int:
     """List what is installed, presets with the published figures; with NAME, document its options."""
-    faults: dict[registry.Entry, str | None] = dict(registry.check()) if check else {}
+    faults = _faults() if check else {}
     shown = [entry for entry in registry.entries() if name in (None, entry.name)]
     if name and not shown:
         known = {entry.name for entry in registry.entries()}
@@ -40,14 +44,33 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
                 record.update(_documented(entry))
             except MdmError as error:
                 record["error"] = str(error)
+    if check:
+        nothing = dict.fromkeys(("value", "dist", "version", "unmet"), "")
+        records += [{"kind": "package", "name": path} | nothing | {"error": fault} for path, fault in
+                    registry.unreadable().items() if name in (None, path)]  # fmt: skip
     if as_json:
-        click.echo(json.dumps(records, indent=2, ensure_ascii=False))
+        click.echo(to_json(records, indent=2))
     elif name and not check:
         for record in records:
             _explain(record)
     else:
         _table(records, check)
     return int(check and any(record.get("error") for record in records))
+
+
+def _faults() -> dict[registry.Entry, str | None]:
+    """What is wrong with each plugin. A family is also asked for a checkpoint that is none of its."""
+    from mdm.models import checkpoints
+
+    faults = dict(registry.check())
+    for entry in (entry for entry, fault in faults.items() if fault is None and entry.kind == "model"):
+        answer = checkpoints.ask(entry, NOBODYS)
+        wait([answer], checkpoints.PATIENCE)
+        try:
+            faults[entry] = f"{entry} claims every checkpoint" if checkpoints.claimed(entry, answer) else None
+        except MdmError as error:
+            faults[entry] = str(error)
+    return faults
 
 
 def _table(records: list[dict[str, Any]], check: bool) -> None:
@@ -80,12 +103,13 @@ def _state(record: dict[str, Any], check: bool) -> str:
 
 def _documented(entry: registry.Entry) -> dict[str, Any]:
     plugin = registry.load(entry)
-    if entry.kind == "preset":
-        return {"doc": plugin.about, "preset": asdict(plugin)}
-    documented: dict[str, Any] = {"doc": inspect.getdoc(plugin) or ""}
-    if entry.kind in ("sampler", "cache", "task"):
-        documented["options"] = options_table(plugin.Options)
-    return documented
+    with blamed(f"{entry} cannot be described"):
+        if entry.kind == "preset":
+            return {"doc": plugin.about, "preset": asdict(plugin)}
+        documented: dict[str, Any] = {"doc": inspect.getdoc(plugin) or ""}
+        if entry.kind in ("sampler", "cache", "task"):
+            documented["options"] = options_table(plugin.Options)
+        return documented
 
 
 def options_table(schema: type[BaseModel]) -> list[dict[str, Any]]:

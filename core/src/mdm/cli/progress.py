@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import click
+from mdm.errors import printable
 from mdm.runs.watch import RunObserver
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ class Lines(RunObserver):
 
     def on_note(self, text: str) -> None:
         if time.monotonic() >= self._begun + PATIENCE:
-            click.echo(text, err=True)
+            click.echo(printable(text), err=True)
 
     def on_warning(self, text: str) -> None:
-        click.echo(f"mdm: {text}", err=True)
+        click.echo(f"mdm: {printable(text)}", err=True)
 
     def on_progress(self, label: str, done: int, total: int, accuracy: float | None) -> None:
         if done and time.monotonic() >= self._next:
@@ -87,10 +88,10 @@ class Bars(RunObserver):
         self._display.stop()
 
     def on_note(self, text: str) -> None:
-        self._progress.console.print(text, style="dim", highlight=False, markup=False)
+        self._progress.console.print(printable(text), style="dim", highlight=False, markup=False)
 
     def on_warning(self, text: str) -> None:
-        self._progress.console.print(f"mdm: {text}", style="yellow", highlight=False, markup=False)
+        self._progress.console.print(f"mdm: {printable(text)}", style="yellow", highlight=False, markup=False)
 
     def on_progress(self, label: str, done: int, total: int, accuracy: float | None = None) -> None:
         if label not in self._bars:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from mdm.errors import printable
+
 
 def show(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
     """Print a table. The columns named in ``right`` are right-aligned."""
@@ -17,5 +19,5 @@ def show(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
     for header in headers:
         table.add_column(header, justify="right" if header in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 1000, highlight=False).print(table)

@@ -5,6 +5,8 @@ Text that is no such document is a ``ValueError``; ``read_json`` and ``read_text
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import re
@@ -22,13 +24,15 @@ LARGEST_LINE = 2**26
 """Characters of a line of JSON lines or CSV."""
 DEPTH = 64
 """Lists and mappings inside each other."""
+PACKED = 100
+"""Bytes that one packed byte may stand for."""
 DIGITS = 100
 """Of a whole number."""
 
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading, without waiting for a pipe or reading from a device.
 
     Raises:
@@ -108,18 +112,44 @@ def lines(file: IO[AnyStr], largest: int = LARGEST_LINE) -> Iterator[AnyStr]:
         yield line
 
 
+def unpacked(file: BinaryIO) -> BinaryIO:
+    """What a gzip file holds; texts are not packed closer than ``PACKED``.
+
+    Raises:
+        OSError: while it is read, where it unpacks to more than that.
+    """
+    return io.BufferedReader(_Unpacked(file))
+
+
+class _Unpacked(io.RawIOBase):
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = gzip.GzipFile(fileobj=file, mode="rb")
+        self._most = max(2**24, PACKED * os.fstat(file.fileno()).st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        if self._file.tell() > self._most:
+            raise OSError(f"it unpacks to more than {self._most:,} bytes")
+        buffer[: len(data)] = data
+        return len(data)
+
+
 def parse_yaml(text: str) -> Any:
     """The value of a YAML document of plain values: texts, finite numbers, true and false, null, lists and mappings.
 
     Raises:
         ValueError: it is no YAML, or not within the bounds of ``plain_yaml``.
     """
-    import yaml
     from mdm.data.plain_yaml import Loader
 
     try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
+        return Loader(text).get_single_data()
+    except ValueError:
+        raise
+    except Exception as error:  # YAMLError; PyYAML's own slips (IndexError) at texts that are none
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from None
 
 

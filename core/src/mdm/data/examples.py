@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
-from mdm.data.documents import lines, open_regular, parse_json
+from mdm.data.documents import lines, open_regular, parse_json, unpacked
 from mdm.errors import MdmError, explain
 from pydantic import BaseModel, ValidationError
 
@@ -45,7 +43,7 @@ def read(path: Path, model: type[Row]) -> Iterator[tuple[int, Row]]:
     name, number = path.name.lower(), 0
     try:
         with open_regular(path) as stored:
-            raw = _Unpacked(stored) if name.endswith(".gz") else stored
+            raw = unpacked(stored) if name.endswith(".gz") else stored
             file = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
             for number, row in _csv(file) if name.removesuffix(".gz").endswith(".csv") else _jsonl(file, path):
                 yield number, validate(row, model, f"{path}, line {number}")
@@ -55,21 +53,6 @@ def read(path: Path, model: type[Row]) -> Iterator[tuple[int, Row]]:
         raise MdmError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if number == 0:
         raise MdmError(f"{path} holds no example")
-
-
-class _Unpacked(gzip.GzipFile):
-    """A gzip file that unpacks to no more than ``TIMES`` its size, or ``SMALL`` bytes: texts are not packed closer."""
-
-    TIMES, SMALL = 100, 2**26
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(fileobj=file, mode="rb")
-        self._most = max(self.SMALL, self.TIMES * os.fstat(file.fileno()).st_size)
-
-    def read1(self, size: int = -1) -> bytes:
-        if self.tell() > self._most:
-            raise OSError(f"it unpacks to more than {self._most:,} bytes")
-        return super().read1(size)
 
 
 def read_hub(source: HubData, model: type[Row]) -> Iterator[tuple[int, Row]]:

@@ -316,21 +316,20 @@ class Engine:
 
     def _decide(self, plan: Plan, scores: Scores, draws: Draws) -> Commit:
         decision = self.sampler.decide(self.state, scores, self.memory, draws)
-        if isinstance(decision, Commit):
-            return decision
-        if not isinstance(decision, Generator):
-            raise MdmError(f"{self._named()}: decide returned {decision!r}, which is no Commit")
-        try:
-            ask = next(decision)
-            while True:
-                answer = evaluate(
-                    ask, self.state, self.rows, scores, plan, draws, transition=self.transition,
-                    scorer=self.scorer, fetch=self._fetch, memory=self.memory,
-                )  # fmt: skip
+        answer = None
+        while isinstance(decision, Generator):
+            try:
                 ask = decision.send(answer)
-        except StopIteration as end:
-            commit: Commit = end.value
-            return commit
+            except StopIteration as end:  # and only here: what is called below cannot end the sampler's own generator
+                decision = end.value
+                break
+            answer = evaluate(
+                ask, self.state, self.rows, scores, plan, draws, transition=self.transition, scorer=self.scorer,
+                fetch=self._fetch, memory=self.memory,
+            )  # fmt: skip
+        if not isinstance(decision, Commit):
+            raise MdmError(f"{self._named()}: decide returned {decision!r}, which is no Commit")
+        return decision
 
     def _own_draws(self, commit: Commit, kept: list[int]) -> Commit:
         """``commit`` without the scores of forks whose tokens were drawn with the numbers of the row they left."""

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from concurrent.futures import Future, wait
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from mdm import registry
-from mdm.errors import MdmError, first_line
+from mdm.errors import MdmError, MdmWarning, blamed, cause, first_line
 from mdm.models.config_json import parse_config
 from mdm.models.family import BaseFamily
 from mdm.models.weight_files import check_files
 
+PATIENCE, MORE_PATIENCE = 10.0, 60.0
+"""Seconds that a family is given to import, and to say whether it takes a checkpoint; more where no other does."""
 ADAPTER_CONFIG = "adapter_config.json"
 """Beside it lie the weights of an adapter, as peft saves one."""
+
+Asked = Future[tuple[BaseFamily, Any]]
+"""A family that was asked whether a checkpoint is its own, and its answer."""
 
 
 def is_autoregressive(name: str | Path, *, adapter: str | None = None, offline: bool = False) -> bool:
@@ -37,7 +45,8 @@ def locate(name: str, offline: bool, *, weights: bool = True, revision: str | No
     """
     # A folder that happens to be called like a named checkpoint is meant by ./name.
     if name in registry.names("checkpoint"):
-        return locate(str(registry.resolve("checkpoint", name)()), offline, weights=weights, revision=revision)
+        with blamed(f"checkpoint {name!r}"):
+            return locate(str(registry.resolve("checkpoint", name)()), offline, weights=weights, revision=revision)
     if Path(name).is_dir():
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -97,21 +106,81 @@ def _packages() -> list[str]:
 
 
 def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) -> BaseFamily:
+    """The family that takes a checkpoint. One that is broken, or does not answer, is set aside with a warning.
+
+    Raises:
+        MdmError: none takes it, or several do.
+    """
     if adapter is not None:
         chosen: BaseFamily = registry.resolve("model", adapter)
         return chosen
-    families: dict[str, BaseFamily] = {}
+    asked: dict[registry.Entry, Asked] = {}
     for entry in registry.entries("model"):
-        with suppress(MdmError):  # a broken family harms nobody who does not ask for it
-            families[entry.name] = registry.load(entry)
-    claims = [name for name, family in families.items() if family.claims(config)]
-    kind = config.get("model_type") or (config.get("architectures") or ["unnamed"])[0]
+        asked[entry] = ask(entry, config)
+        wait([asked[entry]], PATIENCE)
+    claims, aside = _sorted(asked)
     if not claims:
+        wait(asked.values(), MORE_PATIENCE)
+        claims, aside = _sorted(asked)
+    for entry, fault in aside.items():
+        if not entry.unmet:
+            warnings.warn(f"{fault} (set aside)", MdmWarning, stacklevel=2)
+    if not claims:
+        kind = config.get("model_type") or (config.get("architectures") or ["unnamed"])[0]
         raise MdmError(
             f"{folder} is a {kind!r} checkpoint, which no installed model family takes "
-            f"(installed: {', '.join(families) or 'none'}; there are {', '.join(_packages())}); "
-            "--adapter chooses one by hand"
-        )
+            f"(installed: {', '.join(registry.names('model')) or 'none'}; there are {', '.join(_packages())}); "
+            + "".join(f"set aside: {fault}; " for fault in aside.values()) + "--adapter chooses one by hand"
+        )  # fmt: skip
     if len(claims) > 1:
-        raise MdmError(f"{folder} is claimed by {' and '.join(claims)}: choose one with --adapter")
-    return families[claims[0]]
+        names = " and ".join(entry.name for entry in claims)
+        raise MdmError(f"{folder} is claimed by {names}: choose one with --adapter")
+    return next(iter(claims.values()))
+
+
+def _sorted(
+    asked: Mapping[registry.Entry, Asked],
+) -> tuple[dict[registry.Entry, BaseFamily], dict[registry.Entry, str]]:
+    """The families that take a checkpoint, and what is wrong with those that cannot say."""
+    claims, aside = {}, {}
+    for entry, answer in asked.items():
+        try:
+            if family := claimed(entry, answer):
+                claims[entry] = family
+        except MdmError as error:
+            aside[entry] = str(error)
+    return claims, aside
+
+
+def ask(entry: registry.Entry, config: Mapping[str, Any]) -> Asked:
+    """Ask a family whether a checkpoint is its own.
+
+    It is asked in a thread, with a copy of the configuration: it may hang, and must not change anything.
+    """
+    answer: Asked = Future()
+
+    def answers() -> None:
+        try:
+            family = registry.load(entry)
+            answer.set_result((family, family.claims(deepcopy(dict(config)))))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=answers, daemon=True).start()
+    return answer
+
+
+def claimed(entry: registry.Entry, answer: Asked) -> BaseFamily | None:
+    """The family that ``entry`` names, if it claims the checkpoint that it was asked for.
+
+    Raises:
+        MdmError: it does not load, raised, has not answered yet, or has with neither True nor False.
+    """
+    if not answer.done():
+        raise MdmError(f"{entry} does not say in time whether it takes the checkpoint")
+    if (error := answer.exception()) is not None:
+        raise error if isinstance(error, MdmError) else MdmError(f"{entry} failed in claims: {cause(error)}") from error
+    family, takes = answer.result()
+    if not isinstance(takes, bool):
+        raise MdmError(f"{entry}: its claims answered with {type(takes).__name__}, which is neither True nor False")
+    return family if takes else None

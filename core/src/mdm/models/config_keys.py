@@ -56,9 +56,9 @@ def check_network(config: Mapping[str, Any], where: str, accepted: Mapping[str, 
     refuse(config, {**PLAIN, **(accepted or {})}, where)
     if config.get("sliding_window") and config.get("use_sliding_window") is None:
         refuse(config, {"sliding_window": (None,)}, where)
-    layers = config.get("layer_types") or []
-    if any(kind != "full_attention" for kind in layers):
-        refuse(config, {"layer_types": (["full_attention"] * len(layers),)}, where)
+    if layers := config.get("layer_types"):
+        count = config.get("num_hidden_layers") or len(layers)
+        refuse(config, {"layer_types": (["full_attention"] * count,)}, where)
     for key in ("rope_scaling", "rope_parameters"):
         if not _is_plain_rope(config.get(key)):
             refuse(config, {key: (None, {"rope_type": "default"})}, where)

@@ -22,6 +22,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TEXTS = (".json", ".jinja", ".txt", ".model")
 """Files beside the weights that transformers reads as a whole."""
 
+_SHARD = re.compile(r"[\w.\-]{1,200}\.safetensors", re.ASCII)
 _COUNT = re.compile(r"(n|num)_(\w+_)?(layers?|experts)")
 
 
@@ -68,8 +69,8 @@ def weight_shapes(folder: Path) -> Shapes:
         raise MdmError(f"{index} cannot be read: it maps no weights to files ({error.errors()[0]['msg']})") from None
     shapes: Shapes = {}
     for name in sorted(set(named.values())):
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise MdmError(f"{index} names {name!r}, which is no safetensors file of its own folder")
+        if not _SHARD.fullmatch(name):
+            raise MdmError(f"{index} names {name[:100]!r}, which is no safetensors file of its own folder")
         for weight, shape in _header(folder / name, folder):
             if weight in shapes:
                 raise MdmError(f"{folder}: two shards hold the weight {weight}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mdm.errors import MdmError, explain
+from mdm.errors import MdmError, blamed, explain
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 
@@ -21,7 +21,10 @@ def check_options(plugin: str, schema: type[BaseModel], raw: Mapping[str, Any]) 
     Raises:
         MdmError: one line with the option, its value and what is allowed.
     """
-    try:
-        return schema.model_validate(dict(raw))
-    except ValidationError as error:
-        raise MdmError(explain(error, f"option {plugin}.", schema)) from error
+    with blamed(f"options of {plugin}"):
+        try:
+            options = schema.model_validate(dict(raw))
+        except ValidationError as error:
+            raise MdmError(explain(error, f"option {plugin}.", schema)) from error
+        options.model_dump(mode="json")  # as a run's configuration holds them
+        return options

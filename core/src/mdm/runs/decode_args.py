@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mdm.errors import MdmError
+from mdm.errors import MdmError, blamed
 from mdm.protocols.settings import DIFFUSION_ONLY, Settings
-from mdm.protocols.task import MASK, BaseTask, Example
+from mdm.protocols.task import MASK, BaseTask, Example, Prompt
 from mdm.runs.config import DecodeConfig, LoadingConfig, RunConfig
 from mdm.runs.grading import EncodedExample
 
@@ -94,9 +95,14 @@ def load_model(config: DecodeConfig, name: str) -> Model:
 
 def encode_example(config: RunConfig, model: Model, task: BaseTask, index: int, example: Example) -> EncodedExample:
     ask = task.continuation if model.spec.attention == "causal" else task.prompt
-    prompt = ask(example, config.prompt_style or model.spec.prompt_style)
+    style, what = config.prompt_style or model.spec.prompt_style, f"task {config.task!r}, example {example.id}"
+    with blamed(f"{what}: it has no prompt"):
+        prompt = ask(example, style)
+    if not isinstance(prompt, Prompt) or not all(isinstance(text, str) for text in (prompt.answer, *prompt.stop)):
+        raise MdmError(f"{what}: its prompt is {reprlib.repr(prompt)}, which is no Prompt")
     try:
-        layout = model.lay_out(prompt)
+        with blamed("its prompt cannot be encoded"):
+            layout = model.lay_out(prompt)
         if layout.grid is not None and config.image_tokenizer is None:
             raise MdmError("it asks for a picture: name what makes one of its codes, --image-tokenizer")
         if config.gen_length is not None and layout.grid is None:

@@ -153,7 +153,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         yield
         return
     with os_errors_as_mdm_errors(path, "open"):
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,7 +168,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file."""
-    with os_errors_as_mdm_errors(path, "read"), path.open("rb") as file:
+    with os_errors_as_mdm_errors(path, "read"), documents.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

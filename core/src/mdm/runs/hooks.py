@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 from mdm import registry
-from mdm.errors import MdmError, suggest
+from mdm.errors import MdmError, blamed, suggest
 from mdm.protocols.hooks import Hooks
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ class RunHooks:
         self._manager.add_hookspecs(Hooks)
         for entry in registry.entries("hook"):
             try:
-                self._register(entry)
-            except (MdmError, ValueError, pluggy.PluginValidationError) as error:
+                with blamed(str(entry)):
+                    self._register(entry)
+            except MdmError as error:
                 logging.getLogger("mdm").warning("mdm: left out: %s", " ".join(str(error).split()))
         self.sees_steps = bool(self._manager.hook.on_step.get_hookimpls())
         """Whether any package implements ``on_step``, which costs the engine a transfer per step."""
@@ -60,7 +61,5 @@ class RunHooks:
     def _call(self, hook: str, **arguments: Any) -> None:
         plugins = self._manager.get_plugins()
         for name, plugin in self._manager.list_name_plugin():
-            try:
+            with blamed(f"hook {name} failed in {hook}"):
                 self._manager.subset_hook_caller(hook, plugins - {plugin})(**arguments)
-            except Exception as error:
-                raise MdmError(f"hook {name} failed in {hook}: {type(error).__name__}: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mdm.runs.grading import describe, digest, grade, outcome
 from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import Rank
 from mdm.runs.results import ExampleResult, ResultsFolder
-from mdm.runs.run import make_task, read_examples, write_summary
+from mdm.runs.run import open_task, read_examples, write_summary
 from mdm.runs.variants import variants
 from mdm.runs.watch import GuardedObserver, Interrupted, RunObserver
 
@@ -62,7 +62,7 @@ def regrade(
         return dict(files.read_json(out / "summary.json"))
     with ExitStack() as stack:
         stack.enter_context(files.exclusive_lock(out))
-        task = stack.enter_context(closing(make_task(config)))
+        task = stack.enter_context(open_task(config))
         examples = read_examples(config, task)
         run = RunContext(config, task, examples, guarded, RunHooks(), Rank(), fail_fast=False)
         for variant in opened:

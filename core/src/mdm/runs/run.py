@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
+import reprlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib import metadata
 from itertools import islice
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm import registry
-from mdm.errors import MdmError
+from mdm.errors import MdmError, blamed
 from mdm.protocols.options import check_options
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs import files, presets
@@ -50,7 +51,7 @@ def run(
         config = without_policy(config)
     guarded = GuardedObserver(observer or RunObserver())
     with ExitStack() as stack:
-        task = stack.enter_context(closing(make_task(config)))
+        task = stack.enter_context(open_task(config))
         process = stack.enter_context(join_processes(config.device))
         if process.is_main:
             stack.enter_context(run_folder(out, config, environment(config)))
@@ -74,16 +75,36 @@ def environment(config: RunConfig) -> dict[str, Any]:
 
 def make_task(config: RunConfig) -> BaseTask:
     """The task of a run; raises an MdmError where it would run code and may not."""
-    plugin = registry.resolve("task", config.task)
+    entry = registry.find("task", config.task)
+    plugin = registry.load(entry)
     if plugin.executes_code and not config.allow_code_execution:
         raise MdmError(f"{config.task} runs the code that the model writes: allow it with --allow-code-execution")
-    task: BaseTask = plugin(check_options(config.task, plugin.Options, config.options_of("task", config.task)))
+    options = check_options(config.task, plugin.Options, config.options_of("task", config.task))
+    with blamed(f"{entry} cannot be made"):
+        task: BaseTask = plugin(options)
     return task
+
+
+@contextmanager
+def open_task(config: RunConfig) -> Iterator[BaseTask]:
+    """The task of a run, as ``make_task`` makes it, which is closed in the end."""
+    task = make_task(config)
+    try:
+        yield task
+    finally:
+        with blamed(f"task {config.task!r} failed in close"):
+            task.close()
 
 
 def read_examples(config: RunConfig, task: BaseTask) -> Sequence[Example]:
     """The examples of a run, in order; raises an MdmError where there are none."""
-    examples = list(islice(task.examples(seed=config.seed, data=config.data), config.limit))
+    with blamed(f"task {config.task!r} failed in examples"):
+        examples = list(islice(task.examples(seed=config.seed, data=config.data), config.limit))
+    for example in examples:
+        if not isinstance(example, Example) or not isinstance(example.id, str):
+            raise MdmError(f"task {config.task!r}: {reprlib.repr(example)} is no Example whose id is a text")
+        if example.id.encode("utf-8", "replace").decode() != example.id:
+            raise MdmError(f"task {config.task!r}: the id {example.id!r} holds half a character")
     if not examples:
         raise MdmError(f"{config.data or config.task}: no examples")
     return examples
@@ -161,7 +182,5 @@ def _summary_row(run: RunContext, variant: Variant) -> dict[str, Any]:
         "cache": config.cache, "task": config.task,
     }  # fmt: skip
     results = variant.results.by_row.values()
-    try:
+    with blamed(f"{config.task} cannot aggregate its grades"):
         return row | summarise(results, task.metric, len(run.examples), config.repeats, task.aggregate)
-    except Exception as error:
-        raise MdmError(f"{config.task} cannot aggregate its grades: {type(error).__name__}: {error}") from error

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mdm.errors import MdmError
+from mdm.errors import blamed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,11 +66,8 @@ class GuardedObserver(RunObserver):
             setattr(self, callback, partial(self._call, observer, callback))
 
     def _call(self, observer: RunObserver, callback: str, *args: Any, **more: Any) -> None:
-        try:
+        with blamed(f"the observer {type(observer).__name__} failed in {callback}"):
             getattr(observer, callback)(*args, **more)
-        except Exception as error:
-            name = type(observer).__name__
-            raise MdmError(f"the observer {name} failed in {callback}: {type(error).__name__}: {error}") from error
 
 
 class Interrupted(KeyboardInterrupt):

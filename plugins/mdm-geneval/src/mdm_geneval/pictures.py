@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mdm.data.documents import open_regular
 from mdm.errors import MdmError
 from PIL import Image
 
@@ -16,7 +17,7 @@ LARGEST = 2048
 def read_picture(path: Path) -> Image.Image:
     """A PNG file as an RGB picture; raises an MdmError where it is none, is damaged or is too large."""
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
+        with open_regular(path) as file, Image.open(file, formats=["PNG"]) as picture:
             if max(picture.size) > LARGEST:
                 raise MdmError(f"{path} has {picture.width} x {picture.height} pixels, more than {LARGEST} in a line")
             return picture.convert("RGB")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from mdm.data.documents import open_regular
 from mdm.errors import MdmError, MdmWarning, first_line
 from mdm.runs import config
 from mdm.runs.config import RunConfig
@@ -105,7 +106,7 @@ def read_picture(path: Path, resize: int | None = None) -> Picture:
             eight bits a channel.
     """
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with open_regular(path) as file, Image.open(file, formats=("PNG", "JPEG")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise MdmError(f"{path} has more than {MAX_PIXELS:,} pixels: make it smaller")
             if max(image.size) > MAX_RATIO * min(image.size):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from mdm.data import read
+from mdm.data.documents import open_regular, unpacked
 from mdm.errors import MdmError
 from mdm.protocols import BaseTask, Example, NoOptions, Prompt, PromptStyle
 from mdm.protocols.task import Answers
@@ -78,7 +78,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     none = True
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        with open_regular(path) as stored:
+            file = unpacked(stored) if path.suffix.lower() == ".gz" else stored
             for number, line in enumerate(iter(partial(file.readline, MOST_BYTES + 1), b""), 1):
                 where = f"{path}, line {number}"
                 try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
+from mdm.data.documents import open_regular
 from mdm.errors import MdmError, first_line
 from mdm.runs import files
 
@@ -76,7 +77,7 @@ def write(path: Path, measured: Measured) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             yield archive
     except FileNotFoundError:
         raise MdmError(f"{path}: there is no such reference") from None

@@ -12,6 +12,10 @@ Id = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+LARGEST = 2**28
+"""Bytes of a file of counts."""
+
+
 class Frequencies(BaseModel):
     """How often each token id was counted among ``num_token`` tokens.
 
@@ -32,6 +36,8 @@ class Frequencies(BaseModel):
             MdmError: there is no such file, or it does not hold counts.
         """
         try:
+            if path.exists() and not (path.is_file() and path.stat().st_size <= LARGEST):
+                raise MdmError(f"baseline {path} is no file of at most {LARGEST >> 20} MiB: it holds no token counts")
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
             raise MdmError(f"baseline {path}: {error.strerror}: make one with mdm pc-count --tokenizer MODEL") from None

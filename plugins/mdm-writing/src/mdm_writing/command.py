@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Sequence
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from mdm.errors import MdmError
@@ -13,8 +14,23 @@ from mdm.runs import files
 from mdm_writing.endpoint import KEY
 from mdm_writing.questions import CRITERIA
 
+if TYPE_CHECKING:
+    from mdm_writing.judging import Judgement
+
 FOLDER = click.Path(path_type=Path, file_okay=False)
 EXISTING = click.Path(path_type=Path, file_okay=False, exists=True)
+
+
+class Finite(click.FloatRange):
+    """A number that is not NaN or infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value!r} is no finite number.", param, ctx)
+        return number
+
+
 MODE = (
     "pairwise: each run against the first, in both orders; single: every text gets a rating "
     "(default: by how many runs there are)."
@@ -30,13 +46,15 @@ MODE = (
 @click.option("--criteria", default=CRITERIA, metavar="TEXT", help="What the judge looks at.")
 @click.option("--intersect", is_flag=True, help="Judge the examples that both runs have, where they differ.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first examples of each run.")
-@click.option("--temperature", type=click.FloatRange(0), help="Sent to the judge (default: not sent).")
-@click.option("--workers", type=click.IntRange(1), default=8, show_default=True, help="Requests at once.")
-@click.option("--retries", type=click.IntRange(0), default=6, show_default=True, help="After 429, 5xx and the like.")
-@click.option("--timeout", type=click.FloatRange(1), default=120, show_default=True, help="Of a request, in seconds.")
+@click.option("--temperature", type=Finite(0), help="Sent to the judge (default: not sent).")
+@click.option("--workers", type=click.IntRange(1, 256), default=8, show_default=True, help="Requests at once.")
+@click.option(
+    "--retries", type=click.IntRange(0, 100), default=6, show_default=True, help="After 429, 5xx and the like."
+)
+@click.option("--timeout", type=Finite(1), default=120, show_default=True, help="Of a whole request, in seconds.")
 @click.option("--retry-malformed", is_flag=True, help="Ask again where an answer could not be read.")
-@click.option("--price-in", type=click.FloatRange(0), metavar="USD", help="Per million prompt tokens.")
-@click.option("--price-out", type=click.FloatRange(0), metavar="USD", help="Per million answered tokens.")
+@click.option("--price-in", type=Finite(0), metavar="USD", help="Per million prompt tokens.")
+@click.option("--price-out", type=Finite(0), metavar="USD", help="Per million answered tokens.")
 @click.option(
     "--out", type=FOLDER, metavar="FOLDER", help="For judgements.jsonl and judge.json (default: the first run)."
 )
@@ -73,7 +91,7 @@ def judge(runs: tuple[Path, ...], as_json: bool, out: Path | None, **flags: Any)
         before = len(judging.verdicts(book, to_ask, name))
         stopped = False
         try:
-            with _progress(before, len(to_ask)) as tick:
+            with endpoint, _progress(before, len(to_ask)) as tick:
                 judging.settle(
                     book, to_ask, name, lambda text: endpoint.ask(text, flags["temperature"]), flags["workers"], tick
                 )
@@ -99,14 +117,27 @@ def judge(runs: tuple[Path, ...], as_json: bool, out: Path | None, **flags: Any)
             ),
         }
         files.write_json(folder / "judge.json", summary)
+    for remark in _remarks(book.bought):
+        click.echo(f"mdm: {remark}", err=True)
     if as_json:
-        click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        click.echo(files.to_json(summary, indent=2))
     else:
         _show(summary, folder)
     if stopped:
         click.echo("mdm: interrupted; the same command goes on", err=True)
         return 130
     return 0
+
+
+def _remarks(bought: Sequence[Judgement]) -> Iterator[str]:
+    """What was odd about the replies that were bought now, a line for each kind."""
+    faults = [record.fault for record in bought if record.fault is not None]
+    if faults:
+        yield (f"{len(faults)} of {len(bought)} replies were no chat completions and count as malformed, the first "
+               f"because of {faults[0]}")  # fmt: skip
+    unknown = sum(None in (record.prompt_tokens, record.completion_tokens) for record in bought)
+    if unknown > len(faults):
+        yield f"{unknown} of {len(bought)} replies did not say how many tokens they cost: the sums are without them"
 
 
 def _progress(done: int, total: int) -> Any:
