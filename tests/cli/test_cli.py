@@ -128,6 +128,32 @@ def test_doctor(site):
     assert "wrong  mdm-core: 0.2.0 is the unrelated package" in site.mdm("doctor").stdout
 
 
+FINDINGS = """
+def well(): return True, "two cards"
+def ill(): return False, "no card"
+def raising(): raise ValueError("two\\nlines")
+def leaving(): raise SystemExit(0)
+def nothing(): pass
+def odd(): return True, object()
+text = "no function"
+"""
+
+
+@pytest.mark.attack("plugins: findings of mdm doctor")
+def test_doctor_says_what_packages_find_and_no_package_breaks_it(site):
+    names = ("well", "ill", "raising", "leaving", "nothing", "odd", "text", "missing")
+    site.package("fake-finding", {"mdm.findings": {name: f"fake_finding:{name}" for name in names}}, FINDINGS)
+    site.package("fake-finding-b", {"mdm.findings": {"torn": "fake_finding_b:f"}}, "1 / 0")
+    done = site.mdm("doctor", "--json")
+    found = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert {name: found[name]["ok"] for name in (*names, "torn")} == {
+        name: name in ("well", "odd") for name in (*names, "torn")
+    }
+    assert found["well"]["detail"] == "two cards" and found["ill"]["detail"] == "no card" and done.stderr == ""
+    assert "fake-finding 1.0 cannot say: ValueError" in found["raising"]["detail"]
+    assert all("\n" not in finding["detail"] for finding in found.values())
+
+
 @pytest.mark.parametrize(
     ("version", "said"),
     [

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 def table(root: Path) -> dict[str, dict[str, str]]:
     """Kind -> plugin name -> package, of all packages but the core."""
-    kinds = {group: kind for kind, group in registry.KINDS.items() if kind != "hook"}
+    kinds = {group: kind for kind, group in registry.KINDS.items() if kind not in ("hook", "finding")}
     known: dict[str, dict[str, str]] = {kind: {} for kind in kinds.values()}
     for path in sorted(root.glob("[pi]*s/*/pyproject.toml")):
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]

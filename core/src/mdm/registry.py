@@ -38,6 +38,7 @@ KINDS = {
     "preset": "mdm.presets",
     "command": "mdm.commands",
     "hook": "mdm.hooks",
+    "finding": "mdm.findings",
 }
 """Kind of plugin -> its entry-point group."""
 

@@ -15,11 +15,12 @@ from mdm.errors import MdmError
 from mdm.protocols import Example
 from mdm_code import pool, sandbox
 from mdm_code.humaneval import HumanEval, HumanEvalOptions
+from mdm_code.jail import kernel
 from mdm_code.mbpp import SHOTS, Mbpp, MbppOptions, interface
 from mdm_code.programs import program
 from mdm_code.task import CodeTask, pass_at
 
-if not sandbox.confine.supported():
+if not kernel.supported():
     pytest.skip("code is confined on Linux only", allow_module_level=True)
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -244,7 +245,7 @@ def test_tests_that_are_not_python_are_named(tmp_path):
 
 
 def test_where_nothing_confines_code_none_is_run(monkeypatch):
-    monkeypatch.setattr(sandbox.confine, "supported", lambda: False)
+    monkeypatch.setattr(kernel, "supported", lambda: False)
     with pytest.raises(MdmError, match="generated code runs on Linux"):
         CodeTask(HumanEvalOptions())
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
-from mdm_code import sandbox
-from mdm_code.jail import wire
+from mdm_code.jail import kernel, wire
 from mdm_code.sandbox import Job, Limits, run
 
-if not sandbox.confine.supported():
+if not kernel.supported():
     pytest.skip("code is confined on Linux only", allow_module_level=True)
 
 LIMITS = Limits(cpu=1, wall=6, memory=512 * 2**20, disk=32 * 2**20)
@@ -73,7 +72,9 @@ ZOO = {
         "def f(x): return x * x if any('== 9' in str(o) for o in seen() if type(o) in (str, dict, list)) else 0",
         "a test failed",
     ),
-    "reads the tests from another's memory": ("import os\nopen(f'/proc/{os.getppid()}/mem', 'rb')", "PermissionError"),
+    "reads the tests from another's memory": (
+        "import os\nopen(f'/proc/{os.getppid()}/mem', 'rb')", "PermissionError|FileNotFoundError"
+    ),
     "claims a pass on every channel": (
         "import os\nfor n in range(64):\n    try: os.write(n, b'{\"passed\": true, \"reason\": \"\"}')\n"
         "    except OSError: pass\ndef f(x): return 0",
@@ -96,13 +97,13 @@ ZOO = {
     "huge file": ("with open('a', 'wb') as file:\n    while True: file.write(bytes(2**20))", "OSError"),
     "many files": (
         "n = 0\nwhile True:\n    n += 1\n    open(str(n), 'wb').write(bytes(2**22))\n    __import__('time').sleep(0.01)",
-        "too much written",
+        "too much written|OSError: [Errno 28]",
     ),
     "deletes its folder": ("import os, shutil\nshutil.rmtree(os.getcwd(), ignore_errors=True)" + RIGHT, None),
     "deletes what is not its own": ("import shutil\nshutil.rmtree('/')", "PermissionError"),
     "takes its folder's permissions away": ("import os\nos.mkdir('a')\nos.chmod('a', 0)", "PermissionError"),
-    "writes elsewhere": ("import os\nopen('/tmp/mdm-was-here', 'w')", "PermissionError"),
-    "reads elsewhere": ("open('/etc/passwd')", "PermissionError"),
+    "writes elsewhere": ("import os\nopen('/tmp/mdm-was-here', 'w')", "PermissionError|OSError: [Errno 30]"),
+    "reads elsewhere": ("open('/etc/passwd')", "PermissionError|FileNotFoundError"),
     "network": ("import socket\nsocket.create_connection(('127.0.0.1', 80))", "PermissionError"),
     "kills everybody": ("import os\nos.kill(-1, 9)", "PermissionError"),
     "kills its judge": ("import os\nos.kill(os.getppid(), 9)", "PermissionError"),

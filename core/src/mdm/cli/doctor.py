@@ -31,6 +31,7 @@ class Finding(NamedTuple):
 def doctor(as_json: bool) -> int:
     """Check the installation; exit code 1 if something is wrong."""
     findings = [_python(), _core(), *map(_package, ("torch", "transformers")), _devices(), _plugins(), _disk()]
+    findings += map(_brought, registry.entries("finding"))
     well = all(finding.ok for finding in findings)
     if as_json:
         click.echo(to_json({"ok": well, "findings": [finding._asdict() for finding in findings]}, indent=2))
@@ -93,6 +94,15 @@ def _plugins() -> Finding:
     if broken:
         return Finding("plugins", False, f"{len(broken)} of {len(checked)} broken: {'; '.join(broken)}")
     return Finding("plugins", True, f"{len(checked)} installed, all load")
+
+
+def _brought(entry: registry.Entry) -> Finding:
+    """What an installed package says of this machine: a function without arguments returns ``ok`` and ``detail``."""
+    try:
+        ok, detail = registry.load(entry)()
+        return Finding(entry.name, bool(ok), str(detail))
+    except (Exception, SystemExit) as error:
+        return Finding(entry.name, False, f"{entry.package} cannot say: {' '.join(f'{error!r}'.split())}")
 
 
 def _disk() -> Finding:

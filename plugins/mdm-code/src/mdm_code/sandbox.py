@@ -1,7 +1,7 @@
 """Runs untrusted programs, each in processes of its own that can do next to nothing.
 
-``jail/`` is what runs there: its ``__main__`` keeps the tests apart from the program, its ``confine`` says what the two
-give up. Here are the limits that are kept from outside: the wall clock, the bytes on disk, and that nothing is left.
+``jail/`` is what runs there, a file for each kind of thing that a program gives up. Here are the limits that are kept
+from outside: the wall clock, bytes on disk and threads where nothing inside bounds them, and that nothing is left.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mdm.errors import MdmError
 
-from mdm_code.jail import confine
+from mdm_code import folders
+from mdm_code.jail import kernel
 
-JAIL = Path(confine.__file__).parent
+JAIL = Path(kernel.__file__).parent
 ANSWER = 64 * 1024
 """Bytes of a verdict."""
+LOOK = 0.02
+"""Seconds between two looks at what a program has taken."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,18 @@ class Limits:
     memory: int = 2**30
     file: int = 16 * 2**20
     disk: int = 64 * 2**20
+    threads: int = 256
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine may offer to a sandbox; a test takes some of it away."""
+
+    bubblewrap: bool = True
+    namespaces: bool = True
+    libseccomp: bool = True
+    landlock: int = 99
+    """The newest version of Landlock that is used."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +75,31 @@ class Verdict:
     passed: bool
     reason: str = ""
     """Why not, in a few words: `time`, `a test failed`, what was raised."""
+    layers: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """What the program was confined by, where it answered."""
 
 
 def check() -> None:
     """Raises:
     MdmError: code cannot be confined on this machine.
     """
-    if not confine.supported():
+    if not kernel.supported():
         raise MdmError(f"generated code runs on Linux (x86-64 or arm64) only: {sys.platform} cannot confine it")
 
 
-def run(job: Job, limits: Limits = Limits()) -> Verdict:
+def run(job: Job, limits: Limits = Limits(), machine: Machine = Machine()) -> Verdict:
     """Judge one program. Whatever it does, this returns within the wall time, and no process or file is left.
 
     Raises:
         MdmError: code cannot be confined on this machine.
     """
     check()
-    folder = tempfile.mkdtemp(prefix="mdm-code-")
-    command = [sys.executable, "-s", "-S", str(JAIL), str(limits.cpu), str(limits.memory), str(limits.file), folder]
-    try:
+    with folders.held() as folder:
+        outer = _bubblewrap(folder) if machine.bubblewrap and _bubblewrap_works() else []
+        plan = asdict(limits) | asdict(machine) | {"folder": folder, "parent": None if outer else os.getpid()}
+        plan["outer"] = ["bubblewrap"] if outer else []
         process = subprocess.Popen(
-            command,
+            [*outer, sys.executable, "-s", "-S", str(JAIL), json.dumps(plan)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -91,60 +111,90 @@ def run(job: Job, limits: Limits = Limits()) -> Verdict:
         try:
             with suppress(BrokenPipeError), process.stdin as stdin:
                 stdin.write(json.dumps(asdict(job)).encode())
-            answer = _answer(process.stdout.fileno(), folder, limits)
+            return _answer(process, folder, limits)
         finally:
-            # The judge is not reaped yet, so the number is still its group's; nothing in it can have left the group.
+            # The process is not reaped yet, so the number is still its group's; nothing in it can have left the group.
+            family = _family(process.pid)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.stdout.close()
             process.wait()
-            _gone(process.pid)
-        return answer
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            _gone(family)
 
 
-def _answer(verdict: int, folder: str, limits: Limits) -> Verdict:
+@cache
+def _bubblewrap_works() -> bool:
+    """Whether the system's bubblewrap is installed and may do its work here."""
+    if not shutil.which("bwrap"):
+        return False
+    try:
+        return (
+            subprocess.run([*_bubblewrap(tempfile.gettempdir()), "true"], capture_output=True, timeout=10).returncode
+            == 0
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _bubblewrap(folder: str) -> list[str]:
+    """What goes before a command for it to see no other process and no network, and to write one folder only."""
+    program = shutil.which("bwrap") or "bwrap"
+    kinds = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+    system = ("--ro-bind", "/", "/", "--dev", "/dev", "--remount-ro", "/dev", "--proc", "/proc")
+    return [program, *kinds, "--die-with-parent", *system, "--bind", folder, folder, "--chdir", folder, "--"]
+
+
+def _answer(process: subprocess.Popen[bytes], folder: str, limits: Limits) -> Verdict:
+    assert process.stdout
+    verdict = process.stdout.fileno()
     poll = select.poll()
     poll.register(verdict, select.POLLIN)
-    end, data = time.monotonic() + limits.wall, b""
+    end, data, pause = time.monotonic() + limits.wall, b"", LOOK
     while (left := end - time.monotonic()) > 0:
-        if poll.poll(1000 * min(left, 0.25)):
+        if poll.poll(1000 * min(left, pause)):
             part = os.read(verdict, ANSWER)
             data += part
             if not part or len(data) > ANSWER:
-                break
-        elif _written(folder, limits.disk) > limits.disk:
+                return _read(data)
+        start = time.monotonic()
+        if folders.written(folder, limits.disk) > limits.disk:
             return Verdict(False, "too much written")
-    else:
-        return Verdict(False, "time")
+        if max(_family(process.pid).values(), default=0) > limits.threads:
+            return Verdict(False, "too many threads")
+        pause = max(LOOK, 4 * (time.monotonic() - start))
+    return Verdict(False, "time")
+
+
+def _read(data: bytes) -> Verdict:
     try:
-        record = json.loads(data)
-        return Verdict(record["passed"] is True, str(record["reason"]))
+        record: dict[str, Any] = json.loads(data)
+        if "unconfined" not in record:
+            return Verdict(record["passed"] is True, str(record["reason"]), tuple(map(str, record["layers"])))
     except (ValueError, KeyError, TypeError):
         return Verdict(False, "the tests came to no end")
+    raise MdmError(f"generated code cannot be confined on this machine: {record['unconfined']}")
 
 
-def _gone(group: int) -> None:
-    """Wait until the killed processes are gone."""
-    for _ in range(20):
-        try:
-            os.killpg(group, 0)
-        except (ProcessLookupError, PermissionError):
-            return
-        time.sleep(0.01)
+def _family(process: int) -> dict[int, int]:
+    """A process and those below it, as far as the system shows them: number -> threads."""
+    family, pending = {}, [process]
+    while pending:
+        number = pending.pop()
+        with suppress(OSError):
+            family[number] = len(os.listdir(f"/proc/{number}/task"))
+            with open(f"/proc/{number}/task/{number}/children") as children:  # only first threads fork here
+                pending += map(int, children.read().split())
+    return family
 
 
-def _written(folder: str, enough: int) -> int:
-    """Bytes under a folder, an entry counting as 4 KiB at least; stops counting at ``enough``."""
-    total, pending = 0, [folder]
-    while pending and total <= enough:
-        with suppress(OSError), os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    total += max(4096, entry.stat(follow_symlinks=False).st_size)
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                if total > enough:
-                    break
-    return total
+def _gone(processes: Iterable[int]) -> None:
+    """Wait until killed processes are gone; whoever inherits them may take its time to say farewell."""
+    for process in processes:
+        for _ in range(200):
+            try:
+                with open(f"/proc/{process}/stat") as file:
+                    if file.read().rpartition(")")[2].split()[0] in "ZX":
+                        break
+            except OSError:
+                break
+            time.sleep(0.001)

@@ -3,96 +3,178 @@
 A job comes as JSON on stdin, the verdict goes as JSON to stdout. The child is forked before the job is read, so neither
 the tests nor what they expect is ever in its memory: it gets the program, is asked to call this or that with plain
 values, and answers with plain values. No exit code, no output and no object of the program counts as a pass.
+
+Each process of the chain (the keeper, where there are namespaces; the judge, process 1 of its own; the program) is
+killed by the kernel when the one before it ends.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import time
-import types
 from typing import Any
 
-import confine
-from wire import Closed, Wire, decode, encode
-
-JOB = ("cpu", "memory", "file", "folder")
-
-
-class Failure(Exception):
-    """What the program did instead of returning a value."""
-
-
-class Remote:
-    """An object of the program, or a name of its namespace. Equal to nothing but itself."""
-
-    __slots__ = ("_ask", "_at")
-
-    def __init__(self, ask: Any, at: Any) -> None:
-        object.__setattr__(self, "_ask", ask)
-        object.__setattr__(self, "_at", at)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._ask("call", self._at, list(args), kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return self._ask("getattr", self._at, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._ask("setattr", self._at, name, value)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._ask("getitem", self._at, key)
-
-    def __len__(self) -> int:
-        return int(self._ask("len", self._at))
-
-    def __iter__(self) -> Any:
-        return iter(self._ask("list", self._at))
-
-    def __bool__(self) -> bool:
-        return True
+import calls
+import kernel
+import landlock
+import limits
+import namespaces
+import removal
+import seccomp
+from judge import judge
+from player import play
+from wire import Closed, Wire
 
 
 def main() -> None:
-    confine.die_with_parent()
-    confine.hide_memory()
-    limits = dict(zip(JOB, sys.argv[1:], strict=True))
-    folder = limits.pop("folder")
-    confine.limit(**{name: int(value) for name, value in limits.items()})
+    plan = json.loads(sys.argv[1])
+    parent = Parent(plan["parent"])
+    parent.end_with_it()
+    sys.path.pop(0)
+    os.environ.pop("PWD", None)  # from bubblewrap
+    os.umask(0o022)
+    number = os.getpid()
+    had = namespaces.enter() if plan["namespaces"] else []
+    limits.limit(cpu=plan["cpu"], memory=plan["memory"], file=plan["file"])
+    kernel.hide_memory()
+    if "process" in had:
+        parent = become_first()
+    layers = confine_both(plan, number, had)
+    parent.end_with_it()  # a change of user has undone it
+    kernel.hide_memory()
     verdict = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
-    sys.path.pop(0)
-    os.chdir(folder)
     (judge_in, player_out), (player_in, judge_out) = os.pipe(), os.pipe()
+    this = os.getpid()
     child = os.fork()
     if child == 0:
-        confine.die_with_parent()
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-        for fd in (verdict, judge_in, judge_out, null):
-            os.close(fd)
         try:
-            confine.confine(folder)
-            play(Wire(player_in, player_out))
+            Parent(this).end_with_it()
+            run_program(plan, layers, null, player_in, player_out)
         finally:
             os._exit(1)
     os.close(player_in)
     os.close(player_out)
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
+    signal.setitimer(signal.ITIMER_REAL, plan["wall"] + 5)  # for a runner that ended before we could end with it
     job = json.loads(sys.stdin.buffer.read())
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    confine.confine(None, child)
-    reason = judge(job, Wire(judge_in, judge_out))
+    confine(plan, None, child, layers)
+    wire = Wire(judge_in, judge_out)
+    os.write(verdict, json.dumps(answer(job, wire, child)).encode())
+    os._exit(0)
+
+
+class Parent:
+    """The process that this one is to end with: by its ``number``, or by the pipe ``end`` that closes when it ends."""
+
+    def __init__(self, number: int | None = None, end: int | None = None) -> None:
+        self._number, self._pipe = number, select.poll()
+        if end is not None:
+            self._pipe.register(end, 0)
+
+    def end_with_it(self) -> None:
+        """Ask the kernel for that; end at once where the parent was faster."""
+        kernel.die_with_parent()
+        if self._number not in (None, os.getppid()) or self._pipe.poll(0):
+            os._exit(1)
+
+
+def become_first() -> Parent:
+    """Go on as process 1 of the namespace; the process that was started only waits for it."""
+    end, kept = os.pipe()
+    first = os.fork()
+    if first:
+        os.closerange(0, 3)
+        os.waitpid(first, 0)
+        os._exit(0)
+    os.close(kept)
+    return Parent(end=end)
+
+
+def confine_both(plan: dict[str, Any], number: int, had: list[str]) -> list[str]:
+    """Change root and user, where that can be done, and go to the working folder.
+
+    Returns:
+        The layers that are there by now.
+    """
+    folder = plan["folder"]
+    layers = [*plan["outer"], *(f"{kind} namespace" for kind in had)]
+    if "mount" in had and namespaces.own_root(folder, plan["disk"]):
+        layers.append("bounded files")
+    parts = [f"{folder}/work", f"{folder}/removed"]
+    for part in parts:
+        os.mkdir(part, 0o700)
+    os.chmod(folder, 0o711)  # another user passes through it
+    if user := limits.own_user(number, *parts):
+        layers.append("own user" if user == "own" else "other user")
+    os.chdir(parts[0])
+    return layers
+
+
+def confine(plan: dict[str, Any], folder: str | None, child: int | None, layers: list[str]) -> list[str]:
+    """Give up what is left but the ``folder``, and signals to this process and to the ``child``; there is no way back.
+
+    Returns:
+        All layers.
+
+    Raises:
+        OSError: the system refused the filter of system calls.
+    """
+    kernel.give_up_privileges()
+    version = landlock.restrict(folder, signals=child is not None, newest=plan["landlock"])
+    files: calls.Files = "read"
+    if folder and (version or {"bounded files", "bubblewrap"} & {*layers}):
+        files = "bounded" if "bounded files" in layers else "watched"
+    ways = calls.allowed(os.getpid(), child, files)
+    filtered = f"filter by {seccomp.restrict(ways, library=plan['libseccomp'])}"
+    return [*layers, *([f"Landlock {version}"] if version else []), filtered]
+
+
+def run_program(plan: dict[str, Any], layers: list[str], null: int, incoming: int, outgoing: int) -> None:
+    """Answer for the program; the first message says what it is confined by, or why it cannot be."""
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    for fd in set(range(3, limits.OPEN_FILES)) - {incoming, outgoing}:
+        try:
+            os.close(fd)
+        except OSError:
+            continue
+    wire = Wire(incoming, outgoing)
+    # Opened here: the filter may refuse to write any file.
+    source = open("solution.py", "w", encoding="utf-8")  # noqa: SIM115
+    if "own user" in layers:
+        limits.limit_threads(plan["threads"])
+    if "bounded files" not in layers:
+        removal.move_aside(f"{plan['folder']}/removed")
+    try:
+        wire.send([True, confine(plan, plan["folder"], None, layers)])
+    except OSError as error:
+        wire.send([False, str(error)])
+        return
+    play(wire, source)
+
+
+def answer(job: dict[str, Any], wire: Wire, child: int) -> dict[str, Any]:
+    """The verdict, or why none can be given."""
+    try:
+        confined, layers = wire.receive()
+    except Closed:
+        confined, layers = False, "it ended before it was confined"
+    if not confined:
+        return {"unconfined": layers}
+    reason = judge(job, wire)
     if isinstance(reason, Closed):
         reason = ended(child)
     else:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    os.write(verdict, json.dumps({"passed": reason is None, "reason": reason or ""}).encode())
-    os._exit(0)
+    return {"passed": reason is None, "reason": reason or "", "layers": layers}
 
 
 def ended(child: int) -> str:
@@ -110,96 +192,6 @@ def ended(child: int) -> str:
         number = os.WTERMSIG(status)
         return "time" if number in (signal.SIGXCPU, signal.SIGKILL) else f"killed by {signal.Signals(number).name}"
     return f"it exited with {os.WEXITSTATUS(status)} before the tests were done"
-
-
-def judge(job: dict[str, Any], wire: Wire) -> str | Closed | None:
-    """None if every test passed, else why not."""
-
-    def ask(*question: Any) -> Any:
-        try:
-            wire.send([encode(part, refer) for part in question])
-            answer = wire.receive()
-        except BrokenPipeError:
-            raise Closed from None
-        if not isinstance(answer, list) or len(answer) != 2:
-            raise Closed
-        value = decode(answer[1], lambda number: Remote(ask, number))
-        if answer[0] is not True:
-            raise Failure(str(value)[:200])
-        return value
-
-    def refer(value: Any) -> int:
-        if isinstance(value, Remote):
-            return object.__getattribute__(value, "_at")
-        raise Failure("a test hands over what cannot cross to the program")
-
-    module = types.ModuleType("tests")
-    sys.modules["tests"], namespace = module, vars(module)
-    try:
-        ask("load", job["program"])
-        exec(_compiled(job["prelude"], "<prelude>"), namespace)
-        namespace.update({alias: Remote(ask, name) for alias, name in job["names"].items()})
-        for test in job["tests"]:
-            exec(_compiled(test, "<test>"), namespace)
-    except Closed as gone:
-        return gone
-    except Failure as error:
-        return str(error)
-    except AssertionError:
-        return "a test failed"
-    except BaseException as error:
-        return f"a test raised {type(error).__name__}"
-    return None
-
-
-def play(wire: Wire) -> None:
-    """Load the program and answer for it."""
-    objects: list[Any] = []
-    module = types.ModuleType("solution")
-    sys.modules["solution"] = module
-    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
-
-    def refer(value: Any) -> int:
-        objects.append(value)
-        return len(objects) - 1
-
-    def resolve(at: Any) -> Any:
-        if isinstance(at, str):
-            if at not in vars(module):
-                raise NameError(f"the program does not define {at}")
-            return vars(module)[at]
-        return objects[at]
-
-    def load(source: str) -> None:
-        """Run the program as an import of it would; it lies there as a file too, for whoever asks for its source."""
-        module.__file__ = os.path.join(os.getcwd(), "solution.py")
-        code = _compiled(source.removeprefix("\ufeff"), module.__file__)
-        with open(module.__file__, "w", encoding="utf-8") as file:
-            file.write(source)
-        exec(code, vars(module))
-
-    answers: dict[str, Any] = {
-        "load": load,
-        "call": lambda at, args, kwargs: resolve(at)(*args, **kwargs),
-        "getattr": lambda at, name: getattr(resolve(at), name),
-        "setattr": lambda at, name, value: setattr(resolve(at), name, value),
-        "getitem": lambda at, key: resolve(at)[key],
-        "len": lambda at: len(resolve(at)),
-        "list": lambda at: list(resolve(at)),
-    }
-    while True:
-        message = wire.receive()
-        try:
-            question, *parts = (decode(part, resolve) for part in message)
-            answer = [True, encode(answers[question](*parts), refer)]
-            wire.send(answer)
-        except BaseException as error:
-            wire.send([False, f"{type(error).__name__}: {error}"[:200]])
-
-
-def _compiled(source: str, name: str) -> types.CodeType:
-    """``source`` as Python compiles a file of its own: the future imports of this file are not handed on."""
-    return compile(source, name, "exec", dont_inherit=True)
 
 
 main()
