@@ -32,7 +32,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     held: Counter[str] = Counter()
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.getreports(outcome):
-            facts = dict(report.user_properties)
+            facts = dict(getattr(report, "user_properties", ()))
             if KIND in facts and (report.when == "call" or outcome == "error"):
                 tried[facts[KIND]] += facts.get("trials", 1)
                 held[facts[KIND]] += facts.get("trials", 1) * (outcome == "passed")
