@@ -1,4 +1,4 @@
-"""Fuzzed configurations and checkpoints: read, or refused in one line.
+"""Fuzzed configurations, checkpoints and replies of judges: read, or refused in one line.
 
 The corpus beside it holds what is changed, and what once went wrong (``found-…``); a text that fails is added to it.
 """
@@ -14,7 +14,11 @@ from pathlib import Path
 import mdm
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
+from mdm.errors import printable
 from mdm.runs.config import RunConfig, build, to_yaml
+from mdm_writing.endpoint import Endpoint
+from mdm_writing.judging import Judgement
+from mdm_writing.questions import Question
 from tiny_families import save
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -123,6 +127,40 @@ def test_checkpoints(name, examples, tmp_path, record_property):
 
     run()
     record_property("trials", len(trials))
+
+
+def read_reply() -> Callable[[str], object]:
+    endpoint = Endpoint("m", "http://127.0.0.1:9")
+    questions = [Question(("e", 0), "a", "b", "Which?"), Question(("e", 0), "a", None, "How good?")]
+
+    def read(text: str) -> None:
+        answer = endpoint._read(text.encode("utf-8", "surrogatepass"))
+        for question in questions:
+            judgement = Judgement.of("k", question, answer)
+            assert question.allows(judgement.verdict)
+            assert Judgement.model_validate_json(judgement.model_dump_json()) == judgement
+            assert printable(judgement.answer) == judgement.answer
+
+    return read
+
+
+@pytest.mark.attack("judge: fuzzed replies")
+def test_replies(record_property):
+    read, trials = read_reply(), []
+
+    @fuzz(800)
+    @given(changed("judge"))
+    def run(text: str) -> None:
+        trials.append(held("judge", text, read))
+
+    run()
+    record_property("trials", len(trials))
+
+
+@pytest.mark.attack("judge: fuzzed replies")
+@pytest.mark.parametrize("path", sorted((CORPUS / "judge").iterdir()), ids=lambda path: path.name)
+def test_the_corpus_of_replies(path):
+    held("judge", path.read_text(encoding="utf-8"), read_reply())
 
 
 @pytest.mark.attack("yaml: fuzzed configurations")
