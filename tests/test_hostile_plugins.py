@@ -317,14 +317,14 @@ def test_nobody_ends_a_decode(tiny, end, sampler, place):
         raise end("x")
 
     given = {"logits_processors": [hostile]} if place == "processor" else {place: hostile}
-    with pytest.raises(MdmError, match=rf"test_hostile_plugins\..*hostile raised {end.__name__}: x, which does not"):
+    with pytest.raises(MdmError, match=rf"hostile.* {end.__name__}: x|failed: {end.__name__}: x"):
         mdm.decode(tiny, ["1+1="], sampler, gen_length=4, **given)
 
 
 @pytest.mark.attack("plugins: StopIteration")
 @pytest.mark.parametrize("end", ENDS)
 def test_a_sampler_does_not_end_a_decode(tiny, end):
-    with pytest.raises(MdmError, match=rf"Ends\.decide raised {end.__name__}"):
+    with pytest.raises(MdmError, match=rf"Ends.* {end.__name__}: x"):
         mdm.decode(tiny, ["1+1="], Ends(end("x")), gen_length=4)
 
 

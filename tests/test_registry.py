@@ -78,7 +78,7 @@ def test_broken_plugin_is_named_with_its_cause(site, source, cause, request):
     [
         ("Bad", "Options, works_on, reads, budgets and more"),
         ("Unfinished", "decide"),
-        ("Old", "ranks_by_certainty, expected_failures, check, begin and more"),
+        ("Old", "ranks_by_certainty, expected_failures, check, step_bytes and more"),
     ],
 )
 def test_a_sampler_lacks_what_the_engine_calls(site, request, name, missing):

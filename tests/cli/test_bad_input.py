@@ -107,8 +107,9 @@ def test_full_disk(tmp_path):
     assert 0 < len(done) < 12
     assert all(json.loads(line) for line in (tmp_path / "out/trace.jsonl").read_text().splitlines())
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "config.yaml", "environment.json", "results.jsonl", "trace.jsonl",
+        "config.yaml", "environment.json", "results.jsonl", "summary.json", "trace.jsonl",
     }  # fmt: skip
+    assert json.loads((tmp_path / "out/summary.json").read_text())["complete"] is False
     again = mdm(tmp_path, *args, "--json")  # with room, it goes on
     assert json.loads(again.stdout)["examples"] == 12
     kept = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
@@ -122,7 +123,7 @@ def test_full_disk(tmp_path):
         ("config.yaml", "sead: 3", "config.yaml: sead: there is no such name. Did you mean 'seed'?"),
         ("environment.json", "{", "environment.json: not JSON"),
         ("results.jsonl", '{"id": "x", "in\n{"id"', "results.jsonl, line 1: not JSON"),
-        ("results.jsonl", '{"id": "x"}\n', "results.jsonl: not the results of a run"),
+        ("results.jsonl", '{"id": "x"}\n', "results.jsonl, line 1: not a result of a run"),
     ],
 )
 def test_damaged_run(tmp_path, file, text, said):

@@ -325,8 +325,10 @@ def _with_sizes(
     beside = {}
     if policy is not None:
         scored = longest if policy[0].works_on == "canvas" else min(block_length, longest)
-        fields = type(policy[0].options).model_fields
-        options = ", ".join(f"{name}={value}" for name, value in policy[0].options if value != fields[name].default)
+        options = ""
+        if isinstance(given := getattr(policy[0], "options", None), BaseModel):
+            fields = type(given).model_fields
+            options = ", ".join(f"{name}={value}" for name, value in given if value != fields[name].default)
         beside = {
             "step_bytes": policy[0].step_bytes(scored, longest),
             "sampler": f"sampler {type(policy[0]).__name__}({options})",

@@ -77,7 +77,7 @@ class Engine:
         )
         self.recorder = Recorder(
             model.spec.mask_id, next(iter(eos_ids), None), on_step, full=full_trace,
-            vocab_size=model.spec.vocab_size, refuse=self._refuse,
+            vocab_size=model.spec.vocab_size,
         )  # fmt: skip
         self.on_finish = on_finish
         self.rows: list[RowRecord] = []
@@ -197,7 +197,7 @@ class Engine:
 
     def _settle(self) -> None:
         """Write the lines that have arrived, and hand over the rows whose last line is among them."""
-        self.recorder.write()
+        self.recorder.write(self._refuse)
         arrived, self._arrived = self._arrived, []
         for row in arrived:
             self.on_finish(row)

@@ -25,6 +25,10 @@ def cumulative_entropy(lines: Sequence[Line]) -> float:
     return float(sum(sum(line["entropy"]) for line in lines if line["kind"] in PAID))
 
 
+Refuse = Callable[[RowRecord, int, int | None], NoReturn]
+"""Raises an error for a row and a step, whose scores are not finite, or which committed the token given."""
+
+
 @dataclass(frozen=True)
 class _Pending:
     """What is still on the device of a step, or of scores that were seen in it."""
@@ -42,15 +46,14 @@ class Recorder:
         on_step: called with each step's event, if given; what it does to the lines changes nothing.
         full: whether lines also carry confidences and the candidates that were compared.
         vocab_size: tokens are below it.
-        refuse: raises an error for a row and a step, whose scores are not finite, or which committed the token given.
     """
 
     def __init__(
         self, mask_id: int, fill_token: int | None, on_step: Callable[[StepEvent], None] | None, *, full: bool = False,
-        vocab_size: int, refuse: Callable[[RowRecord, int, int | None], NoReturn],
+        vocab_size: int,
     ) -> None:  # fmt: skip
         self.mask_id, self.fill_token, self.on_step, self.full = mask_id, fill_token, on_step, full
-        self.vocab_size, self.refuse = vocab_size, refuse
+        self.vocab_size = vocab_size
         self._pending: list[_Pending] = []
         self._arrived: list[tuple[_Pending, dict[str, Array]]] = []
 
@@ -102,14 +105,14 @@ class Recorder:
         self._arrived += [(step, {name: next(values) for name in step.columns}) for step in pending]
         return arrays[: len(more)]
 
-    def write(self) -> None:
+    def write(self, refuse: Refuse) -> None:
         """Write what has arrived into the rows' traces."""
         arrived, self._arrived = self._arrived, []
         for step, columns in arrived:
             if "watched" in columns:
-                self._check_scores(step, columns["watched"])
+                _check_scores(step, columns["watched"], refuse)
                 continue
-            self._check_tokens(step, columns["where"], columns["tokens"])
+            self._check_tokens(step, columns["where"], columns["tokens"], refuse)
             lines = []
             for b, (row, facts) in enumerate(zip(step.rows, step.facts, strict=True)):
                 for line in self._lines(facts, {name: column[b] for name, column in columns.items()}):
@@ -118,19 +121,13 @@ class Recorder:
             if self.on_step is not None:
                 self.on_step(StepEvent(tuple(deepcopy(lines))))
 
-    def _check_scores(self, step: _Pending, entropies: Array) -> None:
-        if not isfinite(entropies.sum()):
-            for row, facts, value in zip(step.rows, step.facts, entropies.tolist(), strict=True):
-                if not isfinite(value):
-                    self.refuse(row, facts["step"], None)
-
-    def _check_tokens(self, step: _Pending, where: Array, tokens: Array) -> None:
+    def _check_tokens(self, step: _Pending, where: Array, tokens: Array, refuse: Refuse) -> None:
         if not tokens.size or (tokens.min() >= 0 and tokens.max() < self.vocab_size):
             return
         strange = where & ((tokens < 0) | (tokens >= self.vocab_size))
         if strange.any():
             b, place = (int(index[0]) for index in strange.nonzero())
-            self.refuse(step.rows[b], step.facts[b]["step"], int(tokens[b, place]))
+            refuse(step.rows[b], step.facts[b]["step"], int(tokens[b, place]))
 
     def _lines(self, facts: Mapping[str, Any], column: Mapping[str, Array]) -> list[Line]:
         """The lines of one row's step, one for each kind; its costs stand in the first."""
@@ -189,3 +186,10 @@ def _weighed(column: Mapping[str, Array]) -> list[Line]:
         }
         for n in column["candidates.valid"].nonzero()[0]
     ]
+
+
+def _check_scores(step: _Pending, entropies: Array, refuse: Refuse) -> None:
+    if not isfinite(entropies.sum()):
+        for row, facts, value in zip(step.rows, step.facts, entropies.tolist(), strict=True):
+            if not isfinite(value):
+                refuse(row, facts["step"], None)

@@ -36,7 +36,7 @@ def check_files(folder: Path) -> None:
     Raises:
         MdmError: it names the file.
     """
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.suffix not in (*TEXTS, ".safetensors"):
             continue
         try:

@@ -47,6 +47,15 @@ Length = Annotated[int, Field(ge=0), AfterValidator(computable)]  # in tokens
 MAX_LOGIT = 1e9
 """The largest penalty, and scale of guidance: what becomes of logits is then far from what overflows."""
 
+
+def _scale(value: float) -> float:
+    if abs(value) > MAX_LOGIT:
+        raise ValueError(f"should be from {-MAX_LOGIT:g} to {MAX_LOGIT:g}")
+    return value
+
+
+Scale = Annotated[Number, AfterValidator(_scale)]
+
 Size = Count | Literal["auto"] | None
 """A number of rows, or as many as fit; None: no limit."""
 
@@ -136,17 +145,9 @@ class Settings(BaseModel):
         "raw", "Confidence and entropy are the model's own, or those after temperature, top-p and top-k.",
         diffusion_only=True,
     )  # fmt: skip
-    guidance: Number = documented(
-        0.0,
-        "Scale w of classifier-free guidance, u + (w + 1)(c - u).",
-        diffusion_only=True,
-        ge=-MAX_LOGIT,
-        le=MAX_LOGIT,
-    )
-    eos_penalty: Number = documented(0.0, "Subtracted from the logit of each end token.", ge=-MAX_LOGIT, le=MAX_LOGIT)
-    pad_penalty: Number = documented(
-        0.0, "Subtracted from the padding token's logit, which may be the end token's.", ge=-MAX_LOGIT, le=MAX_LOGIT
-    )
+    guidance: Scale = documented(0.0, "Scale w of classifier-free guidance, u + (w + 1)(c - u).", diffusion_only=True)
+    eos_penalty: Scale = documented(0.0, "Subtracted from the logit of each end token.")
+    pad_penalty: Scale = documented(0.0, "Subtracted from the padding token's logit, which may be the end token's.")
     eos_rank: EosRank = documented(
         "as-scored",
         "Or last: an end token is committed only where nothing else is left to commit.",

@@ -172,8 +172,6 @@ def _run_model(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
     config, process = run.config, run.process
     if all(len(variant.results.by_row) == len(run.examples) * config.repeats for variant in variants):
         return  # without loading the model
-    from mdm.engine.memory import check_many
-
     run.observer.on_note(f"loading {variants[0].model}")
     name = variants[0].model
     model = load_model(config, name)
@@ -182,6 +180,8 @@ def _run_model(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
         for warning in presets.warnings(config.preset, {name: model.spec.family}):
             run.observer.on_warning(warning)
     encoded = [encode_example(config, model, run.task, index, example) for index, example in enumerate(run.examples)]
+    from mdm.engine.memory import check_many
+
     check_many(f"repeats {config.repeats:,} of {len(encoded):,} examples", config.repeats * len(encoded), 512)
     decodings = [replace(example, repeat=repeat) for repeat in range(config.repeats) for example in encoded]
     for variant in variants:
