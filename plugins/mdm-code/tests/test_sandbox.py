@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 from mdm_code.jail import kernel, wire
-from mdm_code.sandbox import Job, Limits, run
+from mdm_code.sandbox import Job, Limits, Verdict, run
 
 if not kernel.supported():
     pytest.skip("code is confined on Linux only", allow_module_level=True)
@@ -255,3 +255,14 @@ def test_what_is_too_large_is_refused_before_it_is_encoded(value, monkeypatch):
     monkeypatch.setattr(wire.json, "dumps", None)
     with pytest.raises(ValueError, match=wire.TOO_LARGE):
         wire.encode(value, None)
+
+
+def test_sqlite_keeps_a_file():
+    program = (
+        "import sqlite3\ndef f(x):\n    with sqlite3.connect('a.db') as base:\n        base.execute('create table t(a)')\n"
+        "        base.execute('insert into t values(?)', (x,))\n        return base.execute('select a from t').fetchone()[0]\n"
+    )
+    verdict = run(Job(program, ("assert f(2) == 2",), {"f": "f"}))
+    if "bounded files" not in verdict.layers:
+        pytest.skip("without files of its own a program takes no locks")
+    assert verdict == Verdict(True)

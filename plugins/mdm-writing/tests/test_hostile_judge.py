@@ -335,6 +335,18 @@ def test_what_is_kept_of_an_answer_is_shown_and_not_obeyed(serve, runs, tmp_path
     assert log.replace("\n", "").isprintable() and answer.startswith("\\x1b[2J\\x1b]0;owned\\x07\\x9b31m***")
 
 
+@pytest.mark.attack("judge: keys")
+@pytest.mark.parametrize("escape", [
+    lambda c: f"\\u{ord(c):04x}", lambda c: f"\\\\u{ord(c):04X}", lambda c: f"%{ord(c):02x}", lambda c: f"&#{ord(c)};",
+    lambda c: f"\\x{ord(c):02x}", lambda c: "\\" + c,
+])  # fmt: skip
+@pytest.mark.parametrize("body", ['{"x": "KEY"}', "KEY", '{"choices": [{"message": {"content": "KEY"}}]}'])
+def test_a_key_that_comes_back_in_escapes_is_not_kept(monkeypatch, escape, body):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    answer = Endpoint("m", "http://127.0.0.1:9")._read(body.replace("KEY", "".join(map(escape, KEY))).encode())
+    assert "holds the key" in answer.text or "***" in answer.text
+
+
 @pytest.mark.attack("judge: Ctrl-C")
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_ends_a_request_that_hangs(serve, runs, tmp_path, presses):
@@ -367,6 +379,10 @@ def test_any_reply_becomes_a_line_of_the_log(body):
     answer = READER._read(body)
     record = Judgement.of("k", PAIR, answer)
     assert record.verdict in (None, 0, 0.5, 1) and Judgement.model_validate_json(record.model_dump_json()) == record
+
+
+def test_a_byte_order_mark_is_no_fault():
+    assert READER._read(b"\xef\xbb\xbf" + completion("yes")).text == "yes"
 
 
 READER = Endpoint("m", "http://127.0.0.1:9")

@@ -6,13 +6,17 @@ An endpoint is a stranger: what it sends is bounded in time and size before it i
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
+import re
 import sys
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from html import unescape
 from typing import Annotated, Any, Self
+from urllib.parse import unquote
 
 from mdm.errors import MdmError, explain
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,6 +26,7 @@ LARGEST, LARGEST_ERROR = 2**22, 2**16
 """Bytes of a reply that are read, and of a refusal."""
 KEPT_HEADERS = (b"location", b"retry-after", b"retry-after-ms", b"x-should-retry")
 """What is read of a reply's headers; among the others are codecs that may cost any time and memory."""
+_ESCAPE = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
 CLOSING = 2.0
 """Seconds that connections are given to close."""
 
@@ -145,7 +150,7 @@ class Endpoint:
     def _read(self, body: bytes) -> Answer:
         """What a reply says, whatever was sent."""
         try:
-            reply = _Reply.model_validate_json(body)
+            reply = _Reply.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
         except ValidationError as error:
             text = body.decode("utf-8", "backslashreplace")
             return Answer(self._hidden(text), None, None, self._hidden(explain(error, "reply: ", _Reply)))
@@ -164,7 +169,12 @@ class Endpoint:
         await self._client.close()
 
     def _hidden(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+        """``text`` without the key, in whatever escapes the endpoint has written it back."""
+        if not self._key:
+            return text
+        text = text.replace(self._key, "***")
+        plain = unescape(unquote(_ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), text)))
+        return "*** (what was sent holds the key)" if self._key in plain.replace("\\", "") else text
 
 
 def _bounded_client(limit: float) -> Any:

@@ -61,6 +61,8 @@ INT = (1 << 32) - 1
 
 DUPLICATE, GET_FLAGS, SET_FLAGS, DUPLICATE_CLOEXEC = 0, (1, 3, 1034), (2,), 1030  # of fcntl; SETFL is a way of its own
 SET_STATUS, ASYNC = 4, 0x2000
+LOCKS = (5, 6, 7)
+"""Of fcntl: of files that nobody else sees, as sqlite takes them."""
 TERMINAL, WINDOW, AVAILABLE, NON_BLOCKING, CLOSE_ON_EXEC, KEEP_ON_EXEC = 0x5401, 0x5413, 0x541B, 0x5421, 0x5451, 0x5450
 TEMPORARY_FILE = 0x400000
 WRITING = 0x243 | TEMPORARY_FILE
@@ -91,9 +93,9 @@ def allowed(own: int, child: int | None, files: Files) -> dict[str, Ways]:
     signalled = _one_of(0, own, *([child] if child else []))
     ways: dict[str, Ways] = dict.fromkeys(NUMBERS, ((),))
     ways |= {
-        # No owner, signal, lease, watch, lock, seal or larger pipe.
+        # No owner, signal, lease, watch, seal or larger pipe.
         "fcntl": (
-            *_one_of(1, DUPLICATE, DUPLICATE_CLOEXEC, *GET_FLAGS, *SET_FLAGS),
+            *_one_of(1, DUPLICATE, DUPLICATE_CLOEXEC, *GET_FLAGS, *SET_FLAGS, *(LOCKS if files == "bounded" else ())),
             ((1, INT, SET_STATUS), (2, ASYNC, 0)),
         ),
         "ioctl": _one_of(1, TERMINAL, WINDOW, AVAILABLE, NON_BLOCKING, CLOSE_ON_EXEC, KEEP_ON_EXEC),
