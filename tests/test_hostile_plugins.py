@@ -70,7 +70,7 @@ CLAIMS = {
 def test_a_family_that_cannot_answer_is_set_aside_and_named(site, monkeypatch, name):
     claims, says = CLAIMS[name]
     package = install(site, "model", FAMILY.format(claims=claims), value="FAMILY")
-    monkeypatch.setattr(checkpoints, "PATIENCE", 0.2)
+    monkeypatch.setattr(registry, "PATIENCE", 0.2)
     monkeypatch.setattr(checkpoints, "MORE_PATIENCE", 0.2)
     registry.resolve("model", "llada")
     with pytest.warns(MdmWarning, match="set aside") as warned:
@@ -372,3 +372,23 @@ def test_a_completion_is_shown_on_a_terminal_and_raw_in_a_pipe(monkeypatch, caps
     cli.main(["generate", "1+1=", "--gen-length", "2", "--sampler", "confidence"], standalone_mode=False)
     shown = "\\x1b[2Ja\tb\nc\\x9b\n" if terminal else "\x1b[2Ja\tb\nc\x9b\n"
     assert capsys.readouterr().out == shown
+
+
+LISTED = {
+    "hangs": "import time; time.sleep(99)",
+    "is interrupted": "raise KeyboardInterrupt",
+    "exits": "import sys; sys.exit(0)",
+    "is looked at in vain": "class M(type):\n def __getattribute__(s, n): 1 / 0\nclass X(metaclass=M): pass",
+}
+
+
+@pytest.mark.attack("plugins: import")
+@pytest.mark.parametrize("name", LISTED)
+@pytest.mark.parametrize("kind", ["sampler", "preset"])
+def test_a_list_goes_on_where_a_plugin_does_not(site, monkeypatch, kind, name):
+    package = install(site, kind, LISTED[name])
+    monkeypatch.setattr(registry, "PATIENCE", 0.2)
+    faults = {entry.dist: fault for entry, fault in registry.check() if entry.kind == kind and entry.name == "odd"}
+    assert faults[package] and str(faults[package]).count("\n") == 0
+    done = invoke("plugins", "--json")
+    assert len(json.loads(done.output)) > 20 and "Traceback" not in done.output

@@ -161,6 +161,27 @@ def test_brackets_in_texts_are_no_depth():
     assert parse_json(json.dumps(value)) == value
 
 
+@pytest.mark.attack("data: CSV")
+@pytest.mark.parametrize(
+    "text",
+    ['input,output\n"a,b\nc,d\n', "input,output,input\na,b,c\n", "input,output\na,b,c\n", 'input,output\n"a"b,c\n',
+     "output\na\n", ""],
+)  # fmt: skip
+def test_csv_loses_nothing_without_a_word(text, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(MdmError) as caught:
+        list(read(path, Pair))
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_long_cell_is_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(f'input,output\n{"x" * 200_000},"b\n""c"""\n')
+    [(_, row)] = read(path, Pair)
+    assert (len(row.input), row.output) == (200_000, 'b\n"c"')
+
+
 @pytest.mark.attack("data: what is no file")
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device", "link to a device", "link in a circle", "socket"])
 def test_only_regular_files_are_opened(kind, tmp_path, not_a_file):

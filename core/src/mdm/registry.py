@@ -12,8 +12,11 @@ import os
 import re
 import reprlib
 import sys
+import threading
 import traceback
 import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -21,14 +24,18 @@ from importlib import import_module, metadata
 from importlib.metadata import EntryPoint, MetadataPathFinder, PackageNotFoundError, distributions, version
 from importlib.resources import files
 from inspect import get_annotations
-from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args, get_origin
 
 from mdm.errors import MdmError, MdmWarning, cause, suggest
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+T = TypeVar("T")
+
 CORE = "mdm-core"
+PATIENCE = 10.0
+"""Seconds that somebody else's code is given to answer where nobody asked for it by name."""
 KINDS = {
     "model": "mdm.models",
     "checkpoint": "mdm.checkpoints",
@@ -205,6 +212,35 @@ def incompatible(entry: Entry) -> str:
     return f"{entry} is for {CORE}{entry.unmet}, and {ours}: install a release of {entry.dist} for it"
 
 
+def begin(call: Callable[[], T]) -> Future[T]:
+    """Call somebody else's code in a thread, which may hang, or raise whatever it likes, and harms nobody else."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer
+
+
+def in_time(what: str, call: Callable[[], T]) -> T:
+    """What ``call`` returns.
+
+    Raises:
+        MdmError: it begins with ``what`` and says what was raised, or that nothing came within ``PATIENCE``.
+    """
+    answer = begin(call)
+    wait([answer], PATIENCE)
+    if not answer.done():
+        raise MdmError(f"{what} has not answered in {PATIENCE:g} seconds")
+    if (error := answer.exception()) is not None:
+        raise error if isinstance(error, MdmError) else MdmError(f"{what}: {cause(error)}") from error
+    return answer.result()
+
+
 def check() -> list[tuple[Entry, str | None]]:
     """Import every plugin; each with the error line of what is wrong with it, or None."""
     return [(entry, _fault(entry)) for entry in entries()]
@@ -212,7 +248,7 @@ def check() -> list[tuple[Entry, str | None]]:
 
 def _fault(entry: Entry) -> str | None:
     try:
-        load(entry)
+        in_time(f"{entry} does not load", lambda: load(entry))
     except MdmError as error:
         return str(error)
     return None

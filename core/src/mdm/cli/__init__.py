@@ -77,6 +77,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         try:
             code: Any = cli.main(_texts(sys.argv[1:] if args is None else args), prog_name="mdm", standalone_mode=False)
         except BaseException as error:
+            if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+                raise  # click's own end, where nobody reads on
             line = _line(error)
             if ctrl_c.pressed or (line is None and isinstance(error, (click.Abort, KeyboardInterrupt))):
                 sys.exit(130)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import click
 from mdm import registry
+from mdm.errors import MdmError, one_line
 from mdm.runs.files import to_json
 
 NEWEST_TESTED = {"python": "3.13", "torch": "2.14", "transformers": "5.24"}
@@ -99,10 +100,12 @@ def _plugins() -> Finding:
 def _brought(entry: registry.Entry) -> Finding:
     """What an installed package says of this machine: a function without arguments returns ``ok`` and ``detail``."""
     try:
-        ok, detail = registry.load(entry)()
-        return Finding(entry.name, bool(ok), str(detail))
-    except (Exception, SystemExit) as error:
-        return Finding(entry.name, False, f"{entry.package} cannot say: {' '.join(f'{error!r}'.split())}")
+        ok, detail = registry.in_time(f"{entry.package} cannot say", lambda: registry.load(entry)())
+    except (MdmError, TypeError, ValueError) as error:
+        return Finding(entry.name, False, one_line(str(error)))
+    if not isinstance(ok, bool) or not isinstance(detail, str):
+        return Finding(entry.name, False, f"{entry.package} answers with neither True or False and a text")
+    return Finding(entry.name, ok, one_line(detail))
 
 
 def _disk() -> Finding:

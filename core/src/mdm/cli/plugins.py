@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Mapping
 from concurrent.futures import wait
 from dataclasses import asdict
+from functools import partial
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from mdm import registry
-from mdm.errors import MdmError, blamed, suggest
+from mdm.errors import MdmError, blamed, printable, suggest
 from mdm.protocols.preset import NONE_PUBLISHED, TaskPreset
 from mdm.runs.files import to_json
 
@@ -41,7 +42,7 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
             record.update(_documented(entry))
         elif entry.kind == "preset":
             try:
-                record.update(_documented(entry))
+                record.update(registry.in_time(str(entry), partial(_documented, entry)))
             except MdmError as error:
                 record["error"] = str(error)
     if check:
@@ -49,7 +50,7 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
         records += [{"kind": "package", "name": path} | nothing | {"error": fault} for path, fault in
                     registry.unreadable().items() if name in (None, path)]  # fmt: skip
     if as_json:
-        click.echo(to_json(records, indent=2))
+        click.echo(to_json(records, indent=2, default=repr))
     elif name and not check:
         for record in records:
             _explain(record)
@@ -65,12 +66,17 @@ def _faults() -> dict[registry.Entry, str | None]:
     faults = dict(registry.check())
     for entry in (entry for entry, fault in faults.items() if fault is None and entry.kind == "model"):
         answer = checkpoints.ask(entry, NOBODYS)
-        wait([answer], checkpoints.PATIENCE)
+        wait([answer], registry.PATIENCE)
         try:
             faults[entry] = f"{entry} claims every checkpoint" if checkpoints.claimed(entry, answer) else None
         except MdmError as error:
             faults[entry] = str(error)
     return faults
+
+
+def _say(text: str) -> None:
+    """Print what may be a stranger's."""
+    click.echo(printable(text))
 
 
 def _table(records: list[dict[str, Any]], check: bool) -> None:
@@ -85,13 +91,13 @@ def _table(records: list[dict[str, Any]], check: bool) -> None:
     show(headers, rows)
     for record in records:
         if record.get("error"):
-            click.echo(f"{_state(record, check)}: {record['error']}")
+            _say(f"{_state(record, check)}: {record['error']}")
     presets = {record["name"]: record["preset"]["tasks"] for record in records if "preset" in record}
     if presets:
-        click.echo("\nPresets (--preset NAME), and what is published for each task, in percent:")
+        _say("\nPresets (--preset NAME), and what is published for each task, in percent:")
     for name, tasks in presets.items():
         given = [f"{task} {TaskPreset(**of_task).published}" for task, of_task in tasks.items()]
-        click.echo(f"  {name}: {', '.join(given) or NONE_PUBLISHED}")
+        _say(f"  {name}: {', '.join(given) or NONE_PUBLISHED}")
 
 
 def _state(record: dict[str, Any], check: bool) -> str:
@@ -140,32 +146,32 @@ def _type(annotation: Any) -> str:
 
 
 def _explain(record: dict[str, Any]) -> None:
-    click.echo(f"{record['kind']} {record['name']} ({record['dist']} {record['version']}, {record['value']})")
+    _say(f"{record['kind']} {record['name']} ({record['dist']} {record['version']}, {record['value']})")
     if record["doc"]:
-        click.echo(f"\n{record['doc']}")
+        _say(f"\n{record['doc']}")
     if "preset" in record:
         _explain_preset(record["preset"])
     if "options" not in record:
         return
-    click.echo("\nOptions (-o NAME=VALUE):" if record["options"] else "\nNo options.")
+    _say("\nOptions (-o NAME=VALUE):" if record["options"] else "\nNo options.")
     for option in record["options"]:
-        click.echo(f"  {option['name']}: {option['type']} = {option['default']}")
+        _say(f"  {option['name']}: {option['type']} = {option['default']}")
         if option["description"]:
-            click.echo(f"      {' '.join(option['description'].split())}")
+            _say(f"      {' '.join(option['description'].split())}")
 
 
 def _explain_preset(preset: dict[str, Any]) -> None:
     if preset["families"]:
-        click.echo(f"\nFor {' and '.join(preset['families'])} models.")
-    click.echo(f"\nSettings: {settings_text(preset['settings'])}")
+        _say(f"\nFor {' and '.join(preset['families'])} models.")
+    _say(f"\nSettings: {settings_text(preset['settings'])}")
     if preset["source"]:
-        click.echo(f"    {preset['source']}")
+        _say(f"    {preset['source']}")
     for task, of_task in preset["tasks"].items():
         given = TaskPreset(**of_task)
-        click.echo(f"\n{task}: {given.published}")
-        click.echo(f"    {settings_text({**given.settings, **given.options}) or 'as above'}")
+        _say(f"\n{task}: {given.published}")
+        _say(f"    {settings_text({**given.settings, **given.options}) or 'as above'}")
         if given.source:
-            click.echo(f"    {given.source}")
+            _say(f"    {given.source}")
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mdm.data.documents import lines, open_regular, parse_json, unpacked
+from mdm.data.documents import LARGEST_LINE, lines, open_regular, parse_json, unpacked
 from mdm.errors import MdmError, explain
 from pydantic import BaseModel, ValidationError
 
@@ -114,8 +114,14 @@ def validate(row: Any, model: type[Row], where: str) -> Row:
 
 
 def _csv(file: io.TextIOWrapper) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(lines(file))
+    csv.field_size_limit(LARGEST_LINE)
+    reader = csv.DictReader(lines(file), strict=True)
+    names = reader.fieldnames or ()
+    if twice := next((name for name in names if list(names).count(name) > 1), None):
+        raise ValueError(f"the column {twice[:60]!r} is given twice")
     for row in reader:
+        if row.get(None):
+            raise ValueError(f"line {reader.line_num} has more cells than there are columns")
         yield reader.line_num, {k: v for k, v in row.items() if k is not None and v is not None}
 
 

@@ -157,9 +157,13 @@ class RowRecord:
     def committed_nothing(self) -> bool:
         """Whether the trace, if it has come to the host, says that the last step at most masked masks."""
         assert self.counts is not None
-        last = [line for line in self.trace[-5:] if line["step"] == self.step - 1 and line["kind"] != "fill"]
-        more = self.counts.masked > self.masked_before
-        return bool(last) and not any(line["positions"] and (more or line["kind"] != "remask") for line in last)
+        last = [line for line in self.trace[-5:] if line["step"] == self.step - 1]
+        own = [line for line in last if line["kind"] != "fill"]
+        # Where as many are masked as were filled in behind an end token, tokens were masked.
+        more = self.counts.masked > self.masked_before or any(
+            line["positions"] for line in last if line["kind"] == "fill"
+        )
+        return bool(own) and not any(line["positions"] and (more or line["kind"] != "remask") for line in own)
 
     @property
     def length(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
@@ -16,8 +15,8 @@ from mdm.models.config_json import parse_config
 from mdm.models.family import BaseFamily
 from mdm.models.weight_files import check_files
 
-PATIENCE, MORE_PATIENCE = 10.0, 60.0
-"""Seconds that a family is given to import, and to say whether it takes a checkpoint; more where no other does."""
+MORE_PATIENCE = 60.0
+"""Seconds that families are given beside ``registry.PATIENCE`` where none takes a checkpoint yet."""
 ADAPTER_CONFIG = "adapter_config.json"
 """Beside it lie the weights of an adapter, as peft saves one."""
 
@@ -117,7 +116,7 @@ def find_family(config: Mapping[str, Any], adapter: str | None, folder: Path) ->
     asked: dict[registry.Entry, Asked] = {}
     for entry in registry.entries("model"):
         asked[entry] = ask(entry, config)
-        wait([asked[entry]], PATIENCE)
+        wait([asked[entry]], registry.PATIENCE)
     claims, aside = _sorted(asked)
     if not claims:
         wait(asked.values(), MORE_PATIENCE)
@@ -157,17 +156,12 @@ def ask(entry: registry.Entry, config: Mapping[str, Any]) -> Asked:
 
     It is asked in a thread, with a copy of the configuration: it may hang, and must not change anything.
     """
-    answer: Asked = Future()
 
-    def answers() -> None:
-        try:
-            family = registry.load(entry)
-            answer.set_result((family, family.claims(deepcopy(dict(config)))))
-        except BaseException as error:
-            answer.set_exception(error)
+    def answers() -> tuple[BaseFamily, Any]:
+        family = registry.load(entry)
+        return family, family.claims(deepcopy(dict(config)))
 
-    threading.Thread(target=answers, daemon=True).start()
-    return answer
+    return registry.begin(answers)
 
 
 def claimed(entry: registry.Entry, answer: Asked) -> BaseFamily | None:
