@@ -70,8 +70,9 @@ CLAIMS = {
 def test_a_family_that_cannot_answer_is_set_aside_and_named(site, monkeypatch, name):
     claims, says = CLAIMS[name]
     package = install(site, "model", FAMILY.format(claims=claims), value="FAMILY")
-    monkeypatch.setattr(registry, "PATIENCE", 0.2)
-    monkeypatch.setattr(checkpoints, "MORE_PATIENCE", 0.2)
+    if "time" in says:  # the others answer, on a busy machine too
+        monkeypatch.setattr(registry, "PATIENCE", 0.2)
+        monkeypatch.setattr(checkpoints, "MORE_PATIENCE", 0.2)
     registry.resolve("model", "llada")
     with pytest.warns(MdmWarning, match="set aside") as warned:
         assert checkpoints.find_family(LLADA, None, Path("x")).name == "llada"
