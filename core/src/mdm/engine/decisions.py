@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from mdm.engine.memory import out_of_memory
-from mdm.errors import MdmError, PromptError, first_line
+from mdm.errors import MdmError, PromptError, cause
 from mdm.protocols.cache import Plan
 from mdm.protocols.rowwise import Rowwise
 from mdm.protocols.sampler import Commit, Evaluate
@@ -48,8 +48,7 @@ class Asked:
         except Exception as error:
             if out_of_memory(error):
                 raise
-            what = f"{type(error).__name__}: {first_line(error)}"
-            raise self.error(f" failed in {method}: {what}", PromptError) from error
+            raise self.error(f" failed in {method}: {cause(error)}", PromptError) from error
 
 
 def go_on(decision: Generator[Any, Any, Any], answer: Any) -> tuple[bool, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mdm.errors import MdmError, MdmWarning, first_line
+from mdm.errors import MdmError, MdmWarning, cause, first_line
 from mdm.models.checkpoints import find_family, holds_adapter, locate, read_config
 from mdm.models.lora import Adapter
 from mdm.models.model import Model
@@ -108,8 +108,7 @@ def load_model(
     except MdmError:
         raise
     except Exception as error:  # what transformers or a family makes of a config.json that nobody foresaw
-        why = f"{type(error).__name__}: {first_line(error)}"
-        raise MdmError(f"{folder} cannot be loaded as a {family.name} checkpoint: {why}") from error
+        raise MdmError(f"{folder} cannot be loaded as a {family.name} checkpoint: {cause(error)}") from error
     if image_tokenizer is not None:
         model.load_image_tokenizer(str(image_tokenizer), offline=offline, image_size=image_size)
     return model
