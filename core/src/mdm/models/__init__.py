@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mdm.models.checkpoints import is_stock
-    from mdm.models.config_keys import check_network, end_tokens, refuse, rope_theta, token_ids
+    from mdm.models.config_keys import check_network, end_tokens, network_sizes, refuse, rope_theta, token_ids
     from mdm.models.family import BaseFamily
     from mdm.models.layout import Layout
     from mdm.models.loading import affixes, check_mask, load_network, load_tokenizer, stock_config
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseFamily", "Layout", "Model", "affixes", "check_mask", "check_network", "end_tokens", "is_stock", "load_network",
-    "load_tokenizer", "refuse", "rope_theta", "stock_config", "token_ids",
+    "load_tokenizer", "network_sizes", "refuse", "rope_theta", "stock_config", "token_ids",
 ]  # fmt: skip
 
 _NAMES = {
     "checkpoints": ("is_stock",),
-    "config_keys": ("check_network", "end_tokens", "refuse", "rope_theta", "token_ids"),
+    "config_keys": ("check_network", "end_tokens", "network_sizes", "refuse", "rope_theta", "token_ids"),
     "family": ("BaseFamily",),
     "layout": ("Layout",),
     "loading": ("affixes", "check_mask", "load_network", "load_tokenizer", "stock_config"),

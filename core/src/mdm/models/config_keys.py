@@ -64,6 +64,30 @@ def check_network(config: Mapping[str, Any], where: str, accepted: Mapping[str, 
             refuse(config, {key: (None, {"rope_type": "default"})}, where)
 
 
+def network_sizes(config: Mapping[str, Any], where: str, *, rope: float = 1000000.0) -> dict[str, Any]:
+    """The arguments of a transformers configuration that Llama, Qwen2, Qwen3 and what is made after them share.
+
+    Of a published config.json in transformers' own keys; keys not named here are left out, as they may select code of
+    the checkpoint's own.
+
+    Args:
+        rope: the base of the rotary positions where config.json names none.
+
+    Raises:
+        MdmError: a key is missing.
+    """
+    needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    if (lacking := next((key for key in needed if config.get(key) is None), None)) is not None:
+        raise MdmError(f"{where}: config.json lacks the key {lacking!r}")
+    return {key: config[key] for key in needed} | {
+        "num_key_value_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
+        "max_position_embeddings": config.get("max_position_embeddings") or 32768,
+        "rms_norm_eps": config.get("rms_norm_eps") or 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta(config, rope)},
+        "tie_word_embeddings": config.get("tie_word_embeddings") or False,
+    }
+
+
 def _is_plain_rope(rope: Any) -> bool:
     if not rope:
         return True

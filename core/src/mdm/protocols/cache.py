@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from mdm.protocols.model import Attention, ModelSpec
 from mdm.protocols.options import NoOptions
 from mdm.protocols.state import State
@@ -56,3 +57,20 @@ class NoCache(BaseCache):
 
     def plan(self, state: State, spec: ModelSpec) -> Plan:
         return Plan(query=state.in_canvas, write=state.in_canvas & False, window=state.in_canvas)
+
+
+class BlockCache(BaseCache):
+    """Runs the current block only, on a block-causal model, whose finished blocks never change: so it is exact.
+
+    When a row enters a block, one forward runs the block it comes from as well (the whole prompt, when it begins) and
+    keeps what is finished: the keys and values of a block are those of its final tokens.
+    """
+
+    attention: ClassVar[Attention | None] = "block-causal"
+
+    def plan(self, state: State, spec: ModelSpec) -> Plan:
+        before = state.blocks < state.block[:, None]
+        # Blocks without a mask are skipped: the last one that was entered is the last with a mask, or the prompt.
+        previous = torch.where(state.targets & before, state.blocks, -1).amax(1, keepdim=True)
+        new = before & (state.blocks >= previous) & state.entered_block[:, None]
+        return Plan(query=new | state.in_block, write=new, window=state.in_block)

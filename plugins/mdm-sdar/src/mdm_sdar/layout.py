@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mdm.errors import MdmError
-from mdm.models import check_network, rope_theta
+from mdm.models import check_network, network_sizes
 
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -24,19 +23,7 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         MdmError: a key is missing, or asks for what Qwen3 does not do.
     """
     check_network(config, source)
-    try:
-        needed = (
-            "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        )  # fmt: skip
-        sizes = {key: config[key] for key in needed}
-    except KeyError as error:
-        raise MdmError(f"{source}: config.json lacks the key {error} of an SDAR checkpoint") from None
-    return sizes | {
-        "num_key_value_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
-        "max_position_embeddings": config.get("max_position_embeddings", 32768),
-        "rms_norm_eps": config.get("rms_norm_eps", 1e-6),
-        "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta(config, 1000000.0)},
-        "tie_word_embeddings": config.get("tie_word_embeddings", False),
+    return network_sizes(config, source) | {
         "use_sliding_window": False,
         "head_dim": config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
         "attention_bias": config.get("attention_bias", False),

@@ -1,0 +1,1 @@
+"""Stable-DiffCoder checkpoints for mdm, on transformers' own Llama."""

@@ -1,0 +1,1 @@
+"""Fast-dLLM v2 checkpoints for mdm, on transformers' own Qwen2."""

@@ -1,0 +1,1 @@
+"""Token editing for mdm: the joint threshold of LLaDA2.1."""
