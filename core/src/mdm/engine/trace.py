@@ -18,6 +18,8 @@ from torch import Tensor
 KINDS = ("commit", "bypass", "edit", "remask")
 """What a sampler does to a position: commits a token, commits one without its usual deliberation, replaces a committed
 token, or masks it again. What the engine fills in behind an end token is a ``fill``."""
+BESIDE = ("positions", "tokens", "entropy", "confidence")
+"""What a line has of each of its positions."""
 
 
 def cumulative_entropy(lines: Sequence[Line]) -> float:
@@ -67,14 +69,14 @@ class Recorder:
 
     def record(
         self, rows: Sequence[RowRecord], scores: Scores, where: Tensor, commit: Commit, before: Tensor | None,
-        filled: Tensor | None,
+        changed: Mapping[str, Tensor],
     ) -> None:  # fmt: skip
         """One step of all rows.
 
         Args:
             where: bool ``[B, K]``, the scored positions that got a token.
             before: int64 ``[B, K]``, the tokens that stood there; None where all were masks.
-            filled: bool ``[B, L]``, the masks behind an end token that were filled.
+            changed: bool ``[B, L]`` each: masks ``filled`` behind an end token, and end tokens ``emptied`` again.
         """
         facts = [
             {
@@ -87,7 +89,7 @@ class Recorder:
             for row in rows
         ]
         columns = {"positions": scores.positions, "where": where, "tokens": commit.tokens, "entropy": scores.entropy}
-        optional = {"bypass": commit.bypass, "before": before, "filled": filled}
+        optional = {"bypass": commit.bypass, "before": before, **changed}
         columns |= {name: value for name, value in optional.items() if value is not None}
         if self.full:
             columns["confidence"] = scores.confidence
@@ -144,8 +146,14 @@ class Recorder:
         lines = lines or [self._line(facts, column, usual, [])]
         if self.full:
             lines[0]["weighed"] = _weighed(column) if "candidates.where" in column else []
+        if "emptied" in column and column["emptied"].any():
+            emptied = self._filled_line(facts, "remask", column["emptied"], self.mask_id)
+            if lines[-1]["kind"] == "remask":
+                lines[-1] |= {name: lines[-1][name] + more for name, more in emptied.items() if name in BESIDE}
+            else:
+                lines.append(emptied)
         if "filled" in column and column["filled"].any():
-            lines.append(self._fill_line(facts, column["filled"].nonzero()[0].tolist()))
+            lines.append(self._filled_line(facts, "fill", column["filled"], self.fill_token))
         for line in lines[1:]:
             line |= {"candidates": 0, "forwards": 0, "rows": 0}
         return lines
@@ -166,11 +174,13 @@ class Recorder:
             line |= {"confidence": column["confidence"][index].tolist(), "weighed": []}
         return line
 
-    def _fill_line(self, facts: Mapping[str, Any], positions: list[int]) -> Line:
+    def _filled_line(self, facts: Mapping[str, Any], kind: str, where: Array, token: int | None) -> Line:
+        """What the sampler did not decide: one ``token`` at all positions ``where``, at no cost."""
+        positions = where.nonzero()[0].tolist()
         count = len(positions)
         line: Line = {
-            "row": facts["row"], "step": facts["step"], "positions": positions, "tokens": [self.fill_token] * count,
-            "entropy": [0.0] * count, "kind": "fill",
+            "row": facts["row"], "step": facts["step"], "positions": positions, "tokens": [token] * count,
+            "entropy": [0.0] * count, "kind": kind,
         }  # fmt: skip
         return line | ({"confidence": [1.0] * count, "weighed": []} if self.full else {})
 

@@ -43,7 +43,8 @@ class Stats:
     numbers: Tensor
     """float32 ``[..., 5]``: the five certainties below, in one tensor so that they are selected together"""
     held: Tensor | None = None
-    """probability of the token that stands at the position; for samplers that read decoded positions"""
+    """probability of the token that stands at the position, for samplers that read decoded positions; or of the token
+    that an ``Evaluate`` named there"""
     logits: Tensor | None = None
     """float32 ``[..., V]`` after guidance and logit rules; for samplers that keep them"""
 
@@ -97,6 +98,8 @@ class Scores(Stats):
     features: Tensor | None = None
     """``[..., K, D]``: hidden states, kept where tokens are drawn so that they can be drawn again"""
     redraw: Callable[[Scores, int], tuple[Tensor, Tensor]] | None = None
+    names_held: bool = False
+    """whether ``held`` is of tokens that an ``Evaluate`` named"""
 
     def rows(self, index: Tensor) -> Scores:
         """Rows ``index`` ``[R]``, in that order."""
@@ -125,10 +128,14 @@ class Scores(Stats):
         """Scores ``[B * N, K]`` as ``[B, N, K]``."""
         return fast_replace(self, **map_tensors(self, lambda v: v.reshape(rows, candidates, *v.shape[1:])))
 
-    def uncertainty(self) -> Tensor:
-        """State uncertainty, the mean entropy over the masks within reach (nats): ``[B]`` or ``[B, N]``."""
-        scored = self.entropy.where(self.valid, 0.0).sum(-1)
-        count = self.valid.sum(-1) + self.unscored
+    def uncertainty(self, masked: Tensor | None = None) -> Tensor:
+        """State uncertainty, the mean entropy over the masks within reach (nats): ``[B]`` or ``[B, N]``.
+
+        ``masked``, bool and shaped as ``valid``, says which positions are masks, where committed ones are scored too.
+        """
+        valid = self.valid if masked is None else self.valid & masked
+        scored = self.entropy.where(valid, 0.0).sum(-1)
+        count = valid.sum(-1) + self.unscored
         return scored.add(self.unscored, alpha=math.log(self.choices or self.vocab_size)).div_(count.clamp_min_(1))
 
     def draws(self, candidates: int) -> tuple[Tensor, Tensor]:
