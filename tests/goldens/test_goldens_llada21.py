@@ -71,7 +71,7 @@ def test_trace(model, case, cache):
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.values[0] is None or "sglang_joint_threshold" in c.values[0]])
 def test_sglang_differs_in_forwards_alone(model, case):
-    """It finds a block's budget spent only after one forward more (quirk L7); its records and output are those above."""
+    """It finds a block's budget spent only after one forward more (quirk L7); its records and output are the same."""
     spent, result = case["sglang_joint_threshold"], decoded(model, case, "none")
     assert all(one["same_steps_in_order"] and one["same_output"] for one in spent.values())
     size, limit = case["params"]["block_size"], case["params"]["max_post_steps"]

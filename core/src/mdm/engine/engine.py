@@ -383,6 +383,7 @@ class Engine:
         before = None
         if self.sampler.reads != "masked":
             before = self.state.tokens.gather(1, scores.positions)
+            where = where & (commit.tokens != before)
         tokens, masked = self.transition.commit(self.state, scores.positions, where, commit.tokens)
         stay = all(row.next_counts is not None and not row.next_counts.entered for row in self.rows)
         self.state, changed = self.transition.next_state(self.state, tokens, masked, self.memory, stay)
