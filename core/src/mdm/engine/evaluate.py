@@ -83,7 +83,6 @@ def evaluate(
     # Invalid candidates are not run; in the answer they repeat a valid one before them, and are marked invalid.
     back = [] if every else _places(chosen, count * candidates)
     index = to_device([*owners, *chosen, *back], valid.device)
-    row_index = index[: len(chosen)]
     if not every:
         pick, back_index = index[len(chosen) : 2 * len(chosen)], index[2 * len(chosen) :]
         tokens, score, unscored, window = (x.index_select(0, pick) for x in (tokens, score, unscored, window))
@@ -91,10 +90,10 @@ def evaluate(
     if transition.cache.uses_kv:
         query = Query(window, [_counts(rows[b]).window for b in owners])
     batch = ForwardBatch(
-        rows=owners, row_index=row_index, tokens=tokens, lengths=[rows[b].length for b in owners],
+        rows=owners, row_index=index[: len(chosen)], tokens=tokens, lengths=[rows[b].length for b in owners],
         score=score, score_counts=[on_host["score"][i] for i in chosen], unscored=unscored, query=query,
         unconditional_starts=[rows[b].unconditional_start for b in owners],
-        held=None if ask.held is None else ask.held.index_select(0, row_index),
+        held=None if ask.held is None else ask.held.index_select(0, index[: len(chosen)]),
     )  # fmt: skip
     answer, calls = scorer.scores(state, batch, draws.later())
     if ask.held is not None:

@@ -18,8 +18,6 @@ from torch import Tensor
 KINDS = ("commit", "bypass", "edit", "remask")
 """What a sampler does to a position: commits a token, commits one without its usual deliberation, replaces a committed
 token, or masks it again. What the engine fills in behind an end token is a ``fill``."""
-BESIDE = ("positions", "tokens", "entropy", "confidence")
-"""What a line has of each of its positions."""
 
 
 def cumulative_entropy(lines: Sequence[Line]) -> float:
@@ -149,7 +147,8 @@ class Recorder:
         if "emptied" in column and column["emptied"].any():
             emptied = self._filled_line(facts, "remask", column["emptied"], self.mask_id)
             if lines[-1]["kind"] == "remask":
-                lines[-1] |= {name: lines[-1][name] + more for name, more in emptied.items() if name in BESIDE}
+                for name in lines[-1].keys() & {"positions", "tokens", "entropy", "confidence"}:
+                    lines[-1][name] += emptied[name]
             else:
                 lines.append(emptied)
         if "filled" in column and column["filled"].any():

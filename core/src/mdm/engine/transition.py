@@ -86,12 +86,10 @@ class Transition:
     def next_state(
         self, state: State, tokens: Tensor, masked: Tensor, memory: Any, stay: bool = False
     ) -> tuple[State, Sets]:
-        """The state that ``state`` becomes with these canvases ``[B, L]``.
+        """The state that ``state`` becomes with these canvases ``[B, L]``, and what changes beside the commit.
 
-        Also what changes without the sampler: which masks are ``filled`` behind an end token, and which end tokens are
-        ``emptied``, masked again behind one that was taken back.
-
-        A row whose sampler lingers is filled as it leaves its block, whose end tokens are final then.
+        Masks are ``filled`` behind an end token: of a sampler that may linger only as the row leaves its block, whose
+        tokens are final then. End tokens are ``emptied``, masked again, where the one before them was taken back.
 
         ``stay``: the host knows already that no row enters a block.
         """

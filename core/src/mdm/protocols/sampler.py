@@ -151,10 +151,7 @@ class BaseSampler:
         return ~state.masked.any(-1)
 
     def lingers(self, state: State, memory: Any) -> Tensor:
-        """bool ``[B]``: rows that stay in a block which has no mask left, to edit it; by default none.
-
-        Asked after each step, with the memory that the step has left. Rows that have masks in their block stay anyway.
-        """
+        """bool ``[B]``: rows that stay in a block without masks, to edit it; asked after each step (default: none)."""
         return torch.zeros_like(state.entered_block)
 
     def pick(self, state: State, memory: Any) -> Tensor:

@@ -128,14 +128,11 @@ class Scores(Stats):
         """Scores ``[B * N, K]`` as ``[B, N, K]``."""
         return fast_replace(self, **map_tensors(self, lambda v: v.reshape(rows, candidates, *v.shape[1:])))
 
-    def uncertainty(self, masked: Tensor | None = None) -> Tensor:
-        """State uncertainty, the mean entropy over the masks within reach (nats): ``[B]`` or ``[B, N]``.
-
-        ``masked``, bool and shaped as ``valid``, says which positions are masks, where committed ones are scored too.
-        """
-        valid = self.valid if masked is None else self.valid & masked
-        scored = self.entropy.where(valid, 0.0).sum(-1)
-        count = valid.sum(-1) + self.unscored
+    def uncertainty(self) -> Tensor:
+        """State uncertainty, the mean entropy over the masks within reach (nats): ``[B]`` or ``[B, N]``."""
+        # Whoever is shown committed positions too takes them out of ``valid`` first.
+        scored = self.entropy.where(self.valid, 0.0).sum(-1)
+        count = self.valid.sum(-1) + self.unscored
         return scored.add(self.unscored, alpha=math.log(self.choices or self.vocab_size)).div_(count.clamp_min_(1))
 
     def draws(self, candidates: int) -> tuple[Tensor, Tensor]:
