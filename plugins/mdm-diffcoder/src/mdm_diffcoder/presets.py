@@ -10,7 +10,8 @@ INSTRUCT = Preset(
     "Stable-DiffCoder-8B-Instruct as its card decodes: greedy, blocks of four tokens on the grid, a token a step. The "
     "card gives no figures as text, and the report does not say with what lengths its own were measured.",
     settings={
-        "sampler": "confidence", "temperature": 0.0, "block_length": 4, "tokens_per_step": 1, "cache": "block",
+        "sampler": "confidence", "temperature": 0.0, "block_length": 4, "tokens_per_step": 1, "stop_at_eos": True,
+        "cache": "block",
     },
     tasks={
         "humaneval": TaskPreset({"gen_length": 512}, source=f"{CARD}: steps 512, gen_length 512"),

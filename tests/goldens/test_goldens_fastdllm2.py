@@ -1,0 +1,98 @@
+"""Fast-dLLM v2 against the published code on the same tiny weights.
+
+Where ours differs, by the names of the goldens' README:
+
+* F2: there is no sub-block cache here, so the cases with ``blockcache`` do not bind. Such a plan would run one sub-block
+  of the block that is scored: the engine scores every mask of the block, and runs the position before each, whose keys
+  the published cache leaves as they were. What a sampler sees would then depend on the sampler that is used.
+* F3: an answer is as long as it was asked to be, and ends with its block: theirs counts blocks, so an unaligned prompt gets
+  fewer tokens, and one token of the next block hangs over. A prompt of exactly one block is read.
+* F4: a block's first token is committed alone, from the forward that stores the block before: the kind ``ar`` there is a
+  commit here. A prefill and the storing call of the last block are not made.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mdm
+import pytest
+import torch
+from goldens import ABSENT, cases, committed, folder, tensors
+from tiny_families import PAD
+
+FAMILY = "models2026/fast_dllm_v2"
+MASK = 250
+"""The mask of the tiny checkpoint; the published one is out of its vocabulary."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    if not folder(FAMILY).is_dir():
+        pytest.skip(ABSENT)
+    published = folder(FAMILY) / "checkpoint"
+    here = tmp_path_factory.mktemp("fast_dllm_v2")
+    for path in published.iterdir():
+        (here / path.name).symlink_to(path)
+    (here / "config.json").unlink()
+    config = json.loads(Path(published / "config.json").read_text())
+    (here / "config.json").write_text(json.dumps(config | {"mask_token_id": MASK}))
+    return mdm.load_model(here, dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["case0", "case1", "case2"])
+@pytest.mark.parametrize("size", [8, 32])
+def test_forward(model, name, size):
+    """The goldens are raw logits, of which those at i predict position i + 1."""
+    golden = tensors(FAMILY, "forward")
+    ids, raw = golden[f"{name}.input_ids"], golden[f"{name}.bc{size}"]
+    block = torch.arange(ids.shape[1]) // size
+    mask = torch.where(block[:, None] >= block, 0.0, torch.finfo(torch.float32).min)[None, None]
+    with torch.inference_mode():
+        at = torch.arange(ids.shape[1]).expand(ids.shape)
+        own = model.head(model.hidden(ids, at, mask=mask.expand(len(ids), -1, -1, -1)))
+    torch.testing.assert_close(own, raw, atol=1e-4, rtol=0)
+    ours = model.score_logits(ids, size)
+    torch.testing.assert_close(ours[:, 1:], raw[:, :-1], atol=1e-4, rtol=0)
+
+
+PLAIN = [case for case in cases(FAMILY, "traces") if "blockcache" not in case.id]
+
+
+@pytest.mark.parametrize("cache", ["none", "block"])
+@pytest.mark.parametrize("case", PLAIN)
+def test_trace(model, case, cache):
+    params, prompt, [output] = case["params"], case["prompt"][0], case["output"]
+    stops = params["stop_token"] in output
+    end = len(output) - 1  # F3: the token that hangs over
+    if stops:
+        end = -(-len(output) // params["block_size"]) * params["block_size"]
+    options = {"threshold": params["threshold"], "sub_block": params["small_block_size"]}
+    [result] = mdm.decode(
+        model, [prompt], "fastdllm-v2", options, cache, gen_length=end - len(prompt),
+        block_length=params["block_size"], eos_token_id=params["stop_token"], stop_at_eos=True,
+    )  # fmt: skip
+    expected = [(step["positions"], step["tokens"]) for step in case["steps"]]
+    kinds = {step["kind"] for step in case["steps"]}
+    assert kinds <= {"decode", "ar"} and "ar" in kinds
+    spent, paid = case["steps"], case["cumulative_entropy_blockcausal"]
+    if not stops:
+        hanging = spent[-1]
+        assert (hanging["kind"], hanging["positions"]) == ("ar", [end])
+        expected, spent, paid = expected[:-1], spent[:-1], paid - sum(hanging["entropy"])
+    assert committed(result.trace) == expected
+    assert {line["kind"] for line in result.trace} <= {"commit", "fill"}
+    assert result.cumulative_entropy == pytest.approx(paid, abs=1e-4)
+    assert result.sequence[: len(output)] == output[:end]
+    # F4: a first token costs a forward here where it rides with the storing call there, which is the same number.
+    assert result.forwards == len(spent)
+    stored = sum(step["kind"] == "ar" for step in case["steps"])
+    assert len({step["nfe"] for step in case["steps"]}) == len(case["steps"]) and stored
+
+
+def test_a_prompt_of_one_block_is_read(model):
+    """F3: theirs ignores it."""
+    settings = {"gen_length": 8, "block_length": 8}
+    one, other = mdm.decode(model, [list(range(8)), list(range(8, 16))], "fastdllm-v2", **settings)
+    assert one.tokens != other.tokens and PAD not in one.tokens[:1]
