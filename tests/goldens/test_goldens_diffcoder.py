@@ -1,8 +1,8 @@
 """Stable-DiffCoder against the published code on the same tiny weights.
 
-Where ours differs, by the names of the goldens' README: a block's storing call (S1) rides with the first of the next, so
-there are as many forwards as steps; steps are named for all blocks together (S3); a thresholded block goes on until no
-mask is left (S4); and what lies behind an end token is filled at once, not when its block is complete (S5).
+Where ours differs, by the names of the goldens' README: steps are those of all blocks together (S3); a thresholded
+block goes on until no mask is left (S4); what lies behind an end token is filled at once, not when its block is
+complete (S5). There is no prefill, and a block's storing call is the first one of the next: as many forwards as steps.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 Where ours differs, by the names of the goldens' README:
 
-* F2: there is no sub-block cache here, so the cases with ``blockcache`` do not bind. Such a plan would run one sub-block
-  of the block that is scored: the engine scores every mask of the block, and runs the position before each, whose keys
-  the published cache leaves as they were. What a sampler sees would then depend on the sampler that is used.
-* F3: an answer is as long as it was asked to be, and ends with its block: theirs counts blocks, so an unaligned prompt gets
-  fewer tokens, and one token of the next block hangs over. A prompt of exactly one block is read.
-* F4: a block's first token is committed alone, from the forward that stores the block before: the kind ``ar`` there is a
-  commit here. A prefill and the storing call of the last block are not made.
+* F2: there is no sub-block cache here, so the cases with ``blockcache`` do not bind. Its plan would run a sub-block
+  only, and the engine scores all masks of the block, whose positions a plan has to run. It also runs the position before
+  each that is run, afresh, where the published cache keeps that one's keys: even then the numbers would be others.
+* F3: an answer is as long as it was asked to be, and its last block is filled up: theirs counts blocks, so an unaligned
+  prompt gets fewer tokens, and one token of the next block hangs over. A prompt of exactly one block is read.
+* F4: a block's first token is committed alone, from the forward that stores the block before: the kind ``ar`` there is
+  a commit here. A prefill and the storing call of the last block are not made.
 """
 
 from __future__ import annotations

@@ -62,7 +62,9 @@ def test_the_canvas_ends_with_the_answer(model, gen_length):
         assert len(result.sequence) == len(prompt) + gen_length and len(result.tokens) == gen_length
 
 
-@pytest.mark.parametrize(("sampler", "cache"), [("confidence", "block"), ("confidence", "dual"), ("info-gain", "block")])
+@pytest.mark.parametrize(
+    ("sampler", "cache"), [("confidence", "block"), ("confidence", "dual"), ("info-gain", "block")]
+)
 def test_short_last_blocks_decode_alike_alone_and_under_every_cache(model, sampler, cache):
     lengths = [5, 6, 3]
     plain = mdm.decode(model, PROMPTS, sampler, cache="none", gen_length=lengths)

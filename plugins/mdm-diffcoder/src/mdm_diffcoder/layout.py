@@ -9,7 +9,7 @@ from mdm.models import check_network, network_sizes
 
 
 def as_llama(config: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The arguments of ``LlamaConfig`` that a Stable-DiffCoder config.json amounts to; keys not known here are left out.
+    """The arguments of ``LlamaConfig`` that a Stable-DiffCoder config.json amounts to; other keys are left out.
 
     Raises:
         MdmError: a key is missing, or asks for what is not published of the family.

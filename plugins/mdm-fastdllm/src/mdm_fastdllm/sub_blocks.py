@@ -18,8 +18,8 @@ class SubBlocks(BaseSampler):
     """Finishes the sub-blocks of a block from left to right, while the model sees the whole block.
 
     A step commits the masks of the leftmost unfinished sub-block with conf > threshold, and always the most confident
-    one of it; the schedule is ignored. Where logits are shifted, a block's first position is read at the last one of
-    the block before, which no step of this block changes: while it is a mask it is committed first, alone.
+    one of it; the schedule is ignored. Where logits are shifted, a block's first position is read before the block:
+    while it is a mask it is committed first, alone. (The published code takes its argmax even at a temperature.)
     """
 
     Options: ClassVar[type[BaseModel]] = SubBlockOptions

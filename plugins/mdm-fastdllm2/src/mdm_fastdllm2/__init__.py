@@ -15,7 +15,7 @@ ARCHITECTURE = "Fast_dLLM_QwenForCausalLM"
 
 
 class FastDllm2(BaseFamily):
-    """Fast-dLLM v2 on transformers' Qwen2, block by block; the last position of a block predicts the next one's first."""
+    """Fast-dLLM v2 on transformers' Qwen2: the last position of a block predicts the first one of the next."""
 
     name = "fastdllm2"
 

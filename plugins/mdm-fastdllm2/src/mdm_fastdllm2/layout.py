@@ -30,7 +30,7 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def mask_token(config: Mapping[str, Any], tokenizer: Any) -> int:
-    """The id of the mask: config.json's, which the published files do not give, else the tokenizer's, else as published.
+    """The id of the mask: config.json's, which the published ones do not give, else the tokenizer's, else 151665.
 
     In Qwen3's vocabulary the published id is another token, so the tokenizer's word counts where there is one.
     """

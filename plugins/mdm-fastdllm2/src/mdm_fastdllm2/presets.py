@@ -1,7 +1,7 @@
 """The published recipes of Fast-dLLM v2, 7B and 1.5B. Imports no torch.
 
-The card decodes at a threshold of 0.9. The figures are the README's; of the tasks here its evaluation script names GSM8K
-and MATH, at a threshold of 1, which commits a token a step, without shots and with up to 2048 new tokens.
+The card decodes at a threshold of 0.9. The figures are the README's. Of their settings the evaluation script gives
+those of GSM8K and MATH (a threshold of 1, which commits a token a step; no shots) and of GPQA; new tokens are up to 2048.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ ONE_BY_ONE = {"gen_length": 2048, **_options(1.0)}
 
 def _preset(size: str, gsm8k: float, math: float, humaneval: float, mbpp: float, gpqa: float) -> Preset:
     return Preset(
-        f"Fast-dLLM v2 {size} as its card decodes: greedy, blocks of 32 tokens in sub-blocks of 8, all tokens above 0.9 "
-        "at once. The figures of GSM8K and MATH are at a threshold of 1.",
+        f"Fast-dLLM v2 {size} as its card decodes: greedy, blocks of 32 tokens in sub-blocks of 8, all tokens above "
+        "0.9 at once. The figures of GSM8K and MATH are at a threshold of 1.",
         settings=SETTINGS,
         tasks={
             "gsm8k": TaskPreset(ONE_BY_ONE, {"shots": 0}, gsm8k, "accuracy", SCRIPT),
