@@ -1,7 +1,9 @@
 """The published recipes of Fast-dLLM v2, 7B and 1.5B. Imports no torch.
 
-The card decodes at a threshold of 0.9. The figures are the README's. Of their settings the evaluation script gives
-those of GSM8K and MATH (a threshold of 1, which commits a token a step; no shots) and of GPQA; new tokens are up to 2048.
+The card decodes at a threshold of 0.9. The figures are the README's. The evaluation script gives the settings of GSM8K
+and MATH (a threshold of 1, which commits a token a step; no shots) and of GPQA, each with up to 2048 new tokens; it and
+``eval.py`` were read in the forks shuyingte/DCD@a4376ef and Teddygat0r/Fast-dLLM@17f2351. Their questions of GSM8K and
+MATH end by asking for reasoning and a boxed answer; ours are the tasks' own.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ from typing import Any
 from mdm.protocols import Preset, TaskPreset
 
 CARD = "the card of Efficient-Large-Model/Fast_dLLM_v2_7B (arXiv:2509.26328)"
-README = "NVlabs/Fast-dLLM, v2/README (arXiv:2509.26328)"
-SCRIPT = f"{README}; settings of v2/eval_script.sh and v2/eval.py: lm-evaluation-harness"
+README = "NVlabs/Fast-dLLM, v2/README.md (arXiv:2509.26328)"
+SCRIPT = f"{README}; settings of v2/eval_script.sh: lm-evaluation-harness"
 
 
 def _options(threshold: float) -> dict[str, Any]:
