@@ -1,10 +1,11 @@
-"""SDAR's published layout, which is Qwen3's: config keys and the chat template."""
+"""SDAR's published layouts, which are Qwen3's and Qwen3-MoE's: config keys and the chat template."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from mdm.errors import MdmError
 from mdm.models import check_network, network_sizes
 
 CHAT = (
@@ -14,17 +15,40 @@ CHAT = (
 """Qwen3's chat template, for a checkpoint that carries none: no system turn unless one is given."""
 
 
-def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The arguments of ``Qwen3Config`` that an SDAR config.json amounts to; keys not known here are left out.
+SPARSE: dict[str, tuple[Any, ...]] = {
+    "attention_bias": (False, None),
+    "decoder_sparse_step": (1, None),
+    "mlp_only_layers": ([], None),
+}
+"""Keys with which a mixture of experts selects code, beside the common ones, and the values that were compared."""
 
-    They may select code of their own: SDAR's names an attention kernel that aborts on a CPU.
+
+def is_sparse(config: Mapping[str, Any]) -> bool:
+    """Whether it is a mixture of experts, such as SDAR-30B-A3B."""
+    return config.get("model_type") == "sdar_moe" or "SDARMoeForCausalLM" in (config.get("architectures") or ())
+
+
+def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The arguments of ``Qwen3Config``, or of a mixture's ``Qwen3MoeConfig``, that an SDAR config.json amounts to.
+
+    Keys not known here are left out. They may select code of their own: SDAR's names an attention kernel that aborts on
+    a CPU.
 
     Raises:
         MdmError: a key is missing, or asks for what Qwen3 does not do.
     """
-    check_network(config, source)
-    return network_sizes(config, source) | {
+    experts = _experts(config, source) if is_sparse(config) else {}
+    check_network(config, source, SPARSE | {"num_experts": (config["num_experts"],)} if experts else None)
+    return network_sizes(config, source) | experts | {
         "use_sliding_window": False,
         "head_dim": config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
         "attention_bias": config.get("attention_bias", False),
-    }
+    }  # fmt: skip
+
+
+def _experts(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    needed = ("moe_intermediate_size", "num_experts", "num_experts_per_tok")
+    if (lacking := next((key for key in needed if not config.get(key)), None)) is not None:
+        raise MdmError(f"{source}: config.json lacks the key {lacking!r} of a mixture of experts")
+    routing = {"norm_topk_prob": bool(config.get("norm_topk_prob")), "decoder_sparse_step": 1, "mlp_only_layers": []}
+    return {key: config[key] for key in needed} | routing
