@@ -48,7 +48,7 @@ def test_sdar_forward(sdar, name, size):
 
 
 def settled(case: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Sampler, its options and the settings of a case: LLaDA's loop, or SDAR's, which schedules each block by itself."""
+    """Sampler, options and settings of a case: LLaDA's loop, or SDAR's, which schedules each block by itself."""
     p, [prompt] = case["params"], case["prompt"]
     settings = {key: p[key] for key in ("gen_length", "block_length")}
     if "steps" in p:

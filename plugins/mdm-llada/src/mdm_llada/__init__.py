@@ -22,7 +22,12 @@ class Llada(BaseFamily):
         architectures = config.get("architectures") or ()
         if "MMadaModelLM" in architectures:  # its config.json may call itself llada too
             return False
-        return config.get("model_type") == "llada" or "LLaDAModelLM" in architectures or _sparse(config) or _improved(config)
+        return (
+            config.get("model_type") == "llada"
+            or "LLaDAModelLM" in architectures
+            or _sparse(config)
+            or _improved(config)
+        )
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
         if _sparse(config):

@@ -14,7 +14,7 @@ from mdm.protocols import ModelSpec
 
 from mdm_llada.masks import mask_id
 
-MASK_TOKEN, MASK = "<[MASK]>", 5
+MASK_TOKEN, MASK, VOCABULARY = "<[MASK]>", 5, 155136
 
 ACCEPTED: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False, None),
@@ -46,7 +46,7 @@ def load(family: str, source: str, config: Mapping[str, Any], *, device: str, dt
     spec = ModelSpec(
         family=family,
         vocab_size=llama.vocab_size,
-        mask_id=mask_id(config, source, llama.vocab_size, tokenizer, MASK_TOKEN, MASK),
+        mask_id=mask_id(config, source, tokenizer, MASK_TOKEN, MASK if llama.vocab_size == VOCABULARY else None),
         eos_ids=end_tokens(config, source, llama.vocab_size, tokenizer),
         pad_id=config.get("pad_token_id"),
         prefix=affixes(tokenizer)[0],

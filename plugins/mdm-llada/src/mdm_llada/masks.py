@@ -9,23 +9,21 @@ from mdm.errors import MdmError
 from mdm.models import check_mask
 
 
-def mask_id(
-    config: Mapping[str, Any], source: str, vocabulary: int, tokenizer: Any, name: str, published: int
-) -> int:
+def mask_id(config: Mapping[str, Any], source: str, tokenizer: Any, name: str, published: int | None) -> int:
     """The mask token: the tokenizer's ``name``, else config.json's ``mask_token_id``, else the ``published`` id.
 
+    Args:
+        published: the id in the published model, where its vocabulary is this one.
+
     Raises:
-        MdmError: the tokenizer and config.json do not agree, or the network has no such token.
+        MdmError: nothing names the mask, two name others, or the network has no such token.
     """
     said = config.get("mask_token_id")
     known = None if tokenizer is None else tokenizer.get_vocab().get(name)
     if known is not None and said is not None and known != said:
         raise MdmError(f"{source}: config key 'mask_token_id' is {said}, and the tokenizer's {name} is {known}")
-    if known is None and said is None and published >= vocabulary:
-        raise MdmError(
-            f"{source}: nothing names the mask: config.json has no 'mask_token_id', there is no token {name}, and the "
-            f"published model's {published} is behind the vocabulary of {vocabulary}"
-        )
-    mask: int = next(i for i in (known, said, published) if i is not None)
-    check_mask(mask, vocabulary, tokenizer, source)
+    mask: int | None = next((i for i in (known, said, published) if i is not None), None)
+    if mask is None:
+        raise MdmError(f"{source}: neither a token {name} nor config.json's 'mask_token_id' names the mask")
+    check_mask(mask, config["vocab_size"], tokenizer, source)
     return mask

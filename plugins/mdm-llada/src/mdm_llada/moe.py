@@ -8,10 +8,20 @@ ZHZisZZ/dllm at ca17675.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mdm.errors import MdmError
-from mdm.models import Model, affixes, check_network, end_tokens, load_network, load_tokenizer, network_sizes
+from mdm.models import (
+    Model,
+    affixes,
+    check_counts,
+    check_network,
+    end_tokens,
+    load_network,
+    load_tokenizer,
+    network_sizes,
+)
 from mdm.protocols import ModelSpec
 
 from mdm_llada.masks import mask_id
@@ -46,13 +56,15 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         MdmError: a key is missing, or asks for what Qwen3-MoE does not do.
     """
-    check_network(config, source, ACCEPTED | {"num_experts": (config.get("num_experts"),)})
+    check_network(config, source, ACCEPTED, heeded=("num_experts",))
     frequency = config.get("moe_layer_freq")
     if any(every != 1 for every in (frequency if isinstance(frequency, list) else [frequency]) if every is not None):
         raise MdmError(f"{source}: config key 'moe_layer_freq' is {frequency!r}, and this family runs only experts")
     needed = ("expert_intermediate_size", "num_experts", "num_experts_per_tok")
     if (lacking := next((key for key in needed if not config.get(key)), None)) is not None:
         raise MdmError(f"{source}: config.json lacks the key {lacking!r} of a LLaDA-MoE checkpoint")
+    if (chosen := config["num_experts_per_tok"]) > config["num_experts"]:
+        raise MdmError(f"{source}: config key 'num_experts_per_tok' is {chosen}, of {config['num_experts']} experts")
     # No layer has the dense width; the published network has it all the same.
     dense = config.get("dense_intermediate_size") or config["expert_intermediate_size"]
     own = {**config, "intermediate_size": dense, "rms_norm_eps": config.get("rms_norm_eps") or 1e-5}
@@ -79,13 +91,15 @@ def load(family: str, source: str, config: Mapping[str, Any], *, device: str, dt
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     qwen = Qwen3MoeConfig(**as_qwen(config, source))
+    check_counts(Path(source), config, {"num_hidden_layers": "layers", "num_experts": "experts"})
     tokenizer = load_tokenizer(source)
+    published = qwen.vocab_size > MASK  # then it is the published vocabulary
     ends = end_tokens(config, source, qwen.vocab_size, tokenizer, [END_OF_TURN])
     spec = ModelSpec(
         family=family,
         vocab_size=qwen.vocab_size,
-        mask_id=mask_id(config, source, qwen.vocab_size, tokenizer, MASK_TOKEN, MASK),
-        eos_ids=ends or tuple(i for i in (END,) if i < qwen.vocab_size),
+        mask_id=mask_id(config, source, tokenizer, MASK_TOKEN, MASK if published else None),
+        eos_ids=ends or ((END,) if published else ()),
         pad_id=config.get("pad_token_id"),
         prefix=affixes(tokenizer)[0],
         prompt_style=config.get("prompt_style", "chat"),

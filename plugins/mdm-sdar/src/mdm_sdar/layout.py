@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mdm.errors import MdmError
-from mdm.models import check_network, network_sizes
+from mdm.models import check_counts, check_network, network_sizes
 
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -37,9 +38,9 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         MdmError: a key is missing, or asks for what Qwen3 does not do.
     """
-    experts = _experts(config, source) if is_sparse(config) else {}
-    check_network(config, source, SPARSE | {"num_experts": (config["num_experts"],)} if experts else None)
-    return network_sizes(config, source) | experts | {
+    sparse = is_sparse(config)
+    check_network(config, source, SPARSE if sparse else None, heeded=("num_experts",) if sparse else ())
+    return network_sizes(config, source) | (_experts(config, source) if sparse else {}) | {
         "use_sliding_window": False,
         "head_dim": config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
         "attention_bias": config.get("attention_bias", False),
@@ -50,5 +51,8 @@ def _experts(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     needed = ("moe_intermediate_size", "num_experts", "num_experts_per_tok")
     if (lacking := next((key for key in needed if not config.get(key)), None)) is not None:
         raise MdmError(f"{source}: config.json lacks the key {lacking!r} of a mixture of experts")
+    if (chosen := config["num_experts_per_tok"]) > config["num_experts"]:
+        raise MdmError(f"{source}: config key 'num_experts_per_tok' is {chosen}, of {config['num_experts']} experts")
+    check_counts(Path(source), config, {"num_hidden_layers": "layers", "num_experts": "experts"})
     routing = {"norm_topk_prob": bool(config.get("norm_topk_prob")), "decoder_sparse_step": 1, "mlp_only_layers": []}
     return {key: config[key] for key in needed} | routing
