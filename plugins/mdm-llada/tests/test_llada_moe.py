@@ -52,6 +52,7 @@ def test_the_specification(tmp_path):
         ("mlp_only_layers", [0]),
         ("decoder_sparse_step", 2),
         ("num_shared_experts", 1),
+        ("moe_router_of_tomorrow", "hash"),
         ("num_experts", 3),
         ("num_experts", 5),
         ("num_experts_per_tok", 5),

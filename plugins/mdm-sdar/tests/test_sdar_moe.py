@@ -40,6 +40,7 @@ def test_the_block_is_four_unless_another_is_asked_for(tmp_path):
         ("decoder_sparse_step", 2),
         ("mlp_only_layers", [1]),
         ("shared_expert_intermediate_size", 32),
+        ("expert_routing_of_tomorrow", "hash"),
         ("num_experts", 3),
         ("num_experts", 128),
         ("num_experts_per_tok", 5),

@@ -7,6 +7,7 @@ ZHZisZZ/dllm at ca17675.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ ACCEPTED: dict[str, tuple[Any, ...]] = {
 }
 """Config keys, beside the common ones, that select code, and the values that are Qwen3-MoE's."""
 
+SIZES = ("expert_intermediate_size", "num_experts", "num_experts_per_tok")
+ROUTES = re.compile("router|routed|expert|moe|topk")
+KNOWN = {*ACCEPTED, *SIZES, "moe_layer_freq", "norm_topk_prob", "output_router_logits", "router_aux_loss_coef"}
+"""Keys by whose name ``ROUTES`` would suspect them, and that are heeded, or concern training alone."""
+
 CHAT = (
     "<role>SYSTEM</role>{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}\n{% endif %}"
     "detailed thinking off<|role_end|>{% for m in messages %}{% if m['role'] != 'system' %}"
@@ -56,12 +62,12 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         MdmError: a key is missing, or asks for what Qwen3-MoE does not do.
     """
-    check_network(config, source, ACCEPTED, heeded=("num_experts",))
+    unknown = {key: (None, False, 0) for key in config if ROUTES.search(key) and key not in KNOWN}
+    check_network(config, source, ACCEPTED | unknown, heeded=("num_experts",))
     frequency = config.get("moe_layer_freq")
     if any(every != 1 for every in (frequency if isinstance(frequency, list) else [frequency]) if every is not None):
         raise MdmError(f"{source}: config key 'moe_layer_freq' is {frequency!r}, and this family runs only experts")
-    needed = ("expert_intermediate_size", "num_experts", "num_experts_per_tok")
-    if (lacking := next((key for key in needed if not config.get(key)), None)) is not None:
+    if (lacking := next((key for key in SIZES if not config.get(key)), None)) is not None:
         raise MdmError(f"{source}: config.json lacks the key {lacking!r} of a LLaDA-MoE checkpoint")
     if (chosen := config["num_experts_per_tok"]) > config["num_experts"]:
         raise MdmError(f"{source}: config key 'num_experts_per_tok' is {chosen}, of {config['num_experts']} experts")
