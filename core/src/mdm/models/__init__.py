@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from mdm.models.layout import Layout
     from mdm.models.loading import affixes, check_mask, load_network, load_tokenizer, stock_config
     from mdm.models.model import Model
+    from mdm.models.weight_files import check_counts
 
 __all__ = [
-    "BaseFamily", "Layout", "Model", "affixes", "check_mask", "check_network", "end_tokens", "is_stock", "load_network",
-    "load_tokenizer", "network_sizes", "refuse", "rope_theta", "stock_config", "token_ids",
+    "BaseFamily", "Layout", "Model", "affixes", "check_counts", "check_mask", "check_network", "end_tokens", "is_stock",
+    "load_network", "load_tokenizer", "network_sizes", "refuse", "rope_theta", "stock_config", "token_ids",
 ]  # fmt: skip
 
 _NAMES = {
@@ -25,6 +26,7 @@ _NAMES = {
     "layout": ("Layout",),
     "loading": ("affixes", "check_mask", "load_network", "load_tokenizer", "stock_config"),
     "model": ("Model",),
+    "weight_files": ("check_counts",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -10,6 +10,7 @@ from mdm.errors import MdmError, explain
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model
 
 Size = Annotated[int, Strict(), Field(ge=1, le=2**31)]
+Count = Annotated[int, Strict(), Field(ge=0, le=2**31)]
 Id = Annotated[int, Strict(), Field(ge=-(2**31), le=2**31)]
 Ids = Annotated[list[Id], Field(max_length=1000)]
 Real = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
@@ -23,9 +24,13 @@ KEYS: dict[Any, tuple[str, ...]] = {
         "num_key_value_heads", "n_kv_heads", "head_dim", "max_position_embeddings", "max_sequence_length",
         "n_positions", "block_size",
     ),
+    Count: (
+        "num_experts", "num_experts_per_tok", "num_shared_experts", "moe_intermediate_size", "n_group", "topk_group",
+        "first_k_dense_replace",
+    ),
     Id | Ids: ("bos_token_id", "eos_token_id"),
     Id: ("mask_token_id", "pad_token_id", "cls_token_id", "sep_token_id"),
-    Real: ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta"),
+    Real: ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "routed_scaling_factor"),
     Flag: ("tie_word_embeddings", "weight_tying", "is_decoder", "attention_bias", "use_cache"),
     Name: ("model_type", "dtype", "torch_dtype", "prompt_style", "hidden_act", "activation_type"),
     Annotated[list[Name], Field(max_length=100)]: ("architectures",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,22 @@ def refuse(config: Mapping[str, Any], accepted: Mapping[str, tuple[Any, ...]], w
             raise MdmError(f"{where}: config key {key!r} is {config[key]!r}, and this family runs only {wanted}")
 
 
-def check_network(config: Mapping[str, Any], where: str, accepted: Mapping[str, tuple[Any, ...]] | None = None) -> None:
+def check_network(
+    config: Mapping[str, Any],
+    where: str,
+    accepted: Mapping[str, tuple[Any, ...]] | None = None,
+    heeded: Collection[str] = (),
+) -> None:
     """Refuse what ``PLAIN`` or the family's own ``accepted`` does not allow, scaled rotary positions and windows.
+
+    Args:
+        heeded: keys of ``PLAIN`` that may have any value, since the family reads them: a mixture's number of experts.
 
     Raises:
         MdmError: it names the key.
     """
-    refuse(config, {**PLAIN, **(accepted or {})}, where)
+    plain = {key: values for key, values in PLAIN.items() if key not in heeded}
+    refuse(config, {**plain, **(accepted or {})}, where)
     if config.get("sliding_window") and config.get("use_sliding_window") is None:
         refuse(config, {"sliding_window": (None,)}, where)
     if layers := config.get("layer_types"):

@@ -17,13 +17,15 @@ from mdm.models.checkpoints import find_family, holds_adapter, locate, read_conf
 from mdm.models.lora import Adapter
 from mdm.models.model import Model
 from mdm.models.placement import device_of, dtype_of, loading_options
-from mdm.models.weight_files import check_files, check_weights, renamed, weight_shapes
+from mdm.models.weight_files import Shapes, check_files, check_weights, weight_shapes
 
 NO_ADAPTER = {"subfolder": "none"}
 """Where transformers is to look for an adapter, which it would apply unasked where peft is installed."""
 
 LARGER = 8
 """How many times the numbers in its files a network may have: packed ones, and weights that are two modules'."""
+
+NO_FIT = "it does not fit its config.json"
 
 PROGRESS_FROM = 1 << 28  # bytes of weights from which loading shows its progress
 
@@ -174,7 +176,7 @@ def load_network(
             keys = [key for key in keys if not re.search(surplus, key)]
         if keys:
             weight = f"weight {keys[0]}" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
-            raise MdmError(f"{source}: the checkpoint has {fault} {weight}: it does not fit its config.json")
+            raise MdmError(f"{source}: the checkpoint has {fault} {weight}: {NO_FIT}")
     if lora is not None:
         lora.apply(network, key_mapping or {})
     return network.eval().requires_grad_(False)
@@ -193,21 +195,40 @@ def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[st
             network = build(deepcopy(config))
     except Exception as error:
         raise MdmError(f"{source}: its config.json describes no network: {first_line(error)}") from None
-    wanted = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
     if getattr(config, "quantization_config", None) is None:  # packed weights have shapes of their own
-        for published, shape in sorted(shapes.items()):
-            name = renamed(published, key_mapping)
-            if wanted.get(name, shape) != shape:
-                raise MdmError(
-                    f"{source}: the checkpoint has the wrong shape for weight {name}: it does not fit its config.json"
-                )
+        _compare(shapes, network, key_mapping, source)
     needed = sum(part.numel() for part in (*network.parameters(), *network.buffers()))
     held = sum(map(prod, shapes.values()))
     if needed > LARGER * held + PROGRESS_FROM:
         raise MdmError(
             f"{source}: its config.json describes a network of {needed:,} numbers, and the weights are {held:,}: "
-            "it does not fit its config.json"
+            f"{NO_FIT}"
         )
+
+
+def _compare(shapes: Shapes, network: Any, key_mapping: Mapping[str, str], source: str) -> None:
+    """Refuse a weight of another shape than the network's; of weights that are made of several, or several of one, as
+    transformers stacks experts and splits projections, their numbers and their last axis are compared."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    wanted = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+    changes = get_model_conversion_mapping(network, dict(key_mapping))
+    renamings = [change for change in changes if isinstance(change, WeightRenaming)]
+    converters = [change for change in changes if isinstance(change, WeightConverter)]
+    sources: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+    for published, shape in sorted(shapes.items()):
+        name, pattern = rename_source_key(published, renamings, converters, network.base_model_prefix, wanted)
+        if pattern is None and wanted.get(name, shape) != shape:
+            raise MdmError(f"{source}: the checkpoint has the wrong shape for weight {name}: {NO_FIT}")
+        if pattern is not None:
+            targets = next(c.target_patterns for c in converters if pattern in c.source_patterns)
+            sources.setdefault(tuple(name.replace(targets[0], target) for target in targets), []).append(shape)
+    for names, parts in sources.items():
+        shaped = [wanted[name] for name in names if name in wanted]
+        fits = sum(map(prod, parts)) == sum(map(prod, shaped)) and len({s[-1] for s in (*parts, *shaped)}) == 1
+        if len(shaped) == len(names) and not fits:
+            raise MdmError(f"{source}: the checkpoint has the wrong shape for weight {names[0]}: {NO_FIT}")
 
 
 @contextmanager

@@ -98,6 +98,25 @@ def check_weights(folder: Path, config: Mapping[str, Any]) -> None:
                 )
 
 
+def check_counts(folder: Path, config: Mapping[str, Any], counted: Mapping[str, str]) -> None:
+    """Refuse a config.json that asks for other layers or experts than the checkpoint holds weights of.
+
+    Args:
+        counted: config key -> what stands before the number in the names of weights, such as ``layers`` or ``experts``;
+            of stacked weights, whose names have none, the first axis is counted.
+
+    Raises:
+        MdmError: it names the key.
+    """
+    shapes = weight_shapes(folder)
+    for key, part in counted.items():
+        numbers = {int(found[1]) for name in shapes if (found := re.search(rf"\b{part}\.(\d{{1,9}})\.", name))}
+        stacked = {shape[0] for name, shape in shapes.items() if re.search(rf"\b{part}\.\D*$", name) and shape}
+        held = max(stacked, default=0) if not numbers else 1 + max(numbers)
+        if config[key] != held:
+            raise MdmError(f"{folder}: config key {key!r} is {config[key]}, and the weights are of {held} {part}")
+
+
 def renamed(name: str, key_mapping: Mapping[str, str]) -> str:
     """The network's name of a published weight; the first pattern that matches decides, as transformers has it."""
     for pattern, replacement in key_mapping.items():
