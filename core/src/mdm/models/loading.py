@@ -170,7 +170,8 @@ def load_network(
             _streamed(source) if made_of_several else nullcontext((source, None)) as (name, weights),
         ):
             network, info = module.from_pretrained(
-                name, state_dict=weights, config=config, dtype=getattr(torch, dtype), key_mapping=dict(key_mapping or {}),
+                name, state_dict=weights, config=config, dtype=getattr(torch, dtype),
+                key_mapping=dict(key_mapping or {}),
                 use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True,
                 ignore_mismatched_sizes=True, adapter_kwargs=NO_ADAPTER, **options,
             )  # fmt: skip
@@ -228,7 +229,7 @@ def _streamed(source: str) -> Iterator[tuple[None, dict[str, Any]]]:
     before = os.environ.get(ONE_BY_ONE)
     os.environ[ONE_BY_ONE] = "1"
     try:
-        files = [safe_open(path, framework="pt", backend="pread") for path in weight_paths(Path(source))]
+        files: list[Any] = [safe_open(path, framework="pt", backend="pread") for path in weight_paths(Path(source))]
         yield None, {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
     finally:
         if before is None:
@@ -238,8 +239,11 @@ def _streamed(source: str) -> Iterator[tuple[None, dict[str, Any]]]:
 
 
 def _compare(shapes: Shapes, network: Any, key_mapping: Mapping[str, str], source: str) -> bool:
-    """Whether weights are stacked or split. Refuse a weight of another shape than the network's; of weights that are made of several, or several of one, as
-    transformers stacks experts and splits projections, their numbers and their last axis are compared."""
+    """Refuse a weight of another shape than the network's, and tell whether any are stacked or split.
+
+    Of weights that are made of several, or several of one, as transformers stacks experts and splits projections, the
+    numbers that they hold and their last axes are compared.
+    """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
