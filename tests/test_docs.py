@@ -16,6 +16,7 @@ from mdm import registry
 
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial" / "mdm-right-to-left"
+FAMILY = DOCS / "tutorial" / "mdm-tessera"
 SNIPPETS = [
     pytest.param(body, id=f"{page.name} {number}")
     for page in sorted(DOCS.glob("*.md"))
@@ -123,3 +124,16 @@ def test_the_tutorial_can_be_typed(stranger):
     ]
     assert "commit: 15" in live, "the first commit is the last cell of the puzzle"
     assert "twine check --strict" in publish
+
+
+def test_the_page_on_families_can_be_typed(stranger):
+    home, types = stranger
+    page = (DOCS / "new-family.md").read_text()
+    begin, decode = re.findall(r"^```console\n(.*?)^```", page, re.M | re.S)
+    for line in begin.splitlines():
+        types(line)
+    made = home / FAMILY.name
+    for pattern in ("*.toml", "*.md", "src/*/*.py", "tests/*.py"):
+        for path in FAMILY.glob(pattern):
+            shutil.copy(path, made / path.relative_to(FAMILY))
+    assert re.search(r"\d+ passed", types(decode.strip()))

@@ -22,6 +22,7 @@ CACHES = {
     "dream": ("none", "prefix", "dual"),
     "mmada": ("none", "prefix", "dual"),
     "sdar": ("none", "prefix", "dual", "block"),
+    "llada2": ("none", "prefix", "dual", "block"),
     "mlm": ("none",),
 }
 CASES = [pytest.param(family, cache, id=f"{family}-{cache}") for family, caches in CACHES.items() for cache in caches]
@@ -62,7 +63,12 @@ def test_a_row_does_not_depend_on_its_neighbours(models, family, cache, sampler)
 
 
 EXACT = [
-    *(pytest.param("sdar", cache, {}, sampler) for cache in CACHES["sdar"][1:] for sampler in SAMPLERS),
+    *(
+        pytest.param(family, cache, {}, sampler)
+        for family in ("sdar", "llada2")
+        for cache in CACHES[family][1:]
+        for sampler in SAMPLERS
+    ),
     *(
         pytest.param(family, cache, {"refresh": 1}, "confidence")
         for family in ("llada", "dream", "mmada")

@@ -55,6 +55,19 @@ def test_a_compiled_decode_is_the_same_decode_and_one_layer_is_compiled(model):
     assert counters["stats"]["unique_graphs"] == before
 
 
+@pytest.mark.wide
+@pytest.mark.parametrize("dense", [0, 1])
+def test_layers_with_experts_are_compiled_once_and_those_without_once(tmp_path, dense):
+    torch._dynamo.reset()
+    folder = tiny_families.save(tmp_path, "llada2", first_k_dense_replace=dense)
+    model, before = mdm.load_model(folder, device="cpu", dtype="float32"), counters["stats"]["unique_graphs"]
+    for cache in ("none", "block"):
+        for prompts in PROMPTS:
+            expected = decoded(model, prompts, gen_length=8, cache=cache)
+            assert decoded(model, prompts, gen_length=8, cache=cache, compile=True) == expected
+    assert counters["stats"]["unique_graphs"] == before + 1 + dense
+
+
 def test_hidden_states_are_the_same_and_of_their_own(model):
     tokens, at = torch.arange(24).view(3, 8), torch.arange(8).expand(3, -1)
     mask = torch.zeros(3, 1, 8, 8)

@@ -29,7 +29,10 @@ SETTINGS = [
     {"temperature": 0.3, "top_p": 0.9, "score_after": "tempered", "eos_rank": "last", "eos_token_id": 7},
     {"stop_at_eos": True},
 ]  # fmt: skip
-CACHES = {"llada": ["none", "prefix", "dual"], "dream": ["none", "prefix", "dual"], "sdar": ["none", "dual", "block"]}
+CACHES = {
+    "llada": ["none", "prefix", "dual"], "dream": ["none", "prefix", "dual"], "sdar": ["none", "dual", "block"],
+    "llada2": ["none", "block"],
+}  # fmt: skip
 PAIRS = [(family, cache) for family in CACHES for cache in CACHES[family]]
 SAMPLERS = sorted(entry.name for entry in registry.entries("sampler"))
 

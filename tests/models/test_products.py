@@ -15,7 +15,7 @@ from mdm_testing.probe import essence
 from torch import nn
 
 
-@pytest.fixture(params=["llada", "dream", "sdar"])
+@pytest.fixture(params=["llada", "dream", "sdar", "llada2"])
 def model(tmp_path, request):
     return mdm.load_model(tiny_families.save(tmp_path, request.param), device="cpu", dtype="float32")
 
@@ -45,8 +45,14 @@ def test_a_decode_is_the_same_in_fewer_operations(model):
 
 def test_what_is_no_plain_layer_stays_as_it_is(model):
     first, *others = model.body.layers
+    experts = [
+        (part, set(part.state_dict())) for part in model.body.modules() if type(part).__name__.endswith("Experts")
+    ]
     add_hook_to_module(first.mlp.up_proj, ModelHook())
     first.self_attn.k_proj = nn.Sequential(first.self_attn.k_proj)
     products.join(model.body)
     assert type(first.mlp.gate_proj) is nn.Linear and type(first.self_attn.q_proj) is nn.Linear
-    assert all(type(layer.mlp.gate_proj) is products._Part for layer in others)
+    mlps = [getattr(layer.mlp, "shared_experts", layer.mlp) for layer in others]
+    assert all(type(mlp.gate_proj) is products._Part for mlp in mlps)
+    assert all(set(part.state_dict()) == names for part, names in experts)
+    assert bool(experts) == (model.spec.family == "llada2")

@@ -306,3 +306,15 @@ def test_each_kind_of_sampler_is_compared_once_and_all_in_full():
     few = {name.split()[0] for name in parity.part(Options("cuda")).cells}
     every = {name.split()[0] for name in parity.part(Options("cpu", full=True)).cells}
     assert {"info-gain", "confidence", "beam", "eb", "klass"} <= few < every
+
+
+def test_a_mixture_of_experts_is_read_as_far_as_tokens_choose_it():
+    from mdm_bench.decode import _experts_used, _weights
+    from mdm_bench.shapes import SHAPES, Experts, Shape, random_model, weight_bytes
+
+    assert 32e9 < weight_bytes(SHAPES["llada2-mini"], "bfloat16") < 33e9  # the published 16B
+    shape = Shape("llada2", 512, 64, 3, 4, 2, 96, head_dim=16, experts=Experts(8, 2, 32, 4, 2, dense_layers=1))
+    model = random_model(shape)
+    assert _weights(model)["experts"] == 2 * 8 * 3 * 64 * 32 * 4
+    assert _experts_used(model, 1) == 0.25 and 0.99 < _experts_used(model, 32) < 1
+    assert _experts_used(random_model(SHAPES["tiny"]), 1) == 1

@@ -74,6 +74,26 @@ def test_the_first_position_cannot_be_a_mask(model):
         mdm.decode(model, [[tiny_families.MASK, 1]], gen_length=0)
 
 
+DISTILLED = {
+    "attention_dropout": 0.0, "auto_map": {"AutoModel": "Dream-org/Dream-v0-Instruct-7B--modeling_dream.DreamModel"},
+    "bos_token_id": tiny_families.EOS, "initializer_range": 0.02, "max_window_layers": 28, "torch_dtype": "bfloat16",
+    "use_cache": False, "use_mrope": False,
+}  # fmt: skip
+"""Keys of a published config.json beside Qwen2's (apple/DiffuCoder-7B-Instruct at 69c039a) as saving again keeps them.
+
+dParallel_Dream_7B_Instruct is Dream-v0-Instruct-7B with an adapter merged and saved (Dream/merge_lora.py of
+czg1225/dParallel at 57e1e68); d3LLM_Dream and d3LLM_Dream_Coder are loaded by Dream's own class
+(chat/chat_d3llm_dream.py of hao-ai-lab/d3LLM).
+"""
+
+
+def test_a_distilled_model_loads_as_what_it_was_distilled_from(tmp_path, model):
+    distilled = mdm.load_model(tiny_families.save(tmp_path, "dream", **DISTILLED), device="cpu", dtype="float32")
+    canvas = torch.tensor([PROMPT + [tiny_families.MASK] * 3])
+    assert distilled.spec == model.spec
+    assert torch.equal(distilled.score_logits(canvas), model.score_logits(canvas))
+
+
 @pytest.mark.parametrize(("key", "value"), [("use_sliding_window", True), ("rope_scaling", {"type": "yarn"})])
 def test_a_config_that_asks_for_more_is_refused(tmp_path, key, value):
     tiny_families.save(tmp_path, "dream", **{key: value})

@@ -15,7 +15,8 @@ def test_it_claims_its_own(config):
 
 
 def test_it_claims_nothing_else():
-    assert not any(FAMILY.claims(config) for family, config in CONFIGS.items() if family != "llada")
+    claimed = {family for family, config in CONFIGS.items() if FAMILY.claims(config)}
+    assert claimed == {"llada", "llada-moe", "illada"}
 
 
 def test_the_specification(tmp_path):
@@ -39,6 +40,31 @@ def test_attention_looks_both_ways(tmp_path):
 def test_what_llama_has_not_is_refused_by_name(tmp_path, key, value):
     with pytest.raises(mdm.MdmError, match=f"config key '{key}' is {value!r}"):
         mdm.load_model(save(tmp_path, "llada", **{key: value}), device="cpu")
+
+
+DISTILLED = {
+    "activation_type": "silu", "alibi": False, "alibi_bias_max": 8.0, "attention_dropout": 0.0,
+    "attention_layer_norm": False, "attention_layer_norm_with_affine": True, "bias_for_layer_norm": False,
+    "block_group_size": 1, "embedding_dropout": 0.0, "flash_attention": False, "include_bias": False,
+    "include_qkv_bias": False, "init_device": "meta", "init_fn": "mitchell", "init_std": 0.02, "input_emb_norm": False,
+    "layer_norm_type": "rms", "layer_norm_with_affine": True, "rope": True, "rope_full_precision": True,
+    "scale_logits": False, "torch_dtype": "bfloat16", "use_cache": False,
+    "auto_map": {"AutoModel": "GSAI-ML/LLaDA-8B-Instruct--modeling_llada.LLaDAModelLM"},
+}  # fmt: skip
+"""Keys of LLaDA-8B-Instruct's config.json (at 6059b30) as saving again keeps them.
+
+dParallel-LLaDA-8B-instruct is that model with an adapter merged and saved (LLaDA/merge_lora.py of czg1225/dParallel at
+57e1e68); d3LLM_LLaDA is loaded by LLaDA's own class, whose key ``flash_attention`` is set (chat/chat_d3llm_llada.py of
+hao-ai-lab/d3LLM).
+"""
+
+
+def test_a_distilled_model_loads_as_what_it_was_distilled_from(tmp_path):
+    folders = save(tmp_path / "base", "llada"), save(tmp_path / "distilled", "llada", **DISTILLED)
+    base, distilled = (mdm.load_model(folder, device="cpu", dtype="float32") for folder in folders)
+    canvas = torch.tensor([[1, 2, MASK, 4, 5]])
+    assert distilled.spec == base.spec
+    assert torch.equal(distilled.score_logits(canvas), base.score_logits(canvas))
 
 
 def test_the_known_chat_template():

@@ -187,7 +187,11 @@ class _Shape:
             layers=say("num_hidden_layers", 32),
             # Whose head is none makes logits in place of states (mdm-dllm).
             width=model.spec.vocab_size if isinstance(model.lm_head, torch.nn.Identity) else width,
-            mlp=say("intermediate_size", 4 * width),
+            mlp=max(
+                say("intermediate_size", 4 * width),
+                # A token's states are copied for each of its experts.
+                say("num_experts_per_tok", 0) * (say("moe_intermediate_size", 0) + width),
+            ),
             heads_width=heads * head,
             kv_width=say("num_key_value_heads", heads) * head,
         )

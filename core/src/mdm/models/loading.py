@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from math import prod
 from pathlib import Path
@@ -17,7 +18,7 @@ from mdm.models.checkpoints import find_family, holds_adapter, locate, read_conf
 from mdm.models.lora import Adapter
 from mdm.models.model import Model
 from mdm.models.placement import device_of, dtype_of, loading_options
-from mdm.models.weight_files import Shapes, check_files, check_weights, weight_shapes
+from mdm.models.weight_files import Shapes, check_files, check_weights, weight_paths, weight_shapes
 
 NO_ADAPTER = {"subfolder": "none"}
 """Where transformers is to look for an adapter, which it would apply unasked where peft is installed."""
@@ -26,6 +27,9 @@ LARGER = 8
 """How many times the numbers in its files a network may have: packed ones, and weights that are two modules'."""
 
 NO_FIT = "it does not fit its config.json"
+
+ONE_BY_ONE = "HF_DEACTIVATE_ASYNC_LOAD"
+"""transformers' switch for loading without threads."""
 
 PROGRESS_FROM = 1 << 28  # bytes of weights from which loading shows its progress
 
@@ -159,11 +163,15 @@ def load_network(
         if (attention := str(options.get("attn_implementation"))).startswith("flash"):
             raise MdmError(f"attention {attention!r} takes no mask of a row's own, which this family needs: use sdpa")
     options.setdefault("device_map", {"": device})
-    _check_shapes(module, source, config, key_mapping or {})
+    made_of_several = _check_shapes(module, source, config, key_mapping or {})
     try:
-        with _own_words(source):
+        with (
+            _own_words(source),
+            _streamed(source) if made_of_several else nullcontext((source, None)) as (name, weights),
+        ):
             network, info = module.from_pretrained(
-                source, config=config, dtype=getattr(torch, dtype), key_mapping=dict(key_mapping or {}),
+                name, state_dict=weights, config=config, dtype=getattr(torch, dtype),
+                key_mapping=dict(key_mapping or {}),
                 use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True,
                 ignore_mismatched_sizes=True, adapter_kwargs=NO_ADAPTER, **options,
             )  # fmt: skip
@@ -182,8 +190,10 @@ def load_network(
     return network.eval().requires_grad_(False)
 
 
-def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[str, str]) -> None:
+def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[str, str]) -> bool:
     """Compare the network that ``config`` describes with the shapes in the weights' headers, before it takes memory.
+
+    Returns whether weights of the network are made of several in the files, or several of one.
 
     Raises:
         MdmError: a weight has another shape, or there are far fewer of them than the network has.
@@ -195,8 +205,8 @@ def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[st
             network = build(deepcopy(config))
     except Exception as error:
         raise MdmError(f"{source}: its config.json describes no network: {first_line(error)}") from None
-    if getattr(config, "quantization_config", None) is None:  # packed weights have shapes of their own
-        _compare(shapes, network, key_mapping, source)
+    packed = getattr(config, "quantization_config", None) is not None  # such weights have shapes of their own
+    converted = not packed and _compare(shapes, network, key_mapping, source)
     needed = sum(part.numel() for part in (*network.parameters(), *network.buffers()))
     held = sum(map(prod, shapes.values()))
     if needed > LARGER * held + PROGRESS_FROM:
@@ -204,11 +214,36 @@ def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[st
             f"{source}: its config.json describes a network of {needed:,} numbers, and the weights are {held:,}: "
             f"{NO_FIT}"
         )
+    return converted
 
 
-def _compare(shapes: Shapes, network: Any, key_mapping: Mapping[str, str], source: str) -> None:
-    """Refuse a weight of another shape than the network's; of weights that are made of several, or several of one, as
-    transformers stacks experts and splits projections, their numbers and their last axis are compared."""
+@contextmanager
+def _streamed(source: str) -> Iterator[tuple[None, dict[str, Any]]]:
+    """Weights that are read when they are put together, one after the other and into memory of their own.
+
+    transformers maps the files, and what it stacks would lie in memory twice: in the pages of the files, and stacked;
+    and threads of its own would read ahead of the stacking, on whatever device.
+    """
+    from safetensors import safe_open
+
+    before = os.environ.get(ONE_BY_ONE)
+    os.environ[ONE_BY_ONE] = "1"
+    try:
+        files: list[Any] = [safe_open(path, framework="pt", backend="pread") for path in weight_paths(Path(source))]
+        yield None, {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
+    finally:
+        if before is None:
+            del os.environ[ONE_BY_ONE]
+        else:
+            os.environ[ONE_BY_ONE] = before
+
+
+def _compare(shapes: Shapes, network: Any, key_mapping: Mapping[str, str], source: str) -> bool:
+    """Refuse a weight of another shape than the network's, and tell whether any are stacked or split.
+
+    Of weights that are made of several, or several of one, as transformers stacks experts and splits projections, the
+    numbers that they hold and their last axes are compared.
+    """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -229,6 +264,7 @@ def _compare(shapes: Shapes, network: Any, key_mapping: Mapping[str, str], sourc
         fits = sum(map(prod, parts)) == sum(map(prod, shaped)) and len({s[-1] for s in (*parts, *shaped)}) == 1
         if len(shaped) == len(names) and not fits:
             raise MdmError(f"{source}: the checkpoint has the wrong shape for weight {names[0]}: {NO_FIT}")
+    return bool(sources)
 
 
 @contextmanager

@@ -56,9 +56,31 @@ def weight_shapes(folder: Path) -> Shapes:
         MdmError: there are no weights or only pickled ones, a shard is missing, damaged or elsewhere, or the shards do
             not hold what the index says.
     """
+    named, shapes = _named(folder), Shapes()
+    for path in weight_paths(folder):
+        for weight, shape in _header(path, folder):
+            if weight in shapes:
+                raise MdmError(f"{folder}: two shards hold the weight {weight}")
+            shapes[weight] = shape
+    if lacking := sorted(named.keys() - shapes.keys()):
+        raise MdmError(f"{folder}: no shard holds the weight {lacking[0]}, which {INDEX} names")
+    return shapes
+
+
+def weight_paths(folder: Path) -> list[Path]:
+    """The files of the weights: one, or the shards that an index names.
+
+    Raises:
+        MdmError: there are none, or the index cannot be read.
+    """
+    return [folder / name for name in sorted(set(_named(folder).values()))] or [folder / WEIGHTS]
+
+
+def _named(folder: Path) -> dict[str, str]:
+    """Weight -> its shard, as the index says; empty where all weights are in one file."""
     index = folder / INDEX
     if (folder / WEIGHTS).is_file():
-        return dict(_header(folder / WEIGHTS, folder))
+        return {}
     if not index.exists():
         if pickled := [path for end in ("bin", "pt", "pth") for path in folder.glob(f"*.{end}")]:
             raise MdmError(f"{folder} has its weights in {pickled[0].name}, a pickle: convert them to safetensors")
@@ -67,17 +89,9 @@ def weight_shapes(folder: Path) -> Shapes:
         named = _Index.model_validate(documents.read_json(index)).weight_map
     except ValidationError as error:
         raise MdmError(f"{index} cannot be read: it maps no weights to files ({error.errors()[0]['msg']})") from None
-    shapes: Shapes = {}
-    for name in sorted(set(named.values())):
-        if not _SHARD.fullmatch(name):
-            raise MdmError(f"{index} names {name[:100]!r}, which is no safetensors file of its own folder")
-        for weight, shape in _header(folder / name, folder):
-            if weight in shapes:
-                raise MdmError(f"{folder}: two shards hold the weight {weight}")
-            shapes[weight] = shape
-    if lacking := sorted(named.keys() - shapes.keys()):
-        raise MdmError(f"{folder}: no shard holds the weight {lacking[0]}, which {INDEX} names")
-    return shapes
+    if wrong := [name for name in named.values() if not _SHARD.fullmatch(name)]:
+        raise MdmError(f"{index} names {min(wrong)[:100]!r}, which is no safetensors file of its own folder")
+    return named
 
 
 def check_weights(folder: Path, config: Mapping[str, Any]) -> None:

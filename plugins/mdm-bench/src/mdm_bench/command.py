@@ -154,7 +154,7 @@ OVERHEAD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
 """Columns of the table of ``overhead``."""
 
 
-SHAPES = ("llada-8b", "dream-7b", "sdar-8b", "tiny")
+SHAPES = ("llada-8b", "dream-7b", "sdar-8b", "llada2-mini", "tiny")
 """The names in ``mdm_bench.shapes``, which imports torch."""
 
 MODEL = (
@@ -186,7 +186,7 @@ def _model_flags(command: F) -> F:
 
 
 @bench.command()
-@click.option("--cache", metavar="NAME", help="Cache (default: dual, or block for sdar-8b).")
+@click.option("--cache", metavar="NAME", help="Cache (default: dual, or block for sdar-8b and llada2-mini).")
 @click.option("--candidates", type=COUNT, default=8, show_default=True, help="Candidates of a lookahead.")
 @click.option("--block-length", type=COUNT, default=32, show_default=True, help="Block length.")
 @click.option("--batch-size", type=COUNT, default=1, show_default=True, help="Prompts decoded together.")

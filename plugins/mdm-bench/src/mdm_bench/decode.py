@@ -85,8 +85,11 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
     words = sum(token not in model.spec.eos_ids for result in results for token in result.tokens)
     forwards = sum(result.forwards for result in results)
     kept = kept_bytes(model, case.length) * case.batch if case.keeps else 0
-    moved = counts.model_calls * (weights["body"] + weights["head"] + kept)
-    flops = 2 * (weights["body"] * counts.positions + weights["head"] * counts.head_rows) / model.dtype.itemsize
+    used = _experts_used(model, counts.positions / counts.model_calls)
+    body = weights["body"] + weights["experts"] * used
+    moved = counts.model_calls * (body + weights["head"] + kept)
+    computed = weights["body"] + weights["experts"] * _experts_used(model, 1)
+    flops = 2 * (computed * counts.positions + weights["head"] * counts.head_rows) / model.dtype.itemsize
     return {
         "cache": case.cache,
         "sampler": case.sampler,
@@ -110,7 +113,7 @@ def measure(model: Model, case: Case, speed: float, **settings: Any) -> dict[str
         "head_rows": counts.head_rows,
         "peak_bytes": peak,
         **graphs_since(model, before),
-        "weight_bytes": weights["body"] + weights["head"],
+        "weight_bytes": weights["body"] + weights["experts"] + weights["head"],
         "kept_bytes": kept,
         "bandwidth": speed,
         "roofline_tokens_per_second": tokens * speed / moved,
@@ -144,7 +147,19 @@ def _processor() -> str:
 
 
 def _weights(model: Model) -> dict[str, int]:
-    """Bytes of weights: those that a forward reads (of the embeddings only a few rows), the head's, and all."""
+    """Bytes of weights: those that a forward reads (of the embeddings only a few rows), the experts', of which it reads
+    those that tokens choose, the head's, and all."""
     body, head = ({p.data_ptr(): p.nbytes for p in part.parameters()} for part in (model.body, model.lm_head))
     embeddings = sum(p.nbytes for p in model.body.get_input_embeddings().parameters())  # type: ignore[operator]
-    return {"body": sum(body.values()) - embeddings, "head": sum(head.values()), "all": sum((body | head).values())}
+    experts = sum(p.nbytes for name, p in model.body.named_parameters() if ".experts." in name)
+    return {
+        "body": sum(body.values()) - embeddings - experts, "experts": experts, "head": sum(head.values()),
+        "all": sum((body | head).values()),
+    }  # fmt: skip
+
+
+def _experts_used(model: Model, tokens: float) -> float:
+    """The share of the experts that some of ``tokens`` tokens choose, if they choose evenly."""
+    config: Any = model.body.config
+    number = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    return 1 - (1 - config.num_experts_per_tok / number) ** tokens if number else 1.0

@@ -11,11 +11,25 @@ from mdm.protocols import ModelSpec
 
 
 @dataclass(frozen=True)
+class Experts:
+    """The mixtures of experts of a shape, in the place of its MLPs."""
+
+    number: int
+    per_token: int
+    width: int
+    """of one expert, and of the one that all tokens share"""
+    groups: int
+    groups_per_token: int
+    dense_layers: int
+    """how many of the first layers keep their MLP"""
+
+
+@dataclass(frozen=True)
 class Shape:
     """The sizes that decide what a forward costs."""
 
     family: str
-    """llada, dream or sdar: Llama, Qwen2 or Qwen3"""
+    """llada, dream, sdar or llada2: Llama, Qwen2, Qwen3 or Glm4Moe"""
     vocab: int
     hidden: int
     layers: int
@@ -23,11 +37,16 @@ class Shape:
     kv_heads: int
     mlp: int
     head_dim: int | None = None
+    experts: Experts | None = None
+
+    @property
+    def block_causal(self) -> bool:
+        return self.family in ("sdar", "llada2")
 
     @property
     def cache(self) -> str:
         """The cache that the published runs of this family use."""
-        return "block" if self.family == "sdar" else "dual"
+        return "block" if self.block_causal else "dual"
 
     @property
     def spec(self) -> ModelSpec:
@@ -38,7 +57,7 @@ class Shape:
             mask_id=self.vocab - 1,
             eos_ids=(self.vocab - 2,),
             shift=self.family == "dream",
-            attention="block-causal" if self.family == "sdar" else "full",
+            attention="block-causal" if self.block_causal else "full",
             default_cache=self.cache,
         )
 
@@ -47,6 +66,9 @@ SHAPES = {
     "llada-8b": Shape("llada", 126464, 4096, 32, 32, 32, 12288),
     "dream-7b": Shape("dream", 152064, 3584, 28, 28, 4, 18944),
     "sdar-8b": Shape("sdar", 151936, 4096, 36, 32, 8, 12288, head_dim=128),
+    "llada2-mini": Shape(
+        "llada2", 157184, 2048, 20, 16, 4, 5120, head_dim=128, experts=Experts(256, 8, 512, 8, 4, dense_layers=1)
+    ),
     "tiny": Shape("llada", 512, 64, 4, 4, 4, 256),
 }
 
@@ -62,6 +84,9 @@ def random_model(shape: Shape, *, device: str = "cpu", dtype: str = "float32", s
             weight.data.fill_(1.0)
         else:
             weight.data.normal_(0.0, 0.02, generator=random)
+    for name, buffer in network.named_buffers():
+        if name.endswith("e_score_correction_bias"):  # of a router; a checkpoint has it among its weights
+            buffer.zero_()
     # Buffers such as the rotary frequencies are no parameters, and have no values on the meta device: make them anew.
     network.model.rotary_emb = type(network.model.rotary_emb)(config).to(device)
     network.eval().requires_grad_(False)
@@ -84,8 +109,21 @@ def _on_meta(shape: Shape) -> Any:
     }  # fmt: skip
     if shape.head_dim:
         sizes["head_dim"] = shape.head_dim
-    prefix = {"llada": "Llama", "dream": "Qwen2", "sdar": "Qwen3"}[shape.family]
+    if shape.experts is not None:
+        sizes |= _mixture(shape.experts)
+    prefix = {"llada": "Llama", "dream": "Qwen2", "sdar": "Qwen3", "llada2": "Glm4Moe"}[shape.family]
     config = getattr(transformers, f"{prefix}Config")(**sizes)
     config.is_causal = False
     with torch.device("meta"):
         return getattr(transformers, f"{prefix}ForCausalLM")(config)
+
+
+def _mixture(experts: Experts) -> dict[str, Any]:
+    """What ``Glm4MoeConfig`` says of a mixture, as LLaDA2 has it."""
+    return {
+        "n_routed_experts": experts.number, "num_experts_per_tok": experts.per_token, "n_shared_experts": 1,
+        "moe_intermediate_size": experts.width, "n_group": experts.groups, "topk_group": experts.groups_per_token,
+        "first_k_dense_replace": experts.dense_layers, "routed_scaling_factor": 2.5, "use_qk_norm": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 600000.0, "partial_rotary_factor": 0.5},
+        "num_mtp_layers": 0,
+    }  # fmt: skip

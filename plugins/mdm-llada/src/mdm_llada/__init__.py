@@ -1,4 +1,5 @@
-"""LLaDA (arXiv:2502.09992) on transformers' own Llama: LLaDA-8B-Base, LLaDA-8B-Instruct, LLaDA-1.5."""
+"""LLaDA (arXiv:2502.09992) on transformers' own Llama: LLaDA-8B-Base and -Instruct, LLaDA-1.5, iLLaDA; and LLaDA-MoE
+on its Qwen3-MoE."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 
 
 class Llada(BaseFamily):
-    """LLaDA on transformers' Llama."""
+    """LLaDA, iLLaDA and LLaDA-MoE. A dense and a sparse checkpoint both call themselves ``llada``: their architectures
+    tell them apart."""
 
     name = "llada"
 
@@ -20,12 +22,31 @@ class Llada(BaseFamily):
         architectures = config.get("architectures") or ()
         if "MMadaModelLM" in architectures:  # its config.json may call itself llada too
             return False
-        return config.get("model_type") == "llada" or "LLaDAModelLM" in architectures
+        return (
+            config.get("model_type") == "llada"
+            or "LLaDAModelLM" in architectures
+            or _sparse(config)
+            or _improved(config)
+        )
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm_llada.layout import load
-
+        if _sparse(config):
+            from mdm_llada.moe import load
+        elif _improved(config):
+            from mdm_llada.illada import load
+        else:
+            from mdm_llada.layout import load
         return load(self.name, source, config, device=device, dtype=dtype, **options)
+
+
+def _sparse(config: Mapping[str, Any]) -> bool:
+    """Whether it is LLaDA-MoE."""
+    return config.get("model_type") == "lladamoe" or "LLaDAMoEModelLM" in (config.get("architectures") or ())
+
+
+def _improved(config: Mapping[str, Any]) -> bool:
+    """Whether it is iLLaDA."""
+    return config.get("model_type") == "illada" or "ILLaDAForCausalLM" in (config.get("architectures") or ())
 
 
 FAMILY = Llada()

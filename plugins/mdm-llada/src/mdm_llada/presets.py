@@ -1,4 +1,4 @@
-"""The published recipes of LLaDA-8B-Base, LLaDA-8B-Instruct and LLaDA-1.5. Imports no torch.
+"""The published recipes of LLaDA-8B-Base, LLaDA-8B-Instruct, LLaDA-1.5 and LLaDA-MoE-Instruct. Imports no torch.
 
 Figures and settings are of EVAL.md in ML-GSAI/LLaDA at b7e6c35 (the models: arXiv:2502.09992, arXiv:2505.19223). Where
 that document sets ``confidence_eos_eot_inf``, the preset says ``eos_rank last``: end tokens are ranked behind all
@@ -85,4 +85,22 @@ LLADA_15 = Preset(
     },
     families=("llada",),
     source=f"{EVAL} (arXiv:2505.19223)",
+)
+
+CARD = "inclusionAI/LLaDA-MoE-7B-A1B-Instruct@e14e154, model card (arXiv:2509.24389)"
+BESIDE = "the authors' own evaluation, in the model card of inclusionAI/LLaDA2.0-mini-preview@d61c06e"
+
+MOE_INSTRUCT = Preset(
+    "LLaDA-MoE-7B-A1B-Instruct, semi-autoregressive: blocks of 32 from left to right, one token a step, as its model "
+    "card decodes 128 tokens. The lengths of the authors' evaluation are not published.",
+    settings={**GREEDY, "block_length": 32, "tokens_per_step": 1},
+    tasks={
+        "gsm8k": TaskPreset(figure=82.41, metric="accuracy", source=BESIDE),
+        "math500": TaskPreset(figure=58.68, metric="accuracy", source=BESIDE + OF_MATH),
+        "gpqa": TaskPreset(figure=31.09, metric="accuracy", source=BESIDE),
+        "humaneval": TaskPreset(figure=61.59, metric="passed", source=BESIDE),
+        "mbpp": TaskPreset(figure=70.02, metric="passed", source=BESIDE),
+    },
+    families=("llada",),
+    source=CARD,
 )

@@ -71,9 +71,10 @@ def as_glm(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         raise MdmError(f"{source}: config.json lacks the key {lacking!r}")
     sizes = network_sizes(config, source)
     head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    rotated = head * config["partial_rotary_factor"]
-    same = {"rotary_dim": rotated, "moe_shared_expert_intermediate_size": config["moe_intermediate_size"]}
-    refuse(config, {key: (None, value) for key, value in same.items()}, source)
+    refuse(config, {"moe_shared_expert_intermediate_size": (None, config["moe_intermediate_size"])}, source)
+    if (rotated := config.get("rotary_dim")) is None:
+        rotated = 2 * round(head * config["partial_rotary_factor"] / 2)  # sines and cosines come in pairs
+    refuse(config, {"partial_rotary_factor": (rotated / head,)}, source)
     _check_router(config, source)
     rope = sizes["rope_parameters"] | {"partial_rotary_factor": config["partial_rotary_factor"]}
     return sizes | {

@@ -1,4 +1,5 @@
-"""SDAR (arXiv:2510.06303) and TraDo (arXiv:2509.06949) on transformers' own Qwen3: block diffusion on a grid."""
+"""SDAR (arXiv:2510.06303) and TraDo (arXiv:2509.06949) on transformers' own Qwen3, SDAR's mixtures of experts on its
+Qwen3-MoE: block diffusion on a grid."""
 
 from __future__ import annotations
 
@@ -15,23 +16,23 @@ MASK_TOKEN, END_OF_TURN = "<|MASK|>", "<|im_end|>"
 
 
 class Sdar(BaseFamily):
-    """SDAR and TraDo on transformers' Qwen3, block by block."""
+    """SDAR and TraDo on transformers' Qwen3 and Qwen3-MoE, block by block."""
 
     name = "sdar"
 
     def claims(self, config: Mapping[str, Any]) -> bool:
-        # A mixture of experts is claimed too, to be refused by the key that says so.
         named = {"SDARForCausalLM", "SDARMoeForCausalLM"} & set(config.get("architectures") or ())
         return config.get("model_type") in ("sdar", "sdar_moe") or bool(named)
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
         from mdm.models import Model, affixes, check_mask, end_tokens, load_network, load_tokenizer
         from mdm.protocols import ModelSpec
-        from transformers import Qwen3Config, Qwen3ForCausalLM
+        from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-        from mdm_sdar.layout import CHAT, as_qwen
+        from mdm_sdar.layout import CHAT, as_qwen, is_sparse
 
-        qwen = Qwen3Config(**as_qwen(config, source))
+        sparse = is_sparse(config)
+        qwen = (Qwen3MoeConfig if sparse else Qwen3Config)(**as_qwen(config, source))
         tokenizer = load_tokenizer(source, bpe="Qwen2Tokenizer")
         known = tokenizer.get_vocab() if tokenizer is not None else {}
         mask = config.get("mask_token_id")
@@ -50,7 +51,8 @@ class Sdar(BaseFamily):
             block_length=config.get("block_size") or 4,
             default_cache="block",
         )
-        network = load_network(Qwen3ForCausalLM, source, qwen, device=device, dtype=dtype, **options)
+        module = Qwen3MoeForCausalLM if sparse else Qwen3ForCausalLM
+        network = load_network(module, source, qwen, device=device, dtype=dtype, **options)
         return Model(spec, network.model, network.lm_head, tokenizer, name=source, chat_template=CHAT)
 
 

@@ -25,6 +25,7 @@ from mdm_bench.gpu.targets import judged
 WEIGHTS = {"device": 1.5, "parity": 3.0, "kernels": 2.0}
 """A part's share of the time; what one does not need goes to those behind it."""
 SHAPE_WEIGHTS = {"llada-8b": 6.0}
+BY_DEFAULT = ("llada-8b", "dream-7b", "sdar-8b")
 MINUTES, FULL_MINUTES = 6.0, 40.0
 SPARE = 8.0
 """Seconds of the whole time that are kept for the end."""
@@ -76,7 +77,7 @@ def main(
         _refuse(str(error))
     if options.on_gpu and not _there(device):
         _refuse(f"there is no GPU {device!r} that torch can use here: --device cpu --shape tiny tries the check itself")
-    chosen = shapes or tuple(name for name in SHAPES if name != "tiny")
+    chosen = shapes or BY_DEFAULT
     minutes = minutes or (FULL_MINUTES if full else MINUTES)
     report: dict[str, Any] = {
         "check": 1, "started": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": 0.0, "device": device,

@@ -51,9 +51,10 @@ def cells(shape: str, *, full: bool) -> list[Cell]:
     first = [
         *(Cell(window, 1, "info-gain", way) for way in ("graphs", "compiled", "eager")),
         *(Cell(window, 1, "confidence", way) for way in ("graphs", "compiled")),
+        *(Cell(window, 1, sampler, way) for sampler in _own_samplers(shape) for way in ("graphs", "compiled", "eager")),
         *batched,
     ]
-    others = [name for name in ("prefix", "none") if name != window and SHAPES[shape].family != "sdar"]
+    others = [name for name in ("prefix", "none") if name != window and not SHAPES[shape].block_causal]
     rest = [Cell(name, 1, "info-gain", way) for name in (*others, *["none"] * (not others))
             for way in ("compiled", "graphs", "eager")]  # fmt: skip
     every = [
@@ -64,8 +65,13 @@ def cells(shape: str, *, full: bool) -> list[Cell]:
         for way in ("compiled", "graphs", "eager")
         if batch == 1 or name == window
     ]
-    chosen = [*first, *rest] if shape in ("llada-8b", "tiny") else [*first[:4], batched[0], *rest]
+    chosen = [*first, *rest] if shape in ("llada-8b", "llada2-mini", "tiny") else [*first[:4], batched[0], *rest]
     return list(dict.fromkeys([*chosen, *every] if full else chosen))
+
+
+def _own_samplers(shape: str) -> tuple[str, ...]:
+    """Samplers that the checkpoints of a shape are published with."""
+    return ("joint-threshold",) if SHAPES[shape].family == "llada2" else ()
 
 
 @dataclass(frozen=True)
