@@ -5,6 +5,7 @@ from __future__ import annotations
 import mdm
 import pytest
 import torch
+from mdm import registry
 from mdm.protocols import BaseSampler, Commit, Evaluate, NoOptions, top_k
 from mdm_testing.probe import essence, prompts
 from mdm_testing.toy import MASK, toy_model
@@ -189,6 +190,25 @@ def test_a_block_causal_row_revises_its_block_alike_under_every_cache(sampler, m
         kept = mdm.decode(model, PROMPTS, sampler(NoOptions()), cache=cache, batch_size=3, **SHAPE, **more)
         assert [essence(r) for r in kept] == [essence(r) for r in plain], cache
         assert sum(r.forwards for r in kept) <= sum(r.forwards for r in plain)
+
+
+@pytest.mark.parametrize(("name", "attention"), [("dual", "full"), ("dual", "block-causal"), ("block", "block-causal")])
+def test_a_row_that_lingers_runs_its_own_block_and_stores_nothing(name, attention):
+    plugin, seen = registry.resolve("cache", name), []
+
+    class Watched(plugin):
+        def plan(self, state, spec):
+            plan = super().plan(state, spec)
+            seen.append((state, plan))
+            return plan
+
+    mdm.decode(toy_model(attention), PROMPTS, Revises(NoOptions()), cache=Watched(plugin.Options()), **SHAPE)
+    lingering = 0
+    for state, plan in seen:
+        for b in (state.lingers & state.masked.any(1)).nonzero().flatten().tolist():
+            assert torch.equal(plan.query[b], state.in_block[b]) and not plan.write[b].any()
+            lingering += 1
+    assert lingering > 4
 
 
 @pytest.mark.parametrize("sampler", [Revises, LooksAndRevises, Forks])
