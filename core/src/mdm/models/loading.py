@@ -163,7 +163,7 @@ def load_network(
         if (attention := str(options.get("attn_implementation"))).startswith("flash"):
             raise MdmError(f"attention {attention!r} takes no mask of a row's own, which this family needs: use sdpa")
     options.setdefault("device_map", {"": device})
-    made_of_several = _check_shapes(module, source, config, key_mapping or {})
+    made_of_several = _check_shapes(module, source, config, key_mapping or {}, "quantization_config" in options)
     try:
         with (
             _own_words(source),
@@ -190,13 +190,16 @@ def load_network(
     return network.eval().requires_grad_(False)
 
 
-def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[str, str]) -> bool:
+def _check_shapes(
+    module: Any, source: str, config: Any, key_mapping: Mapping[str, str], quantizes: bool = False
+) -> bool:
     """Compare the network that ``config`` describes with the shapes in the weights' headers, before it takes memory.
 
     Returns whether weights of the network are made of several in the files, or several of one.
 
     Raises:
-        MdmError: a weight has another shape, or there are far fewer of them than the network has.
+        MdmError: a weight has another shape, or there are far fewer of them than the network has; or they are to be
+            quantized, which the stacked weights of experts are not, and these are nearly all of a network that has any.
     """
     shapes = weight_shapes(Path(source))
     build = module.from_config if hasattr(module, "from_config") else module._from_config  # Auto classes have the one
@@ -205,6 +208,8 @@ def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[st
             network = build(deepcopy(config))
     except Exception as error:
         raise MdmError(f"{source}: its config.json describes no network: {first_line(error)}") from None
+    if quantizes and any(weight.dim() == 3 for weight in network.parameters()):
+        raise MdmError(f"{source}: no quantization here reaches the weights of experts: drop --quantization")
     packed = getattr(config, "quantization_config", None) is not None  # such weights have shapes of their own
     converted = not packed and _compare(shapes, network, key_mapping, source)
     needed = sum(part.numel() for part in (*network.parameters(), *network.buffers()))
@@ -252,14 +257,19 @@ def _compare(shapes: Shapes, network: Any, key_mapping: Mapping[str, str], sourc
     renamings = [change for change in changes if isinstance(change, WeightRenaming)]
     converters = [change for change in changes if isinstance(change, WeightConverter)]
     sources: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+    whole: set[str] = set()
     for published, shape in sorted(shapes.items()):
         name, pattern = rename_source_key(published, renamings, converters, network.base_model_prefix, wanted)
-        if pattern is None and wanted.get(name, shape) != shape:
-            raise MdmError(f"{source}: the checkpoint has the wrong shape for weight {name}: {NO_FIT}")
-        if pattern is not None:
+        if pattern is None:
+            whole.add(name)
+            if wanted.get(name, shape) != shape:
+                raise MdmError(f"{source}: the checkpoint has the wrong shape for weight {name}: {NO_FIT}")
+        else:
             targets = next(c.target_patterns for c in converters if pattern in c.source_patterns)
             sources.setdefault(tuple(name.replace(targets[0], target) for target in targets), []).append(shape)
     for names, parts in sources.items():
+        if twice := sorted(whole.intersection(names)):
+            raise MdmError(f"{source}: the checkpoint has a surplus weight {twice[0]}: its parts are there too")
         shaped = [wanted[name] for name in names if name in wanted]
         fits = sum(map(prod, parts)) == sum(map(prod, shaped)) and len({s[-1] for s in (*parts, *shaped)}) == 1
         if len(shaped) == len(names) and not fits:

@@ -75,6 +75,7 @@ def as_glm(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     if (rotated := config.get("rotary_dim")) is None:
         rotated = 2 * round(head * config["partial_rotary_factor"] / 2)  # sines and cosines come in pairs
     refuse(config, {"partial_rotary_factor": (rotated / head,)}, source)
+    _check_sizes(config, source)
     _check_router(config, source)
     rope = sizes["rope_parameters"] | {"partial_rotary_factor": config["partial_rotary_factor"]}
     return sizes | {
@@ -107,7 +108,7 @@ def _check_router(config: Mapping[str, Any], source: str) -> None:
             raise MdmError(f"{source}: config key {key!r} is {config[key]!r}, and this family runs only {wanted}")
 
 
-def check_sizes(config: Mapping[str, Any], source: str) -> None:
+def _check_sizes(config: Mapping[str, Any], source: str) -> None:
     """Refuse a checkpoint with other layers or experts than its config.json says.
 
     The stock class would drop two numbers of layers without a word: a Glm of that many has another head there.
