@@ -180,6 +180,25 @@ def test_sdars_order(tiny):
     assert decode(tiny("sdar"), "sdar-chat", "gsm8k", gen_length=LENGTH) == sdar(tiny("sdar"), LENGTH, 4)
 
 
+def test_stable_diffcoders_order(tiny):
+    flags = {"gen_length": LENGTH, "stop_at_eos": False}
+    assert decode(tiny("diffcoder"), "diffcoder-instruct", "humaneval", **flags) == sdar(tiny("diffcoder"), LENGTH, 4)
+
+
+@pytest.mark.parametrize(
+    ("preset", "task", "threshold"), [("fastdllm2-7b", None, 0.9), ("fastdllm2-1.5b", "gsm8k", 1.0)]
+)
+def test_fast_dllm_2s_settings_reach_the_sampler(tiny, preset, task, threshold):
+    """The sampler's own tests hold that it keeps to the published rule."""
+    needs("preset", preset)
+    built = configs.build(RunConfig, None, {"preset": preset, "task": task or "sudoku"})
+    needs("sampler", *built.sampler)
+    settings = decode_settings(built, tiny("fastdllm2"), "fastdllm-v2")
+    assert settings["sampler_options"] == {"threshold": threshold, "sub_block": 8}
+    assert (settings["block_length"], settings["cache"], settings["stop_at_eos"]) == (32, "block", True)
+    assert built.gen_length == (2048 if task else None)
+
+
 def test_info_gains_settings_reach_the_sampler(tiny):
     model, options = tiny("llada"), {"candidates": 8, "position_temperature": 0.2, "threshold": 0.8}
     needs("sampler", "info-gain")

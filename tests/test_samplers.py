@@ -17,7 +17,7 @@ ONE_AT_LEAST = {
     "pc": {}, "linear-position": {},
     "info-gain": {"candidates": 3}, "lookum": {"candidates": 3}, "sdar-static": {}, "sdar-dynamic": {"threshold": 0.3},
     "fastdllm-threshold": {"threshold": 0.3}, "fastdllm-factor": {}, "klass": {"threshold": 0.2, "kl_threshold": 1.0},
-    "eb": {"gamma": 2.0}, "beam": {"beam_size": 2, "candidates": 3},
+    "fastdllm-v2": {"threshold": 0.3, "sub_block": 2}, "eb": {"gamma": 2.0}, "beam": {"beam_size": 2, "candidates": 3},
 }  # fmt: skip
 SCHEDULED = {
     "confidence", "entropy", "margin", "random", "left-to-right", "maskgit", "pc", "linear-position", "info-gain",

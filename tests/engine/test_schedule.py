@@ -51,13 +51,15 @@ def test_steps_are_split_evenly_and_no_block_goes_without(total, parts):
     assert sum(steps) == max(total, parts) if total >= parts else min(steps) == max(steps) == 1
 
 
-@given(st.integers(0, 70), COUNT, st.integers(1, 100), st.booleans())
-def test_blocks_tile_the_generation(prompt, length, size, grid):
-    found = blocks(prompt, length, size, grid=grid)
+@given(st.integers(0, 70), COUNT, st.integers(1, 100), st.booleans(), st.booleans())
+def test_blocks_tile_the_generation(prompt, length, size, grid, rounds_up):
+    found = blocks(prompt, length, size, grid=grid, rounds_up=rounds_up)
     assert all(a[1] == b[0] for a, b in itertools.pairwise(found))
     first, last = found[0][0], found[-1][1]
     if grid:
-        assert first % size == last % size == 0 and first <= prompt and last - size < prompt + length <= last
+        assert first % size == 0 and first <= prompt < found[0][1] and all(a % size == 0 for a, _ in found)
+        end = prompt + length
+        assert last % size == 0 and last - size < end <= last if rounds_up else last == end
     else:
         assert (first, last) == (prompt, prompt + length)
         assert all(b - a == size for a, b in found[:-1])

@@ -320,7 +320,7 @@ def _with_sizes(
     """
     longest = max((len(r.tokens) + r.gen_length + len(r.suffix) for r in requests), default=1)
     kv, block_length = policy is None or policy[1].uses_kv, block_length_of(settings, model.spec)
-    if model.spec.attention == "block-causal":
+    if model.spec.attention == "block-causal" and model.spec.rounds_up:
         longest += -longest % block_length
     beside = {}
     if policy is not None:

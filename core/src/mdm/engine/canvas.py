@@ -34,9 +34,8 @@ def open_rows(
         guided: whether a canvas has an unconditional branch too.
         multiple: canvases are padded to a multiple of so many positions.
     """
-    on_grid = spec.attention == "block-causal"
     most = 1 if works_on == "canvas" else steps
-    rows = [_open_row(request, spec.mask_id, block_length, on_grid, most) for request in requests]
+    rows = [_open_row(request, spec, block_length, most) for request in requests]
     count, length = len(rows), -(-max(row.length for row in rows) // multiple) * multiple
     width = max(len(row.starts) for row in rows)
     lengths = torch.tensor([row.length for row in rows])
@@ -62,6 +61,7 @@ def open_rows(
         budget=zero,
         planned=zero,
         mask_id=spec.mask_id,
+        shift=spec.shift,
         unconditional=_unconditional(requests, rows, length, spec.mask_id) if guided else None,
     )
     return rows, advance(state)
@@ -80,14 +80,16 @@ def _unconditional(requests: Sequence[Request], rows: Sequence[RowRecord], lengt
     return seen
 
 
-def _open_row(request: Request, mask_id: int, block_length: int, on_grid: bool, most: int | None) -> RowRecord:
+def _open_row(request: Request, spec: ModelSpec, block_length: int, most: int | None) -> RowRecord:
     prompt, prompt_length = list(request.tokens), len(request.tokens)
-    holes = [i for i, t in enumerate(prompt) if t == mask_id]
-    spans = blocks(prompt_length, request.gen_length, block_length, grid=on_grid) if request.gen_length else []
+    on_grid = spec.attention == "block-causal"
+    layout = {"grid": on_grid, "rounds_up": spec.rounds_up}
+    holes = [i for i, t in enumerate(prompt) if t == spec.mask_id]
+    spans = blocks(prompt_length, request.gen_length, block_length, **layout) if request.gen_length else []
     stop = spans[-1][1] if spans else prompt_length
     if on_grid and holes:
         last = max(stop, holes[-1] + 1)
-        spans = blocks(holes[0], last - holes[0], block_length, grid=True)
+        spans = blocks(holes[0], last - holes[0], block_length, **layout)
         stop = max(stop, spans[-1][1]) if request.gen_length else prompt_length
     elif holes:
         spans.insert(0, (holes[0], spans[0][0] if spans else holes[-1] + 1))
@@ -97,7 +99,7 @@ def _open_row(request: Request, mask_id: int, block_length: int, on_grid: bool, 
     return RowRecord(
         request=request.index,
         row_id=request.row_id,
-        tokens=prompt + [mask_id] * (stop - prompt_length) + list(request.suffix),
+        tokens=prompt + [spec.mask_id] * (stop - prompt_length) + list(request.suffix),
         prompt_length=prompt_length,
         targets=holes + list(range(prompt_length, stop)),
         starts=[start for start, _ in spans] + [min(spans[-1][1], stop)],
@@ -124,8 +126,7 @@ def check_steps(name: str, request: Request, spec: ModelSpec, settings: Settings
     if settings.steps > bound:
         raise MdmError(f"{name}: steps {settings.steps:,} are too many: {tokens:,} tokens take at most {bound:,}")
     size, on_grid = block_length_of(settings, spec), spec.attention == "block-causal"
-    most = 1 if works_on == "canvas" else None
-    count = _open_row(request, spec.mask_id, size, on_grid, most).blocks_with_masks()
+    count = _open_row(request, spec, size, 1 if works_on == "canvas" else None).blocks_with_masks()
     if settings.steps >= count:
         return
     fault = f"steps {settings.steps} over {count} blocks of {size} tokens"

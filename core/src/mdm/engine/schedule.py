@@ -98,14 +98,15 @@ def split(total: int, parts: int) -> list[int]:
     return [max(1, each + (i < more)) for i in range(parts)]
 
 
-def blocks(prompt_length: int, gen_length: int, block_length: int, *, grid: bool) -> list[tuple[int, int]]:
+def blocks(
+    prompt_length: int, gen_length: int, block_length: int, *, grid: bool, rounds_up: bool = True
+) -> list[tuple[int, int]]:
     """The blocks ``[start, stop)`` of a generation, left to right.
 
-    From the end of the prompt with a ragged last one; or, on a ``grid`` from position 0, whole grid blocks of which the
-    first may begin inside the prompt and the last is rounded up.
+    From the end of the prompt with a ragged last one; or, on a ``grid`` from position 0, grid blocks of which the first
+    may begin inside the prompt and the last is whole where it ``rounds_up``.
     """
     end = prompt_length + gen_length
-    if grid:
-        first = prompt_length // block_length * block_length
-        return [(s, s + block_length) for s in range(first, end, block_length)]
-    return [(s, min(s + block_length, end)) for s in range(prompt_length, end, block_length)]
+    first = prompt_length // block_length * block_length if grid else prompt_length
+    stop = end + block_length if grid and rounds_up else end
+    return [(s, min(s + block_length, stop)) for s in range(first, end, block_length)]

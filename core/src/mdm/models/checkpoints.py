@@ -91,12 +91,19 @@ def holds_adapter(folder: Path) -> bool:
 
 
 def is_stock(config: Mapping[str, Any], *heads: str) -> bool:
-    """Whether a config.json is of a class that transformers itself has, whose name ends in one of ``heads``."""
-    if not any(name.endswith(heads) for name in config.get("architectures") or ()):
+    """Whether a config.json is of a class that transformers itself has, whose name ends in one of ``heads``.
+
+    A class that ``heads`` names in full need not be there, if the kind of its configuration is.
+    """
+    named = [name for name in config.get("architectures") or () if name.endswith(heads)]
+    if not named:
         return False
+    import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    return config.get("model_type") in CONFIG_MAPPING_NAMES
+    # Published code of a class of its own may call its configuration "llama", as Stable-DiffCoder's does.
+    stock = any(name in heads or name in transformers.__all__ for name in named)
+    return stock and config.get("model_type") in CONFIG_MAPPING_NAMES
 
 
 def _packages() -> list[str]:

@@ -33,6 +33,8 @@ class ModelSpec:
     """An autoregressive ("causal") model decodes by its own ``generate``: see ``Autoregressive``."""
     block_length: int | None = None
     """The family's own block length (tokens), used where the user names none."""
+    rounds_up: bool = True
+    """Whether the last block of a block-causal model's grid is filled up with masks; else it ends with the answer."""
     has_kv: bool = True
     """False for encoders: they cannot run under a K/V cache."""
     suppressed: tuple[int, ...] = ()

@@ -56,6 +56,8 @@ class State:
     """int64 ``[B]``: how many steps are planned for the row's block"""
     mask_id: int
     """the token of a masked position; committing it re-masks"""
+    shift: bool = False
+    """whether a position is predicted at the one before it (``ModelSpec.shift``)"""
     unconditional: Tensor | None = None
     """int64 ``[B, L]``: what guidance's unconditional branch sees, or ``SAME``, or ``ABSENT``; None without guidance"""
 

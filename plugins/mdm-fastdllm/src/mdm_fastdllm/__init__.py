@@ -1,7 +1,7 @@
 """Samplers that commit as many tokens as the model is sure of, instead of a fixed number.
 
-Fast-dLLM's threshold and factor (arXiv:2505.22618, section 3.3), and the static and dynamic low-confidence remasking
-of SDAR (arXiv:2510.06303), which TraDo shares.
+Fast-dLLM's threshold and factor (arXiv:2505.22618, section 3.3), Fast-dLLM v2's sub-blocks (arXiv:2509.26328), and the
+static and dynamic low-confidence remasking of SDAR (arXiv:2510.06303), which TraDo shares.
 """
 
 from __future__ import annotations
