@@ -108,7 +108,7 @@ def test_weights_of_a_layer_that_the_stock_class_would_drop(folder):
         ("model.layers.0.attention.query_key_value.weight", None, "no weight model.layers.0.self_attn.k_proj.weight"),
         ("model.layers.1.mlp.gate.expert_bias", None, "no weight model.layers.1.mlp.gate.e_score_correction_bias"),
         ("model.layers.1.mlp.extra.weight", (4,), "a surplus weight model.layers.1.mlp.extra.weight"),
-        ("model.layers.1.mlp.experts.down_proj", (8, 32, 16), "a surplus weight model.layers.1.mlp.experts.down_proj"),
+        ("model.layers.1.mlp.experts.down_proj", (8, 32, 16), "wrong shape for weight model.layers.1.mlp.experts.down"),
     ],
 )  # fmt: skip
 def test_weights_that_do_not_fit(folder, name, shape, said):

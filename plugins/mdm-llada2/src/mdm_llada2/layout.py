@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,11 +50,6 @@ ACCEPTED: dict[str, tuple[Any, ...]] = {
 }
 """Keys beside those that every family checks, and the values with which the network is the stock class's."""
 
-HEEDED = ("num_experts", "num_shared_experts", "partial_rotary_factor")
-ROUTES = re.compile("router|routed|expert|moe|topk")
-KNOWN = {*ACCEPTED, *NEEDED, "moe_shared_expert_intermediate_size", "output_router_logits", "router_aux_loss_coef"}
-"""Keys by whose name ``ROUTES`` would suspect them, and that are heeded, or concern training alone."""
-
 
 def as_glm(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The arguments of ``Glm4MoeConfig`` that an LLaDA2 config.json amounts to; keys not known here are left out.
@@ -63,10 +57,7 @@ def as_glm(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         MdmError: a key is missing, or asks for what the stock class does not do.
     """
-    # Another window than the one that is not used stands in every published file.
-    without = {key: value for key, value in config.items() if key != "sliding_window"}
-    unknown = {key: (*OFF, 0) for key in config if ROUTES.search(key) and key not in KNOWN}
-    check_network(without, source, ACCEPTED | unknown, HEEDED)
+    check_network(config, source, ACCEPTED, heeded=(*NEEDED, "moe_shared_expert_intermediate_size"))
     if (lacking := next((key for key in NEEDED if config.get(key) is None), None)) is not None:
         raise MdmError(f"{source}: config.json lacks the key {lacking!r}")
     sizes = network_sizes(config, source)
