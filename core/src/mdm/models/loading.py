@@ -169,8 +169,8 @@ def load_network(
             network, info = module.from_pretrained(
                 name, state_dict=weights, config=config, dtype=getattr(torch, dtype),
                 key_mapping=dict(key_mapping or {}), use_safetensors=True, trust_remote_code=False,
-                local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, adapter_kwargs=NO_ADAPTER,
-                **options,
+                local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True,
+                adapter_kwargs=NO_ADAPTER, **options,
             )  # fmt: skip
     except Exception as error:
         raise MdmError(f"{source} cannot be loaded: {first_line(error)}") from None
