@@ -10,7 +10,10 @@ from mdm import registry
 from mdm.cli.plugins import options_table
 
 PAGE = Path(__file__).with_suffix(".md")
-OURS = ["mdm-greedy", "mdm-infogain", "mdm-beam", "mdm-pc", "mdm-eb", "mdm-fastdllm", "mdm-remdm", "mdm-klass"]
+OURS = [
+    "mdm-greedy", "mdm-infogain", "mdm-beam", "mdm-pc", "mdm-eb", "mdm-fastdllm", "mdm-remdm", "mdm-jointthreshold",
+    "mdm-klass",
+]  # fmt: skip
 
 
 def page() -> str:

@@ -23,7 +23,10 @@ SCHEDULED = {
     "confidence", "entropy", "margin", "random", "left-to-right", "maskgit", "pc", "linear-position", "info-gain",
     "lookum", "sdar-static", "beam",
 }  # fmt: skip
-RE_MASKERS = {"remdm": {"loop_steps": 3}}
+REVISERS = {
+    "remdm": {"loop_steps": 3},
+    "joint-threshold": {"threshold": 0.3, "edit_threshold": 0.1, "max_post_steps": 3},
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +36,10 @@ def model(tmp_path_factory):
 
 def test_all_of_ours_are_here():
     ours = runpy.run_path(str(ROOT / "docs/samplers.py"))["OURS"]
-    assert {e.name for e in registry.entries("sampler") if e.dist in ours} == {*ONE_AT_LEAST, *RE_MASKERS}
+    assert {e.name for e in registry.entries("sampler") if e.dist in ours} == {*ONE_AT_LEAST, *REVISERS}
 
 
-@pytest.mark.parametrize("sampler", [*ONE_AT_LEAST, *RE_MASKERS])
+@pytest.mark.parametrize("sampler", [*ONE_AT_LEAST, *REVISERS])
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     prompt=st.lists(st.integers(0, 249) | st.just(MASK), min_size=1, max_size=10),
@@ -44,7 +47,7 @@ def test_all_of_ours_are_here():
     cache=st.sampled_from(["none", "prefix", "dual"]),
 )  # fmt: skip
 def test_promises(model, sampler, prompt, length, block, k, cache):
-    options = ONE_AT_LEAST | RE_MASKERS
+    options = ONE_AT_LEAST | REVISERS
     [result] = mdm.decode(
         model, [prompt], sampler, options[sampler], cache=cache, gen_length=length, block_length=block,
         tokens_per_step=k,
@@ -52,8 +55,9 @@ def test_promises(model, sampler, prompt, length, block, k, cache):
     canvas = prompt + [MASK] * length
     for line in result.trace:
         masks = [p for p, t in enumerate(canvas) if t == MASK]
-        if line["kind"] == "remask":
-            assert sampler in RE_MASKERS and not set(line["positions"]) & set(masks)
+        if line["kind"] in ("edit", "remask"):
+            assert sampler in REVISERS and not set(line["positions"]) & set(masks)
+            assert all(p >= len(prompt) or prompt[p] == MASK for p in line["positions"])
         else:
             assert set(line["positions"]) <= set(masks)
         if sampler in ONE_AT_LEAST:
@@ -66,15 +70,17 @@ def test_promises(model, sampler, prompt, length, block, k, cache):
         for p, t in zip(line["positions"], line["tokens"], strict=True):
             canvas[p] = t
     assert canvas == result.sequence and MASK not in canvas
-    if sampler in RE_MASKERS:
+    if sampler == "remdm":
         assert len(result.trace) <= 2 * 3 + len(prompt) + length + 3
+    if sampler == "joint-threshold":
+        assert result.trace[-1]["step"] < (1 + 3) * (len(prompt) + length)
 
 
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
-@pytest.mark.parametrize("sampler", [s for s in [*ONE_AT_LEAST, *RE_MASKERS] if s not in ("margin", "left-to-right")])
+@pytest.mark.parametrize("sampler", [s for s in [*ONE_AT_LEAST, *REVISERS] if s not in ("margin", "left-to-right")])
 def test_a_row_does_not_depend_on_its_neighbours(model, sampler, cache):
     prompts = [torch.randint(0, 250, (n,), generator=torch.Generator().manual_seed(n)).tolist() for n in (5, 11, 3)]
-    options, shape = (ONE_AT_LEAST | RE_MASKERS)[sampler], {"gen_length": 10, "block_length": 5}
+    options, shape = (ONE_AT_LEAST | REVISERS)[sampler], {"gen_length": 10, "block_length": 5}
 
     def essence(result):
         return [(x["step"], x["positions"], x["tokens"], x["kind"]) for x in result.trace], result.rows

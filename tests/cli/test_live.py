@@ -89,6 +89,21 @@ def test_a_step_without_candidates_is_shown_as_well():
     assert canvas.text(80, 1).plain == "ab" and canvas.weighed().plain == "" and canvas.done
 
 
+def test_a_token_that_is_replaced_is_no_further_one(capsys):
+    lines = [line(0, [1, 2], weighed=[[2, 1], [3]]), line(1, [3]), line(1, [1], "edit"), line(1, [2], "remask")]
+    canvas = CanvasView(["a", None, None, None])
+    for each, texts in zip(lines, [["b", "c"], ["d"], ["e"], [None]], strict=True):
+        canvas.apply(each, texts)
+    assert canvas.text(80, 1).plain == "ae░d" and not canvas.done
+    view = LiveLines()
+    view.on_begin("x", {0: ["a", None, None, None]}, lambda ids: [chr(57 + i) for i in ids], {0: (1, 3)})
+    view.on_step(StepEvent(tuple(lines)))
+    assert [said.split(", mean")[0] for said in capsys.readouterr().err.splitlines()] == [
+        "x #0 step 1, commit: 2 tokens, 2 of 3 decoded", "x #0 step 2, commit: 1 token, 3 of 3 decoded",
+        "x #0 step 2, edit: 1 token replaced, 3 of 3 decoded", "x #0 step 2, remask: 1 token, 2 of 3 decoded",
+    ]  # fmt: skip
+
+
 def test_the_canvas_may_be_drawn_while_the_next_variant_begins():
     """Another thread draws at any time, also in the middle of ``on_begin``."""
     view = LiveBars()

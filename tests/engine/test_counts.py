@@ -13,13 +13,14 @@ from mdm_testing.toy import EOS, toy_model
 
 SAMPLERS = {
     "confidence": {}, "fastdllm-threshold": {}, "eb": {}, "klass": {}, "remdm": {},
+    "joint-threshold": {"max_post_steps": 3},
     "info-gain": {}, "lookum": {"threshold": 0.3}, "info-gain-all": {"candidates": "all"},
 }  # fmt: skip
 
 STATE = sum(field.type == "Tensor" for field in fields(State)) + 1
 """Copies to the device as rows come: their state, and for which of them scores are known."""
-MEMORY = {"klass": 3, "remdm": 1}
-"""The same of what samplers remember of rows."""
+MEMORY = {"klass": 3, "remdm": 1, "joint-threshold": 3}
+"""The same of what samplers remember of rows, and which of these linger."""
 
 
 def waits(sampler, cache="none", attention="full", **settings):

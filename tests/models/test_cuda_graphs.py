@@ -17,7 +17,7 @@ from mdm.models import Model, cuda_graphs
 from mdm.models.cuda_graphs import GraphCache, GraphCounts, counts
 from mdm.models.kv_store import KVStore
 from mdm.models.model import run, running
-from mdm.protocols import upload
+from mdm.protocols import BaseSampler, Commit, Evaluate, NoOptions, top_k, upload
 from mdm.protocols.upload import to_device
 from mdm.scoring import truncation
 from mdm_testing.probe import essence
@@ -78,6 +78,33 @@ def test_a_replayed_decode_is_the_same_decode(monkeypatch, families, family, cac
 )
 def test_whatever_the_settings(monkeypatch, families, family, cache, settings):
     same_with_graphs(monkeypatch, families[family], cache, **settings)
+
+
+class Named(BaseSampler):
+    """Commits the masks whose tokens are most probable, as an ``Evaluate`` of nothing tells of them by name."""
+
+    def decide(self, state, scores, memory, draws):
+        tokens = state.tokens.scatter_add(1, scores.positions, (scores.token - state.mask_id) * scores.valid)
+        nothing = Commit(torch.zeros_like(scores.valid)[:, None], scores.token[:, None])
+        answer = yield Evaluate(nothing, scores.valid.any(1, keepdim=True), "span", held=tokens)
+        one = answer.pick(torch.zeros_like(state.block))
+        held = torch.zeros(tokens.shape).scatter_add(1, one.positions, one.held * one.valid)
+        return Commit(top_k(held.gather(1, scores.positions), scores.valid, state.budget), scores.token)
+
+
+@pytest.mark.parametrize(("family", "cache"), [("dream", "dual"), ("sdar", "block")])
+def test_named_tokens_are_brought_to_a_replay(monkeypatch, families, family, cache):
+    """Each replay has the tokens that it is asked for, and not those of its capture."""
+
+    def decoded():
+        found = mdm.decode(families[family], PROMPTS, Named(NoOptions()), cache=cache, gen_length=12, block_length=4)
+        return [essence(result) for result in found]
+
+    plain, before = decoded(), counts(families[family]).replays
+    with tape.taped(monkeypatch):
+        for _ in range(3):
+            assert decoded() == plain
+    assert counts(families[family]).replays > before
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -14,8 +14,8 @@ import pytest
 from mdm.cli import main
 from mdm.errors import MdmError, describe
 from mdm.runs import run as runs
-from mdm.runs.regrade import regrade
 from mdm.runs.watch import RunObserver
+from mdm_report.regrade import regrade
 from stand_in_engine import engine as engine, lines, make
 
 SOURCE = """

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from mdm.errors import MdmError
 from mdm.runs import files, run as runs
-from mdm.runs.regrade import regrade
 from mdm.runs.results import ResultsFolder
+from mdm_report.regrade import regrade
 from stand_in_engine import engine as engine, lines, make
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.ESTALE, errno.EROFS)

@@ -126,3 +126,10 @@ def test_the_tokenizer_names_the_mask_and_the_turns(tmp_path):
     chat = model.tokenizer.decode(model.encode_chat([Message("user", "hello")]))
     assert chat.startswith("<|im_start|>system\nYou are Qwen, created by Alibaba Cloud.")
     assert chat.endswith("<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_tokenizer_without_the_mask_is_refused(tmp_path):
+    """The published id would be some other token of it."""
+    save_bpe(tmp_path, ["<|endoftext|>"])
+    with pytest.raises(mdm.MdmError, match=r"nor a token \|<MASK>\| names the mask"):
+        mdm.load_model(save(tmp_path, "fastdllm2", mask_token_id=None, vocab_size=320), device="cpu")

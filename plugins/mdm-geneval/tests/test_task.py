@@ -14,9 +14,9 @@ from goldens import ABSENT, SHARED
 from mdm.cli import cli
 from mdm.errors import MdmError
 from mdm.runs import config, files
-from mdm.runs.regrade import regrade
 from mdm_geneval import GenEval, GenEvalOptions
 from mdm_geneval.metadata import TAGS
+from mdm_report.regrade import regrade
 from PIL import Image
 
 TASK = GenEval(GenEvalOptions(grading="later"))

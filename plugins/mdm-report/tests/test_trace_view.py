@@ -199,17 +199,70 @@ def test_every_kind_of_line_in_the_browser(browser, tmp_path):
     path.write_text(view.page(every_kind()))
     page = Page(browser, path)
     assert page.count("#canvas .mask") == 4 and page.count("#weighed td") == 5
-    masks = []
+    masks, newest = [], []
     for frame in range(1, 7):
         browser.execute_script(f"go({frame})")
         masks.append(page.count("#canvas .mask"))
+        newest.append(
+            browser.execute_script("return [...document.querySelectorAll('#canvas .now')].map(s => s.className)")
+        )
     assert masks == [2, 1, 2, 2, 1, 0]
+    assert newest == [
+        ["now commit"] * 2,
+        ["now commit"],
+        ["mask now remask"],
+        ["now edit"],
+        ["now bypass"],
+        ["now fill"],
+    ]
+    assert page.count("#canvas .edited") == 1
+    assert browser.execute_script("return spans[3].title.endsWith(', was ' + JSON.stringify(now.commits[3][0].text))")
+    assert [text.split(":")[0] for text in page.text("kinds").split(" · ")] == [
+        "commit", "bypass", "edit", "remask", "fill"
+    ]  # fmt: skip
+    # As many tokens are decoded as there are masks less in the canvas.
     assert browser.execute_script("return [now.paid, now.count]") == [
         [0, 0.5, 0.75, 0.75, 0.75, 1, 1],
-        [0, 2, 3, 3, 3, 4, 5],
+        [0, 2, 3, 2, 2, 3, 4],
     ]
     page.key("c", "c", "c")
     assert "–" in page.text("facts") and page.complaints() == []
+
+
+def test_samplers_that_take_back_are_replayed(browser, tmp_path):
+    """What is masked again is a mask on the page, what is replaced another token, and the last step is the answer."""
+    out = tmp_path / "revisers"
+    options = ["-o", "edit_threshold=0", "-o", "loop_steps=3", "-o", "max_post_steps=4"]
+    command = ["run", "--sampler", "joint-threshold", "--sampler", "remdm", *options, "--limit", "1"]
+    command += ["--task", "equations", "--temperature", "1.5", "--out", str(out)]
+    done = CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert CliRunner().invoke(cli, ["trace", "view", str(out)]).exit_code == 0
+    page, seen = Page(browser, out / "trace.html"), set()
+    for number, sampler in enumerate(("joint-threshold", "remdm"), 1):
+        page.key(str(number))
+        for result in map(json.loads, (out / sampler / "results.jsonl").open()):
+            browser.execute_script(f"view.sample = data.samples.findIndex(s => s.id === '{result['id']}'); show(false)")
+            lines = [x for x in map(json.loads, (out / sampler / "trace.jsonl").open()) if x["row"] == result["row"]]
+            canvas = [None if text is None else "" for text in result["canvas"]]
+            masks = []
+            for line in lines:
+                seen.add(line["kind"])
+                for position in line["positions"]:
+                    canvas[position] = None if line["kind"] == "remask" else ""
+                masks.append(canvas.count(None))
+            shown = "go(f + 1); return document.querySelectorAll('#canvas .mask').length"
+            assert browser.execute_script(f"return now.frames.map((_, f) => {{ {shown}; }})") == masks
+            assert browser.execute_script("return spans.map(s => s.textContent).join('')").endswith(
+                result["completion"]
+            )
+            tokens = sum(text is None for text in result["canvas"])
+            assert browser.execute_script("return now.count.at(-1)") == tokens == result["tokens"]
+            assert result["forwards"] >= len({line["step"] for line in lines})
+    assert seen == {"commit", "edit", "remask"} and page.complaints() == []
+    page.key("1")
+    browser.execute_script("view.sample = 0; show(false); go(now.frames.findIndex(f => f.k === 'edit') + 1)")
+    page.keep("edit")
 
 
 def test_every_kind_of_line_in_a_picture(tmp_path):

@@ -147,6 +147,45 @@ class LooseOptions(BaseSampler):
         return best(state, scores)
 
 
+class Edits(BaseSampler):
+    """Commits one mask a step, and replaces what has become less likely than another token."""
+
+    reads = "generated"
+    pace = "own"
+
+    def decide(self, state, scores, memory, draws):
+        masked = scores.valid & state.masked.gather(1, scores.positions)
+        other = self.shown(scores) & ~masked & (scores.held <= scores.confidence)
+        return Commit(top_k(scores.log_odds, masked, state.budget) | other, scores.token)
+
+    def shown(self, scores):
+        return scores.valid
+
+    def lingers(self, state, memory):
+        return state.block_step < 6
+
+
+class EditsGiven(Edits):
+    """Replaces whatever is unlikely, in the scores' padding too, where the prompt's tokens are named."""
+
+    def shown(self, scores):
+        return scores.valid | True
+
+
+class NeverSettles(Edits):
+    """Stays in its block until nothing changes, which with this model never comes."""
+
+    def lingers(self, state, memory):
+        return state.block_step > 0
+
+
+class Loiters(Sound):
+    """Stays in its block for two steps more, and reads masks alone."""
+
+    def lingers(self, state, memory):
+        return state.block_step < 6
+
+
 class ForgetsFirst(NoCache):
     """Keeps keys and values and never computes the prompt's."""
 
@@ -353,6 +392,9 @@ FAULTS = [
     ("sampler", BreaksItsWord, "keeps_binding_promises"),
     ("sampler", BeyondVocabulary, "commits_tokens_of_the_vocabulary"),
     ("sampler", LooseOptions, "options_refuse_unknown_names"),
+    ("sampler", EditsGiven, "revises_its_own_answer_alone"),
+    ("sampler", NeverSettles, "leaves_a_block_that_it_revises"),
+    ("sampler", Loiters, "leaves_a_block_that_it_revises"),
     ("cache", ForgetsFirst, "the_first_step_is_exact"),
     ("cache", MissesLast, "runs_every_position_that_is_read"),
     ("cache", OneForAll, "rows_may_be_in_different_blocks"),

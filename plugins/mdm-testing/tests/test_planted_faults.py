@@ -7,7 +7,7 @@ import pytest
 from mdm.errors import MdmError
 from mdm.scoring.scorer import Query
 from mdm_testing import Subject, checks, parametrize_with_checks, run, subject
-from planted_faults import FAULTS, AllRight, Echo, Overspends, Shades, Sound, WholeSpan
+from planted_faults import FAULTS, AllRight, Echo, Edits, Overspends, Shades, Sound, WholeSpan
 
 
 def outcomes(kind, plugin, name):
@@ -34,7 +34,7 @@ def test_a_candidate_that_leaks_into_the_cache_is_caught(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "plugin"), [("sampler", Sound), ("cache", WholeSpan), ("task", Echo), ("task", Shades)]
+    ("kind", "plugin"), [("sampler", Sound), ("sampler", Edits), ("cache", WholeSpan), ("task", Echo), ("task", Shades)]
 )
 def test_a_sound_plugin_passes(kind, plugin):
     assert [(o.check, o.detail) for o in run(subject(kind, plugin)) if not o.ok] == []

@@ -71,7 +71,8 @@ class LiveLines(Lines):
         grid, count = self._grids[line["row"]], len(line["positions"])
         grid.apply(line, text_of(line, self._token_texts))
         decoded = f"{len(grid.codes) - grid.codes.count(None)} of {len(grid.codes)} decoded"
-        changes = f"{count} token{'s' if count != 1 else ''}, {decoded}"
+        what = f"{count} token{'s' if count != 1 else ''}{' replaced' if line['kind'] == 'edit' else ''}"
+        changes = f"{what}, {decoded}"
         mean = sum(line["entropy"]) / max(1, count)
         return changes if line["kind"] == "remask" else f"{changes}, mean entropy {mean:.3f} nats"
 

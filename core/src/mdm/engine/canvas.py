@@ -148,34 +148,49 @@ def block_numbers(starts: Tensor, length: int) -> Tensor:
     return (starts[:, None] <= torch.arange(length, device=starts.device)[:, None]).sum(-1) - 1
 
 
-def advance(state: State, stay: bool = False, lingers: Tensor | None = None) -> State:
-    """Move each row to the block of its first mask; a row without masks keeps its block.
+def advance(state: State, stay: bool = False) -> State:
+    """Move each row to the block of its first mask; a row without masks keeps its block, and so does one that lingers.
 
-    Args:
-        stay: the host knows that all rows keep their block.
-        lingers: bool ``[B]``, rows that keep their block although it has no mask left.
+    ``stay``: the host knows that all rows keep their block.
     """
     if stay:
         return state.replace(entered_block=torch.zeros_like(state.entered_block), block_step=state.block_step + 1)
     none = state.starts.shape[1]  # more than the number of any block
     first = torch.where(state.masked, state.blocks, none).amin(1)
-    keep = first == none if lingers is None else (first == none) | lingers
+    keep = first == none if state.lingers is None else (first == none) | state.lingers
     block = torch.where(keep, state.block, first)
     entered = block != state.block
     return state.replace(block=block, entered_block=entered, block_step=(state.block_step + 1).masked_fill(entered, 0))
 
 
-def fill_after_eos(tokens: Tensor, masked: Tensor, state: State, eos_ids: Tensor) -> tuple[Tensor, Tensor]:
+def fill_after_eos(
+    tokens: Tensor, masked: Tensor, state: State, eos_ids: Tensor, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Masks behind the first end token at or after the prompt's end become end tokens; masks before it stay.
 
     Args:
         eos_ids: int64 ``[E]``, on the device; the first of them is filled in.
+        rows: bool ``[B]``, those that are filled; None: all.
     """
-    positions = state.positions
-    ends = torch.isin(tokens, eos_ids) & state.in_canvas & ~masked & (positions >= state.prompt_length[:, None])
-    first = ends.to(torch.int8).argmax(1, keepdim=True)
-    behind = masked & (positions > first) & ends.any(1, keepdim=True)
+    behind = masked & (state.positions > _first_end(tokens, masked, state, eos_ids))
+    if rows is not None:
+        behind = behind & rows[:, None]
     return torch.where(behind, eos_ids[0], tokens), masked & ~behind
+
+
+def mask_after_lost_eos(tokens: Tensor, masked: Tensor, state: State, eos_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a step has taken back the first end token, the end tokens that stood behind it are masks again."""
+    first = _first_end(state.tokens, state.masked, state, eos_ids)
+    lost = first < _first_end(tokens, masked, state, eos_ids)
+    behind = lost & state.targets & (state.positions > first) & (tokens == eos_ids[0]) & (tokens == state.tokens)
+    return tokens.masked_fill(behind, state.mask_id), masked | behind
+
+
+def _first_end(tokens: Tensor, masked: Tensor, state: State, eos_ids: Tensor) -> Tensor:
+    """int64 ``[B, 1]``: where the first end token at or after the prompt's end stands; L where there is none."""
+    positions, length = state.positions, tokens.shape[1]
+    ends = torch.isin(tokens, eos_ids) & state.in_canvas & ~masked & (positions >= state.prompt_length[:, None])
+    return torch.where(ends, positions, length).amin(1, keepdim=True)
 
 
 def join(old: State, new: State) -> State:

@@ -83,6 +83,8 @@ def check_commit(who: Asked, commit: Any, scores: Scores) -> None:
         if not isinstance(commit.scores, Scores):
             raise who.error(f": Commit.scores is {_shown(commit.scores)}, and should be Scores")
         _check(who, "Commit.scores.valid", commit.scores.valid, torch.bool, (count, -1), device)
+        if commit.scores.names_held:
+            raise who.error(": Commit.scores are those of an Evaluate with held, and not those of the next step")
     check_memory(who, "Commit.memory", commit.memory)
 
 
@@ -98,8 +100,8 @@ def check_source(who: Asked, source: Sequence[int], rows: Sequence[Any]) -> None
         raise who.error(f": Commit.source leaves no row of prompt {min(lost)}")
 
 
-def check_evaluate(who: Asked, asked: Any, scores: Scores) -> None:
-    """Refuse what is no ``Evaluate`` of candidates over these scores ``[B, K]``."""
+def check_evaluate(who: Asked, asked: Any, scores: Scores, state: State) -> None:
+    """Refuse what is no ``Evaluate`` of candidates over these scores ``[B, K]`` of this state ``[B, L]``."""
     if not isinstance(asked, Evaluate) or not isinstance(asked.candidates, Commit):
         raise who.error(f": decide yielded {_shown(asked)}, which is no Evaluate of a Commit")
     if not isinstance(asked.valid, Tensor) or asked.valid.dim() != 2 or not asked.valid.shape[1]:
@@ -113,6 +115,10 @@ def check_evaluate(who: Asked, asked: Any, scores: Scores) -> None:
     if isinstance(tokens, Tensor) and tokens.dim() == 3 and tokens.shape[1] == 1:  # the same of all candidates
         number = 1
     _check(who, "Evaluate.candidates.tokens", tokens, torch.int64, (count, number, width), device)
+    if asked.held is not None:
+        _check(who, "Evaluate.held", asked.held, torch.int64, tuple(state.tokens.shape), device)
+        if asked.commits_a_candidate:
+            raise who.error(": an Evaluate with held commits no candidate: its scores are not those of the next step")
 
 
 def check_memory(who: Asked, name: str, memory: Any) -> None:

@@ -132,6 +132,8 @@ class Engine:
         )  # fmt: skip
         memory, known = self.asked.ask("begin", state), torch.zeros(len(rows), dtype=torch.bool)
         check_memory(self.asked, "the memory that begin returned", memory)
+        if self.transition.may_linger:
+            state = state.replace(lingers=known)
         # Before the rows go to the device, what the host has to know of them costs no wait.
         counts = self.transition.counts(state, self.transition.plan(state), known, memory)
         self._set_counts(rows, counts.on_host(on_host(counts.values)))
@@ -359,7 +361,7 @@ class Engine:
             more, asked = self.asked.ask("decide", decision, answer, call=go_on)
             if not more:
                 return asked
-            check_evaluate(self.asked, asked, scores)
+            check_evaluate(self.asked, asked, scores, self.state)
             answer = evaluate(
                 asked, self.state, self.rows, scores, plan, draws, transition=self.transition,
                 scorer=self.scorer, fetch=self._fetch, memory=self.memory,
@@ -381,11 +383,12 @@ class Engine:
         before = None
         if self.sampler.reads != "masked":
             before = self.state.tokens.gather(1, scores.positions)
+            where = where & (commit.tokens != before)
         tokens, masked = self.transition.commit(self.state, scores.positions, where, commit.tokens)
         stay = all(row.next_counts is not None and not row.next_counts.entered for row in self.rows)
-        self.state, filled = self.transition.next_state(self.state, tokens, masked, self.memory, stay)
-        self.recorder.record(self.rows, scores, where, commit, before, filled)
+        self.state, changed = self.transition.next_state(self.state, tokens, masked, self.memory, stay)
+        self.recorder.record(self.rows, scores, where, commit, before, changed)
         for row in self.rows:
             row.end_step()
         self.scores, scored = self.transition.scored_rows(commit, self.state.entered_block)
-        self.known = self.transition.known(self.state, filled, scored, stay)
+        self.known = self.transition.known(self.state, changed, scored, stay)

@@ -46,16 +46,19 @@ def evaluate(
     reach = masked
     if ask.reach == "span" or scorer.block_length:
         reach = masked & repeat_rows(state.in_block, candidates)
-    score = reach & window
-    sets, flags = {"reach": reach, "score": score}, {"valid": valid}
+    score = reach
+    if transition.sampler.reads != "masked":  # what a step of it is shown
+        score = reach | repeat_rows(transition.scorable(state), candidates)
+    score = score & window
+    sets, flags = {"unscored": reach & ~window, "score": score}, {"valid": valid}
     foresee = ask.commits_a_candidate and memory is None
     if foresee:
-        after, filled = transition.next_state(branched, tokens, masked, None)
-        known = transition.known(after, filled, valid)
+        after, changed = transition.next_state(branched, tokens, masked, None)
+        known = transition.known(after, changed, valid)
         next_sets, next_flags = transition.counted(after, transition.plan(after), known, None)
         sets, flags = sets | next_sets, flags | next_flags
     counts = NamedCounts.of(sets, flags)
-    unscored = counts["reach"] - counts["score"]
+    unscored = counts["unscored"]
     [values] = fetch(counts.values)
     on_host = counts.on_host(values)
     chosen: list[int] = [i for i, is_valid in enumerate(on_host["valid"]) if is_valid]
@@ -90,8 +93,11 @@ def evaluate(
         rows=owners, row_index=index[: len(chosen)], tokens=tokens, lengths=[rows[b].length for b in owners],
         score=score, score_counts=[on_host["score"][i] for i in chosen], unscored=unscored, query=query,
         unconditional_starts=[rows[b].unconditional_start for b in owners],
+        held=None if ask.held is None else ask.held.index_select(0, index[: len(chosen)]),
     )  # fmt: skip
     answer, calls = scorer.scores(state, batch, draws.later())
+    if ask.held is not None:
+        answer = fast_replace(answer, names_held=True)
     count_calls(rows, served, calls, scorer.cfg_branches)
     if not every:
         answer = answer.rows(back_index)

@@ -67,14 +67,14 @@ class Recorder:
 
     def record(
         self, rows: Sequence[RowRecord], scores: Scores, where: Tensor, commit: Commit, before: Tensor | None,
-        filled: Tensor | None,
+        changed: Mapping[str, Tensor],
     ) -> None:  # fmt: skip
         """One step of all rows.
 
         Args:
             where: bool ``[B, K]``, the scored positions that got a token.
             before: int64 ``[B, K]``, the tokens that stood there; None where all were masks.
-            filled: bool ``[B, L]``, the masks behind an end token that were filled.
+            changed: bool ``[B, L]`` each: masks ``filled`` behind an end token, and end tokens ``emptied`` again.
         """
         facts = [
             {
@@ -87,7 +87,7 @@ class Recorder:
             for row in rows
         ]
         columns = {"positions": scores.positions, "where": where, "tokens": commit.tokens, "entropy": scores.entropy}
-        optional = {"bypass": commit.bypass, "before": before, "filled": filled}
+        optional = {"bypass": commit.bypass, "before": before, **changed}
         columns |= {name: value for name, value in optional.items() if value is not None}
         if self.full:
             columns["confidence"] = scores.confidence
@@ -144,8 +144,15 @@ class Recorder:
         lines = lines or [self._line(facts, column, usual, [])]
         if self.full:
             lines[0]["weighed"] = _weighed(column) if "candidates.where" in column else []
+        if "emptied" in column and column["emptied"].any():
+            emptied = self._filled_line(facts, "remask", column["emptied"], self.mask_id)
+            if lines[-1]["kind"] == "remask":
+                for name in lines[-1].keys() & {"positions", "tokens", "entropy", "confidence"}:
+                    lines[-1][name] += emptied[name]
+            else:
+                lines.append(emptied)
         if "filled" in column and column["filled"].any():
-            lines.append(self._fill_line(facts, column["filled"].nonzero()[0].tolist()))
+            lines.append(self._filled_line(facts, "fill", column["filled"], self.fill_token))
         for line in lines[1:]:
             line |= {"candidates": 0, "forwards": 0, "rows": 0}
         return lines
@@ -166,11 +173,13 @@ class Recorder:
             line |= {"confidence": column["confidence"][index].tolist(), "weighed": []}
         return line
 
-    def _fill_line(self, facts: Mapping[str, Any], positions: list[int]) -> Line:
+    def _filled_line(self, facts: Mapping[str, Any], kind: str, where: Array, token: int | None) -> Line:
+        """What the sampler did not decide: one ``token`` at all positions ``where``, at no cost."""
+        positions = where.nonzero()[0].tolist()
         count = len(positions)
         line: Line = {
-            "row": facts["row"], "step": facts["step"], "positions": positions, "tokens": [self.fill_token] * count,
-            "entropy": [0.0] * count, "kind": "fill",
+            "row": facts["row"], "step": facts["step"], "positions": positions, "tokens": [token] * count,
+            "entropy": [0.0] * count, "kind": kind,
         }  # fmt: skip
         return line | ({"confidence": [1.0] * count, "weighed": []} if self.full else {})
 

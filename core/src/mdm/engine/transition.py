@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from mdm.engine.canvas import advance, fill_after_eos
+from mdm.engine.canvas import advance, fill_after_eos, mask_after_lost_eos
 from mdm.engine.decisions import Asked, check_flags, check_plan
 from mdm.engine.rows import NamedCounts
 from mdm.protocols.cache import Plan
@@ -34,7 +34,8 @@ class Transition:
     def __init__(self, spec: ModelSpec, sampler: Any, cache: Any, settings: Settings, eos_ids: Tensor) -> None:
         self.spec, self.sampler, self.cache, self.settings, self.eos_ids = spec, sampler, cache, settings, eos_ids
         self.asked, self._cache = Asked("sampler", sampler), Asked("cache", cache)
-        self.may_linger = isinstance(sampler, BaseSampler) and type(sampler).lingers is not BaseSampler.lingers
+        self.may_linger = getattr(sampler.lingers, "__func__", None) is not BaseSampler.lingers
+        """whether the sampler has an answer of its own, which is asked for only then"""
         self.fills = settings.stop_at_eos and len(eos_ids) > 0
 
     def scorable(self, state: State) -> Tensor:
@@ -53,7 +54,7 @@ class Transition:
         """What ``RowCounts`` are counted from; ``known`` bool ``[B]`` are the rows whose scores are known."""
         finished: Tensor = self._told("finished", state, memory)
         if self.may_linger:
-            finished = finished & ~self._told("lingers", state, memory)
+            finished = finished & ~state.lingers  # type: ignore[operator]  # as a step left it
         sets = {
             "masked": state.masked_in_block,
             "block_size": state.in_block,
@@ -84,29 +85,40 @@ class Transition:
 
     def next_state(
         self, state: State, tokens: Tensor, masked: Tensor, memory: Any, stay: bool = False
-    ) -> tuple[State, Tensor | None]:
-        """The state that ``state`` becomes with these canvases ``[B, L]``, and which masks were filled with end tokens.
+    ) -> tuple[State, Sets]:
+        """The state that ``state`` becomes with these canvases ``[B, L]``, and what changes beside the commit.
+
+        Masks are ``filled`` behind an end token: of a sampler that may linger only as the row leaves its block, whose
+        tokens are final then. End tokens are ``emptied``, masked again, where the one before them was taken back.
 
         ``stay``: the host knows already that no row enters a block.
         """
-        filled = None
+        moved, leaves = state.replace(tokens=tokens, masked=masked, step=state.step + 1), None
+        if self.may_linger:
+            seen = moved.replace(block_step=state.block_step + 1, entered_block=torch.zeros_like(state.entered_block))
+            done = ~moved.masked_in_block.any(1)
+            lingers = self._told("lingers", seen, memory) & done
+            moved, leaves = moved.replace(lingers=lingers), done & ~lingers
+        changed: Sets = {}
         if self.fills:
             before = masked
-            tokens, masked = fill_after_eos(tokens, masked, state, self.eos_ids)
-            filled = before & ~masked
-        moved = state.replace(tokens=tokens, masked=masked, step=state.step + 1)
-        lingers = None
-        if self.may_linger and not stay:
-            in_its_block = moved.replace(block_step=moved.block_step + 1)
-            lingers = self._told("lingers", in_its_block, memory) & ~moved.masked_in_block.any(1)
-        return advance(moved, stay, lingers), filled
+            if self.sampler.reads != "masked" and not self.may_linger:
+                tokens, masked = mask_after_lost_eos(tokens, masked, state, self.eos_ids)
+            tokens, masked = fill_after_eos(tokens, masked, state, self.eos_ids, leaves)
+            changed = {"filled": before & ~masked}
+            if self.sampler.reads != "masked":
+                changed["emptied"] = masked & ~before
+            moved = moved.replace(tokens=tokens, masked=masked)
+        return advance(moved, stay), changed
 
-    def known(self, state: State, filled: Tensor | None, scored: Tensor, stay: bool = False) -> Tensor:
+    def known(self, state: State, changed: Sets, scored: Tensor, stay: bool = False) -> Tensor:
         """bool ``[B]``: rows of the next ``state`` that need no forward, of those that the sampler has ``scored``."""
         if not self.settings.reuse_scores:
             return torch.zeros_like(scored)
         known = scored if stay else scored & ~state.entered_block
-        return known if filled is None else known & ~filled.any(1)
+        for positions in changed.values():
+            known = known & ~positions.any(1)
+        return known
 
     def scored_rows(self, commit: Commit, like: Tensor) -> tuple[Scores | None, Tensor]:
         """The scores that come with a commit, and the rows ``[B]`` for which they are those of the next step."""

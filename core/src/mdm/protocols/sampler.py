@@ -70,10 +70,13 @@ class Evaluate:
     """bool ``[B, N]``: which of them to run"""
     reach: Literal["open", "span"] = "open"
     """the masks to score: of the whole canvas ("open"), or of the current block ("span"; always so on a block-causal
-    model, which sees no later block)"""
+    model, which sees no later block); and the committed positions of the block, where the sampler reads those"""
     commits_a_candidate: bool = False
     """a promise that saves a transfer to the host: each row commits one of its valid candidates together with that
     candidate's scores, or, if it has none, its first candidate without scores"""
+    held: Tensor | None = None
+    """int64 ``[B, L]``: a token at each position of the canvas, such as one that a candidate masks: ``Scores.held`` of
+    the answer is its probability. Such an answer does not go with a commit as the next step's scores"""
 
 
 Decision = Commit | Generator[Evaluate, Scores, Commit]
@@ -144,11 +147,11 @@ class BaseSampler:
         raise NotImplementedError
 
     def finished(self, state: State, memory: Any) -> Tensor:
-        """bool ``[B]``: rows that are done; by default those without masks."""
+        """bool ``[B]``: rows that are done, unless they linger; by default those without masks."""
         return ~state.masked.any(-1)
 
     def lingers(self, state: State, memory: Any) -> Tensor:
-        """bool ``[B]``: rows that stay in a block which has no mask left, to edit it; by default none."""
+        """bool ``[B]``: rows that stay in a block without masks, to edit it; asked after each step (default: none)."""
         return torch.zeros_like(state.entered_block)
 
     def pick(self, state: State, memory: Any) -> Tensor:

@@ -43,7 +43,8 @@ class Stats:
     numbers: Tensor
     """float32 ``[..., 5]``: the five certainties below, in one tensor so that they are selected together"""
     held: Tensor | None = None
-    """probability of the token that stands at the position; for samplers that read decoded positions"""
+    """probability of the token that stands at the position, for samplers that read decoded positions; or of the token
+    that an ``Evaluate`` named there"""
     logits: Tensor | None = None
     """float32 ``[..., V]`` after guidance and logit rules; for samplers that keep them"""
 
@@ -97,6 +98,8 @@ class Scores(Stats):
     features: Tensor | None = None
     """``[..., K, D]``: hidden states, kept where tokens are drawn so that they can be drawn again"""
     redraw: Callable[[Scores, int], tuple[Tensor, Tensor]] | None = None
+    names_held: bool = False
+    """whether ``held`` is of tokens that an ``Evaluate`` named"""
 
     def rows(self, index: Tensor) -> Scores:
         """Rows ``index`` ``[R]``, in that order."""
@@ -127,6 +130,7 @@ class Scores(Stats):
 
     def uncertainty(self) -> Tensor:
         """State uncertainty, the mean entropy over the masks within reach (nats): ``[B]`` or ``[B, N]``."""
+        # Whoever is shown committed positions too takes them out of ``valid`` first.
         scored = self.entropy.where(self.valid, 0.0).sum(-1)
         count = self.valid.sum(-1) + self.unscored
         return scored.add(self.unscored, alpha=math.log(self.choices or self.vocab_size)).div_(count.clamp_min_(1))

@@ -154,7 +154,10 @@ class Settings(BaseModel):
         diffusion_only=True,
     )
     stop_at_eos: bool = documented(
-        False, "Fill the masks behind the first end token with the model's first one.", diffusion_only=True
+        False,
+        "Fill the masks behind the first end token with the model's first one; where a sampler edits its block, "
+        "once it leaves that.",
+        diffusion_only=True,
     )
     eos_token_id: TokenId | None = documented(None, "The only end token's id.", unset="the model's", metavar="ID")
     stop: Texts = documented(

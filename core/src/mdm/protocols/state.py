@@ -53,13 +53,15 @@ class State:
     budget: Tensor
     """int64 ``[B]``: how many tokens the schedule commits this step"""
     planned: Tensor
-    """int64 ``[B]``: how many steps are planned for the row's block"""
+    """int64 ``[B]``: how many steps are planned for the row's block, of which it may take fewer, or more"""
     mask_id: int
     """the token of a masked position; committing it re-masks"""
     shift: bool = False
     """whether a position is predicted at the one before it (``ModelSpec.shift``)"""
     unconditional: Tensor | None = None
     """int64 ``[B, L]``: what guidance's unconditional branch sees, or ``SAME``, or ``ABSENT``; None without guidance"""
+    lingers: Tensor | None = None
+    """bool ``[B]``: the row stays in its block although no mask is left in it; None: its sampler never says so"""
 
     @property
     def device(self) -> torch.device:

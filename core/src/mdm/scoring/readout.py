@@ -88,7 +88,10 @@ class Readout:
         logit_bytes = LOGIT_BYTES + (SORTED_BYTES if settings.truncates else 0)
         self.chunk_elements = chunk_elements(model.device, 0 if on_cpu else free_bytes(model.device), logit_bytes)
 
-    def __call__(self, hidden: Tensor, tokens: Tensor, row: Tensor, positions: Tensor, draws: Draws | None) -> Stats:
+    def __call__(
+        self, hidden: Tensor, tokens: Tensor, row: Tensor, positions: Tensor, draws: Draws | None,
+        named: Tensor | None = None,
+    ) -> Stats:  # fmt: skip
         """Statistics ``[T]`` of hidden states ``[T, branches, D]``.
 
         Args:
@@ -96,9 +99,11 @@ class Readout:
             row: the canvas of each hidden state ``[T]``.
             positions: its position there ``[T]``.
             draws: keyed by ``[T]``; None takes the likeliest tokens.
+            named: int64 ``[R, L]``, tokens whose probabilities are wanted in place of the canvases' own.
         """
         keys = draws.token_keys(positions[:, None]) if draws is not None and self.settings.temperature > 0 else None
-        held = tokens[row, positions] if self.held else None
+        named = tokens if named is None and self.held else named
+        held = None if named is None else named[row, positions]
         parts = self._accumulators(hidden, keys, held, lambda rows: tokens[row[rows]])
         return Stats.cat([part.stats() for part in parts])
 

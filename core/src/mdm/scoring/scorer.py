@@ -66,6 +66,8 @@ class ForwardBatch:
     """what to run over the stored keys; None runs whole canvases without them"""
     unconditional_starts: Sequence[int] = ()
     """where each canvas begins in the unconditional branch, whose prompt may be shorter"""
+    held: Tensor | None = None
+    """int64 ``[R, L]``: the tokens whose probabilities are wanted, where these are not those of ``tokens``"""
 
     def __getitem__(self, rows: slice) -> ForwardBatch:
         return fast_replace(self, **{f.name: v[rows] for f in fields(self) if (v := getattr(self, f.name)) is not None})
@@ -237,7 +239,7 @@ class Scorer:
         row, index, positions, valid = self._scored_positions(batch, run, width)
         features = self._gather(hidden, row, index)
         draws = around.draws.rows(batch.row_index[row]) if around.draws is not None else None
-        stats = self.readout(features, batch.tokens, row, positions, draws)
+        stats = self.readout(features, batch.tokens, row, positions, draws, batch.held)
         return self._scatter(batch, stats, features, row, positions, valid, width)
 
     def _scored_positions(

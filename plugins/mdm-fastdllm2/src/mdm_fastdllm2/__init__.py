@@ -34,7 +34,7 @@ class FastDllm2(BaseFamily):
         spec = ModelSpec(
             family=self.name,
             vocab_size=qwen.vocab_size,
-            mask_id=mask_token(config, tokenizer),
+            mask_id=mask_token(config, tokenizer, source),
             eos_ids=end_tokens(config, source, qwen.vocab_size, tokenizer, [END_OF_TURN]),
             pad_id=config.get("pad_token_id"),
             prefix=affixes(tokenizer)[0],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mdm.errors import MdmError
 from mdm.models import check_network, network_sizes
 
 CHAT = (
@@ -29,11 +30,17 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     return network_sizes(config, source) | {"use_sliding_window": False}
 
 
-def mask_token(config: Mapping[str, Any], tokenizer: Any) -> int:
-    """The id of the mask: config.json's, which the published ones do not give, else the tokenizer's, else 151665.
+def mask_token(config: Mapping[str, Any], tokenizer: Any, source: str) -> int:
+    """The id of the mask: config.json's, which the published ones do not give, else the tokenizer's.
 
-    In Qwen3's vocabulary the published id is another token, so the tokenizer's word counts where there is one.
+    Without a tokenizer it is the published one. In Qwen3's vocabulary that id is another token.
+
+    Raises:
+        MdmError: there is a tokenizer, and neither names the mask.
     """
-    known = {} if tokenizer is None else tokenizer.get_vocab()
     named = config.get("mask_token_id")
-    return int(known.get(MASK_TOKEN, MASK_ID) if named is None else named)
+    if named is None:
+        named = MASK_ID if tokenizer is None else tokenizer.get_vocab().get(MASK_TOKEN)
+    if named is None:
+        raise MdmError(f"{source}: neither config.json's 'mask_token_id' nor a token {MASK_TOKEN} names the mask")
+    return int(named)

@@ -166,3 +166,20 @@ def difference(a: Any, b: Any) -> str | None:
         elif is_dataclass(left) and is_dataclass(right) and (inner := difference(left, right)) is not None:
             return f"{f.name}.{inner}"
     return None
+
+
+def of_rows(seen: Decided, values: Tensor) -> Tensor:
+    """``values`` ``[B, ...]`` of the rows that a commit continues from."""
+    return values if seen.commit.source is None else values[seen.commit.source]
+
+
+def at_step(seen: Decided) -> int:
+    return int(seen.state.step.max())
+
+
+def say(what: str, seen: Decided, bad: Tensor) -> str:
+    """What is wrong, and at which step, row and positions; ``bad`` bool ``[B, K]`` or ``[B, N, K]``."""
+    row = int(bad.flatten(1).any(1).int().argmax())
+    at = of_rows(seen, seen.scores.positions)[row]
+    positions = at[bad.reshape(bad.shape[0], -1, bad.shape[-1])[row].any(0)].tolist()
+    return f"{what}: step {at_step(seen)}, row {row}, positions {positions}"

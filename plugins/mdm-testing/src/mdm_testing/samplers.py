@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mdm_testing.counters import Counts, counting
 from mdm_testing.kit import Subject, check
-from mdm_testing.probe import GEN, Decided, Watched, copied, decode, difference, essence, prompts
+from mdm_testing.probe import GEN, Decided, Watched, at_step, copied, decode, difference, essence, of_rows, prompts, say
 from mdm_testing.toy import EOS, MASK, VOCABULARY, toy_model
 
 PACES: tuple[dict[str, Any], ...] = ({}, {"tokens_per_step": 3})
@@ -39,7 +39,7 @@ def commits_only_what_it_was_shown(of: Subject) -> None:
     """Commits and candidates are at positions whose scores are valid: these are what the sampler may decide."""
     for settings in PACES:
         for seen in _decided(of, **settings):
-            valid = _rows(seen, seen.scores.valid)
+            valid = of_rows(seen, seen.scores.valid)
             _within(seen, seen.commit, valid, "commits")
             for asked in seen.asked:
                 ours = asked.candidates.where & asked.valid[..., None]
@@ -52,11 +52,11 @@ def commits_to_visible_positions_only_if_it_reads_them(of: Subject) -> None:
     if _reads(of) == "generated":
         return
     for seen in _decided(of):
-        at, where = _rows(seen, seen.scores.positions), seen.commit.where
-        masked = _rows(seen, seen.state.masked).gather(1, at)
-        assert not (where & ~masked).any(), _say("commits a position that is not masked", seen, where & ~masked)
+        at, where = of_rows(seen, seen.scores.positions), seen.commit.where
+        masked = of_rows(seen, seen.state.masked).gather(1, at)
+        assert not (where & ~masked).any(), say("commits a position that is not masked", seen, where & ~masked)
         again = where & (seen.commit.tokens == MASK)
-        assert not again.any(), _say("masks a position again without reading committed ones", seen, again)
+        assert not again.any(), say("masks a position again without reading committed ones", seen, again)
 
 
 @check("sampler")
@@ -67,7 +67,7 @@ def commits_tokens_of_the_vocabulary(of: Subject) -> None:
         tokens, where = seen.commit.tokens, seen.commit.where
         assert tokens.dtype == torch.int64, f"tokens are {tokens.dtype}, not int64"
         bad = where & ((tokens < 0) | (tokens >= VOCABULARY))
-        assert not bad.any(), _say("commits an id outside of the vocabulary", seen, bad)
+        assert not bad.any(), say("commits an id outside of the vocabulary", seen, bad)
 
     decode(toy_model(), prompts(), Watched(of.make(), look=look), temperature=0.8)
 
@@ -76,9 +76,9 @@ def commits_tokens_of_the_vocabulary(of: Subject) -> None:
 def stays_in_its_span(of: Subject) -> None:
     """Blocks are decoded one after the other; a sampler that works on the canvas has it as its one block."""
     for seen in _decided(of):
-        inside = _rows(seen, seen.state.in_block).gather(1, _rows(seen, seen.scores.positions))
+        inside = of_rows(seen, seen.state.in_block).gather(1, of_rows(seen, seen.scores.positions))
         outside = seen.commit.where & ~inside
-        assert not outside.any(), _say("commits a position outside of its span", seen, outside)
+        assert not outside.any(), say("commits a position outside of its span", seen, outside)
 
 
 @check("sampler")
@@ -88,10 +88,11 @@ def keeps_to_the_budget(of: Subject) -> None:
         return
     for settings in PACES:
         for seen in _decided(of, **settings):
-            spent = (seen.commit.where & (seen.commit.tokens != MASK)).sum(1)
-            over = spent > _rows(seen, seen.state.budget)
+            masked = of_rows(seen, seen.state.masked).gather(1, of_rows(seen, seen.scores.positions))
+            spent = (seen.commit.where & masked & (seen.commit.tokens != MASK)).sum(1)
+            over = spent > of_rows(seen, seen.state.budget)
             assert not over.any(), (
-                f"step {_step(seen)} commits {spent.tolist()} tokens a row where the schedule has "
+                f"step {at_step(seen)} commits {spent.tolist()} tokens a row where the schedule has "
                 f'{seen.state.budget.tolist()}: keep to state.budget, or say pace = "own"'
             )
 
@@ -166,7 +167,7 @@ def is_a_pure_function(of: Subject) -> None:
             torch.manual_seed(1234)
             again = _asked_again(of, seen)
             where = difference(again, seen.commit)
-            assert where is None, f"step {_step(seen)}: asked again, its commit has another {where}"
+            assert where is None, f"step {at_step(seen)}: asked again, its commit has another {where}"
 
 
 @check("sampler")
@@ -327,7 +328,7 @@ def _asked_again(of: Subject, seen: Decided) -> Commit:
         except StopIteration as end:
             commit: Commit = end.value
             return commit
-    raise AssertionError(f"step {_step(seen)}: asked again, it wants to look further ahead than before")
+    raise AssertionError(f"step {at_step(seen)}: asked again, it wants to look further ahead than before")
 
 
 def _within(seen: Decided, commit: Commit, valid: Tensor, verb: str) -> None:
@@ -335,38 +336,22 @@ def _within(seen: Decided, commit: Commit, valid: Tensor, verb: str) -> None:
     assert where.dtype == torch.bool, f"where is {where.dtype}, not bool"
     assert where.shape[-1] == valid.shape[-1], f"where is {tuple(where.shape)}, the scores {tuple(valid.shape)}"
     bad = where & ~valid
-    assert not bad.any(), _say(f"{verb} a position whose score is not valid", seen, bad)
+    assert not bad.any(), say(f"{verb} a position whose score is not valid", seen, bad)
 
 
 def _is_one_of(seen: Decided, asked: Evaluate) -> None:
     commit, first = seen.commit, torch.zeros_like(asked.valid)
-    assert commit.source is None, f"step {_step(seen)} binds itself and forks rows"
+    assert commit.source is None, f"step {at_step(seen)} binds itself and forks rows"
     first[:, 0] = ~asked.valid.any(1)
     where, tokens = asked.candidates.where, asked.candidates.tokens
     same = (where == commit.where[:, None]) & (~where | (tokens == commit.tokens[:, None]))
     strays = ~(same.all(-1) & (asked.valid | first)).any(1)
-    assert not strays.any(), f"step {_step(seen)} binds itself to its candidates and commits something else"
+    assert not strays.any(), f"step {at_step(seen)} binds itself to its candidates and commits something else"
     known = torch.ones_like(strays) if commit.known is None else commit.known
     assert commit.scores is not None and torch.equal(known, asked.valid.any(1)), (
-        f"step {_step(seen)} binds itself: its scores are known for the rows that have a valid candidate"
+        f"step {at_step(seen)} binds itself: its scores are known for the rows that have a valid candidate"
     )
-
-
-def _rows(seen: Decided, values: Tensor) -> Tensor:
-    """``values`` ``[B, ...]`` of the rows that a commit continues from."""
-    return values if seen.commit.source is None else values[seen.commit.source]
 
 
 def _reads(of: Subject) -> str:
     return str(of.plugin.reads)
-
-
-def _step(seen: Decided) -> int:
-    return int(seen.state.step.max())
-
-
-def _say(what: str, seen: Decided, bad: Tensor) -> str:
-    row = int(bad.flatten(1).any(1).int().argmax())
-    at = seen.scores.positions[row] if seen.commit.source is None else seen.scores.positions[seen.commit.source[row]]
-    positions = at[bad.reshape(bad.shape[0], -1, bad.shape[-1])[row].any(0)].tolist()
-    return f"{what}: step {_step(seen)}, row {row}, positions {positions}"

@@ -11,8 +11,11 @@ from mdm.errors import MdmError
 
 from mdm_testing.kit import CHECKS, Check, NotApplicable, Outcome, Subject, one_line
 
-KINDS = {"sampler": "samplers", "cache": "caches", "model": "models", "task": "tasks", "preset": "presets"}
-"""Kind of plugin -> the module of this package that holds its checks."""
+KINDS = {
+    "sampler": ("samplers", "revisers"), "cache": ("caches",), "model": ("models",), "task": ("tasks",),
+    "preset": ("presets",),
+}  # fmt: skip
+"""Kind of plugin -> the modules of this package that hold its checks."""
 
 
 def checks(kind: str, more: Sequence[Callable[[Subject], None]] = ()) -> Iterator[Check]:
@@ -23,8 +26,8 @@ def checks(kind: str, more: Sequence[Callable[[Subject], None]] = ()) -> Iterato
     """
     if kind not in KINDS:
         raise MdmError(f"a {kind} cannot be checked: only {', '.join(KINDS)}")
-    import_module("mdm_testing.packages")
-    import_module(f"mdm_testing.{KINDS[kind]}")
+    for module in ("packages", *KINDS[kind]):
+        import_module(f"mdm_testing.{module}")
     known = {**CHECKS[kind], **CHECKS["every"]}
     for function in more:
         check = Check.of(function)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from mdm.errors import MdmError, explain
 from mdm.runs import files
@@ -17,8 +17,8 @@ from mdm_report.view.album import Album
 
 PAID = ("commit", "bypass")
 """Kinds of trace lines whose entropies add up to the cumulative entropy."""
-DECODED = (*PAID, "fill")
-"""Kinds of trace lines after which there are more tokens decoded than before."""
+DECODED = {"commit": 1, "bypass": 1, "fill": 1, "edit": 0, "remask": -1}
+"""Kind of a trace line -> by how many tokens more are decoded after it, for each of its positions."""
 Position = Annotated[int, Field(ge=0, lt=2**24)]
 """Of a token in a canvas."""
 
@@ -44,7 +44,7 @@ class TraceLine(BaseModel):
 
     row: Natural
     step: Natural
-    kind: str
+    kind: Literal["commit", "bypass", "edit", "remask", "fill"]
     positions: list[Position]
     tokens: list[Natural]
     entropy: Numbers

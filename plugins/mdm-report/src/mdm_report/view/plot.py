@@ -56,7 +56,7 @@ def draw(data: Mapping[str, Any], path: Path, by: str) -> None:
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True))
         paid = [0.0, *accumulate(sum(e or 0.0 for e in f["e"]) if f["k"] in PAID else 0.0 for f in decoding["frames"])]
-        count = [0, *accumulate(len(f["p"]) if f["k"] in DECODED else 0 for f in decoding["frames"])]
+        count = [0, *accumulate(DECODED[f["k"]] * len(f["p"]) for f in decoding["frames"])]
         chart.plot(count, paid, label=f"{label} ({paid[-1]:.3f})", linewidth=1.5)
     figure.colorbar(dots, ax=panels, label="entropy (nats)" if by == "entropy" else "step")
     chart.set(title=sample["id"], xlabel="tokens decoded", ylabel="cumulative entropy (nats)")

@@ -10,8 +10,13 @@ const SCALES = {
   entropy: { light: [[240, 246, 252], [253, 208, 140], [240, 110, 60], [150, 20, 40]], dark: [[34, 44, 58], [120, 70, 40], [215, 95, 50], [255, 205, 120]] },
   confidence: { light: [[150, 20, 40], [250, 200, 130], [205, 232, 185], [60, 150, 90]], dark: [[190, 60, 60], [150, 110, 50], [60, 100, 80], [60, 170, 110]] },
 };
-// Trace lines of these kinds add to the cumulative entropy; a fill decodes tokens without a choice of the model.
-const PAID = ["commit", "bypass"], DECODED = [...PAID, "fill"];
+// What a trace line does to its positions, and by how many tokens more are decoded after it, for each of them.
+const KINDS = {
+  commit: ["a mask gets a token", 1], bypass: ["a mask gets a token that needed no lookahead", 1],
+  edit: ["another token replaces one that stood there", 0], remask: ["a token is masked again", -1],
+  fill: ["an end token, behind another one", 1],
+};
+const PAID = ["commit", "bypass"]; // these add to the cumulative entropy
 const view = { sample: 0, variant: 0, frame: 0, mode: 0, playing: false };
 let now; // the decoding shown, with what prepare() adds
 
@@ -49,7 +54,7 @@ function prepare(decoding) {
       if (PAID.includes(frame.k)) { paid += frame.e[i]; most = Math.max(most, frame.e[i]); }
     });
     decoding.paid.push(decoding.paid[f] + paid);
-    decoding.count.push(decoding.count[f] + (DECODED.includes(frame.k) ? frame.p.length : 0));
+    decoding.count.push(decoding.count[f] + KINDS[frame.k][1] * frame.p.length);
   });
   decoding.most = most || 1;
   const open = decoding.canvas.map((_, i) => i).filter((i) => decoding.commits[i].length);
@@ -59,13 +64,19 @@ function prepare(decoding) {
   return decoding;
 }
 
-/** The commit that position shows at a frame, or null where it is masked (or the prompt's). */
-function shown(position, frame) {
+/** What was last done to a position at a frame, a masking too; null where nothing was. */
+function latest(position, frame) {
   let found = null;
   for (const commit of now.commits[position]) {
     if (commit.frame > frame) break;
     found = commit;
   }
+  return found;
+}
+
+/** The commit that position shows at a frame, or null where it is masked (or the prompt's). */
+function shown(position, frame) {
+  const found = latest(position, frame);
   return found && found.text !== null ? found : null;
 }
 
@@ -95,25 +106,28 @@ function buildText() {
 function drawText(all) {
   for (let i = now.from; i < now.to; i++) {
     if (now.canvas[i] !== null && !now.commits[i].length) continue;
-    const commit = shown(i, view.frame), fresh = commit !== null && commit.frame === view.frame;
-    const key = commit === null ? "" : `${commit.frame}${fresh}`;
+    const last = latest(i, view.frame), fresh = last !== null && last.frame === view.frame;
+    const commit = last && last.text !== null ? last : null;
+    const key = last === null ? "" : `${last.frame}${fresh}`;
     if (!all && drawn[i] === key) continue;
     drawn[i] = key;
     const span = spans[i];
     if (commit === null) {
       span.textContent = "";
-      span.className = "mask";
+      span.className = fresh ? "mask now remask" : "mask";
       span.removeAttribute("style");
-      span.title = `position ${i}: masked`;
+      const before = last && shown(i, last.frame - 1);
+      span.title = `position ${i}: masked${before ? ` again in step ${now.frames[last.frame - 1].s + 1}, was ${JSON.stringify(before.text)}` : ""}`;
       continue;
     }
     span.textContent = commit.text.replace(/\n/g, "↵\n");
-    span.className = fresh ? "now" : "";
+    span.className = fresh ? `now ${commit.kind}` : commit.kind === "edit" ? "edited" : "";
+    const replaced = commit.kind === "edit" ? shown(i, commit.frame - 1) : null;
     const paint = tint(commit);
     span.style.background = css(paint);
     span.style.color = ink(paint);
     const sure = commit.confidence === null ? "" : `, confidence ${decimals(commit.confidence, 3)}`;
-    span.title = `position ${i}, step ${now.frames[commit.frame - 1].s + 1} (${commit.kind}): entropy ${decimals(commit.entropy, 3)}${sure}`;
+    span.title = `position ${i}, step ${now.frames[commit.frame - 1].s + 1} (${commit.kind}): entropy ${decimals(commit.entropy, 3)}${sure}${replaced ? `, was ${JSON.stringify(replaced.text)}` : ""}`;
   }
 }
 
@@ -269,6 +283,7 @@ function go(frame) {
   $("step").value = view.frame;
   const last = now.frames[view.frame - 1];
   $("where").textContent = `${view.frame} / ${now.frames.length}${last ? ` · ${last.k}` : ""}`;
+  $("where").title = last ? `${last.k}: ${KINDS[last.k][0]}` : "";
   if (!now.grid) {
     drawText(false);
     follow();
@@ -300,6 +315,8 @@ function show(keep) {
   choose("mode", view.mode);
   const grades = Object.entries(now.metrics).map(([name, value]) => `${name} ${value === null ? "–" : +value.toFixed(3)}`);
   $("facts").textContent = `${data.variants[view.variant]} · ${grades.length ? `${grades.join(", ")} · ` : ""}${decimals(now.entropy, 3)} nats · ${now.forwards} forwards · ${now.rows} rows`;
+  const kinds = Object.keys(KINDS).filter((kind) => now.frames.some((frame) => frame.k === kind && frame.p.length));
+  $("kinds").textContent = kinds.map((kind) => `${kind}: ${KINDS[kind][0]}`).join(" · ");
   showBoards(Boolean(now.grid));
   if (now.grid) buildBoards();
   else buildText();

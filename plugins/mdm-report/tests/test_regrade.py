@@ -15,7 +15,7 @@ from finished_runs import finished_run, metrics_of, picture
 from mdm.cli import cli
 from mdm.errors import MdmError
 from mdm.runs import files
-from mdm.runs.regrade import regrade
+from mdm_report.regrade import regrade
 
 TASK = '''
     """Pictures that are right where they are bright enough; graded on a thread, perhaps slowly."""

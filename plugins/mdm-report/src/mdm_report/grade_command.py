@@ -35,8 +35,9 @@ def grade(
     from mdm.cli.progress import progress
     from mdm.cli.run import report
     from mdm.runs import processes
-    from mdm.runs.regrade import regrade
     from mdm.runs.watch import Interrupted
+
+    from mdm_report.regrade import regrade
 
     try:
         with progress() as observer:
