@@ -18,6 +18,7 @@ PUBLISHED = {
     "norm_head": False, "norm_softmax": False, "num_nextn_predict_layers": 0, "output_router_logits": False,
     "router_dtype": "fp32", "use_bias": False, "use_cache": False, "use_qk_norm": True, "use_qkv_bias": False,
     "use_rmsnorm": True, "using_split_qkv_in_self_attention": False, "moe_shared_expert_intermediate_size": 16,
+    "_moe_implementation": "fused",
 }  # fmt: skip
 """Keys of a published config.json beside those of the tiny one."""
 CANVAS = torch.tensor([[3, 1, 4, 1, 5, MASK, 2, 6, 5, 3], [9, 9, MASK, 7, 8, 0, 2, 2, 1, 1]])
@@ -71,6 +72,7 @@ def test_the_specification(folder):
     ("key", "value"),
     [
         ("expert_capacity", 1.5), ("delete_token_id", 156930), ("split_token_id", 156931),  # LLaDA2.2
+        ("image_token_offset", 157184),  # LLaDA2.0-Uni
         ("score_function", "softmax"), ("router_dtype", "bf16"), ("norm_topk_prob", False),
         ("moe_router_enable_expert_bias", False), ("moe_router_topk_variant", "expert_choice"), ("router_jitter", 0.1),
         ("use_qkv_bias", True), ("use_bias", True), ("use_qk_norm", False), ("use_rmsnorm", False),

@@ -33,10 +33,14 @@ NEEDED = (
     "num_experts", "num_shared_experts", "num_experts_per_tok", "n_group", "topk_group", "moe_intermediate_size",
     "first_k_dense_replace", "routed_scaling_factor", "partial_rotary_factor", "rope_theta",
 )  # fmt: skip
+HOW = "_moe_implementation"
+"""How the code that trained a checkpoint computes experts, which says nothing of what they are."""
 OFF = (None, False)
 ACCEPTED: dict[str, tuple[Any, ...]] = {
     # LLaDA2.2: blocks routed as one, tokens inserted and deleted
     **dict.fromkeys(("expert_capacity", "delete_token_id", "split_token_id"), (None,)),
+    # LLaDA2.0-Uni: pictures
+    "image_token_offset": (None,),
     # the router, as the stock class has it built in
     "norm_topk_prob": (None, True),
     "score_function": ("sigmoid", None),
@@ -57,7 +61,7 @@ def as_glm(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         MdmError: a key is missing, or asks for what the stock class does not do.
     """
-    check_network(config, source, ACCEPTED, heeded=(*NEEDED, "moe_shared_expert_intermediate_size"))
+    check_network(config, source, ACCEPTED, heeded=(*NEEDED, "moe_shared_expert_intermediate_size", HOW))
     if (lacking := next((key for key in NEEDED if config.get(key) is None), None)) is not None:
         raise MdmError(f"{source}: config.json lacks the key {lacking!r}")
     sizes = network_sizes(config, source)
