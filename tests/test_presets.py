@@ -199,6 +199,23 @@ def test_fast_dllm_2s_settings_reach_the_sampler(tiny, preset, task, threshold):
     assert built.gen_length == (2048 if task else None)
 
 
+@pytest.mark.parametrize(
+    ("preset", "sampler", "options"),
+    [
+        ("llada2.0", "sdar-dynamic", {"threshold": 0.95}),
+        ("llada2.1-quality", "joint-threshold", {"threshold": 0.7, "edit_threshold": 0.5, "max_post_steps": 16}),
+        ("llada2.1-speed", "joint-threshold", {"threshold": 0.5, "edit_threshold": 0.0, "max_post_steps": 16}),
+    ],
+)
+def test_llada2s_settings_reach_the_samplers(tiny, preset, sampler, options):
+    """The goldens hold that these keep to the published rules. A step of 2.0 commits one of the block's 32 at least."""
+    needs("sampler", sampler)
+    steps = decode(tiny("llada2"), preset, "sudoku", gen_length=LENGTH, stop_at_eos=False)
+    settings = {"block_length": 32, "cache": "block", "gen_length": LENGTH, "tokens_per_step": 1}
+    [plain] = mdm.decode(tiny("llada2"), [PROMPT], sampler, options, **settings)
+    assert steps == committed(plain.trace)
+
+
 def test_info_gains_settings_reach_the_sampler(tiny):
     model, options = tiny("llada"), {"candidates": 8, "position_temperature": 0.2, "threshold": 0.8}
     needs("sampler", "info-gain")

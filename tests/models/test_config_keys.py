@@ -18,7 +18,7 @@ REFUSED = [
     ("rope_parameters", {"full_attention": {"rope_type": "default"}}),
     ("rope_parameters", {"rope_type": "default", "partial_rotary_factor": 0.5}),
     ("partial_rotary_factor", 0.25),
-    ("num_experts", 8),
+    ("num_experts", 16),
     ("num_local_experts", 4),
     ("n_routed_experts", 64),
     ("quantization_config", {"quant_method": "gptq", "bits": 4}),

@@ -266,7 +266,7 @@ def test_quantized_weights_decode(tmp_path, library):
     assert MASK not in result.tokens
 
 
-@pytest.mark.parametrize("family", ["llada", "dream", "sdar", "mmada"])
+@pytest.mark.parametrize("family", ["llada", "dream", "sdar", "mmada", "llada2"])
 @pytest.mark.parametrize("asked", [{"attn_implementation": "eager"}, {"device_map": "auto"}], ids=str)
 def test_another_way_to_the_same_logits(tmp_path, family, asked):
     folder = save(tmp_path, family)

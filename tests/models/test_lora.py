@@ -24,6 +24,7 @@ MODULES = {
     "mmada": r"blocks\.\d+\.(q_proj|v_proj|ff_out)$",
     "dream": r"layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.\w+_proj)$|lm_head$",
     "sdar": r"layers\.1\.self_attn\.[qv]_proj$",
+    "llada2": r"attention\.dense$|shared_experts\.\w+_proj$|layers\.0\.mlp\.\w+_proj$|lm_head$",
 }
 
 
@@ -73,7 +74,7 @@ def logits(folder, **options):
 @pytest.mark.parametrize(
     ("family", "options"),
     [
-        ("llada", {}), ("mmada", {"use_rslora": True}), ("dream", {"use_dora": True}), ("sdar", {}),
+        ("llada", {}), ("mmada", {"use_rslora": True}), ("dream", {"use_dora": True}), ("sdar", {}), ("llada2", {}),
         ("llada", {"ranks": {"attn_out": 2, "up_proj": 8}, "rank_pattern": {"attn_out": 2, "up_proj": 8}}),
         ("llada", {"alpha_pattern": {"attn_out": 16, r"blocks\.1\.q_proj": 1.0}, "lora_dropout": 0.1}),
         ("llada", {"whole": ["model.transformer.wte.weight"], "modules_to_save": ["wte"]}),

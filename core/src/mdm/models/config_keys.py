@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 """Keys with which a published config.json selects other code than a stock Llama's, Qwen2's or Qwen3's, and the values
 that leave it as it is."""
 
+ROUTES = re.compile("router|routed|expert|moe|topk")
+OF_TRAINING = ("output_router_logits", "router_aux_loss_coef")
+
 
 def refuse(config: Mapping[str, Any], accepted: Mapping[str, tuple[Any, ...]], where: str) -> None:
     """Refuse a config key whose value is not among those ``accepted`` for it. A missing key is fine.
@@ -56,13 +60,17 @@ def check_network(
     """Refuse what ``PLAIN`` or the family's own ``accepted`` does not allow, scaled rotary positions and windows.
 
     Args:
-        heeded: keys of ``PLAIN`` that may have any value, since the family reads them: a mixture's number of experts.
+        heeded: keys that a mixture of experts reads, whatever their values. Other keys that ``ROUTES`` suspects are
+            refused: a router's option that nobody knows.
 
     Raises:
         MdmError: it names the key.
     """
-    plain = {key: values for key, values in PLAIN.items() if key not in heeded}
-    refuse(config, {**plain, **(accepted or {})}, where)
+    known = {key: values for key, values in PLAIN.items() if key not in heeded} | dict(accepted or {})
+    if heeded:
+        suspects = [key for key in config if ROUTES.search(key) and key not in (*known, *heeded, *OF_TRAINING)]
+        known |= dict.fromkeys(suspects, (None, False, 0))
+    refuse(config, known, where)
     if config.get("sliding_window") and config.get("use_sliding_window") is None:
         refuse(config, {"sliding_window": (None,)}, where)
     if layers := config.get("layer_types"):

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
 from math import prod
 from pathlib import Path
@@ -163,17 +163,14 @@ def load_network(
         if (attention := str(options.get("attn_implementation"))).startswith("flash"):
             raise MdmError(f"attention {attention!r} takes no mask of a row's own, which this family needs: use sdpa")
     options.setdefault("device_map", {"": device})
-    made_of_several = _check_shapes(module, source, config, key_mapping or {})
+    made_of_several = _check_shapes(module, source, config, key_mapping or {}, "quantization_config" in options)
     try:
-        with (
-            _own_words(source),
-            _streamed(source) if made_of_several else nullcontext((source, None)) as (name, weights),
-        ):
+        with _own_words(source), _read(source, made_of_several) as (name, weights):
             network, info = module.from_pretrained(
                 name, state_dict=weights, config=config, dtype=getattr(torch, dtype),
-                key_mapping=dict(key_mapping or {}),
-                use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True,
-                ignore_mismatched_sizes=True, adapter_kwargs=NO_ADAPTER, **options,
+                key_mapping=dict(key_mapping or {}), use_safetensors=True, trust_remote_code=False,
+                local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True,
+                adapter_kwargs=NO_ADAPTER, **options,
             )  # fmt: skip
     except Exception as error:
         raise MdmError(f"{source} cannot be loaded: {first_line(error)}") from None
@@ -190,13 +187,14 @@ def load_network(
     return network.eval().requires_grad_(False)
 
 
-def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[str, str]) -> bool:
+def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[str, str], quantizes: bool) -> bool:
     """Compare the network that ``config`` describes with the shapes in the weights' headers, before it takes memory.
 
     Returns whether weights of the network are made of several in the files, or several of one.
 
     Raises:
-        MdmError: a weight has another shape, or there are far fewer of them than the network has.
+        MdmError: a weight has another shape, or there are far fewer of them than the network has; or they are to be
+            quantized, which the stacked weights of experts are not, and these are nearly all of a network that has any.
     """
     shapes = weight_shapes(Path(source))
     build = module.from_config if hasattr(module, "from_config") else module._from_config  # Auto classes have the one
@@ -205,6 +203,8 @@ def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[st
             network = build(deepcopy(config))
     except Exception as error:
         raise MdmError(f"{source}: its config.json describes no network: {first_line(error)}") from None
+    if quantizes and any(weight.dim() == 3 for weight in network.parameters()):
+        raise MdmError(f"{source}: no quantization here reaches the weights of experts: drop --quantization")
     packed = getattr(config, "quantization_config", None) is not None  # such weights have shapes of their own
     converted = not packed and _compare(shapes, network, key_mapping, source)
     needed = sum(part.numel() for part in (*network.parameters(), *network.buffers()))
@@ -218,31 +218,32 @@ def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[st
 
 
 @contextmanager
-def _streamed(source: str) -> Iterator[tuple[None, dict[str, Any]]]:
-    """Weights that are read when they are put together, one after the other and into memory of their own.
+def _read(source: str, one_by_one: bool) -> Iterator[tuple[str | None, dict[str, Any] | None]]:
+    """What transformers is to read: a folder, or weights ``one_by_one``, each into memory of its own.
 
     transformers maps the files, and what it stacks would lie in memory twice: in the pages of the files, and stacked;
     and threads of its own would read ahead of the stacking, on whatever device.
     """
     from safetensors import safe_open
 
+    if not one_by_one:
+        yield source, None
+        return
     before = os.environ.get(ONE_BY_ONE)
     os.environ[ONE_BY_ONE] = "1"
     try:
         files: list[Any] = [safe_open(path, framework="pt", backend="pread") for path in weight_paths(Path(source))]
         yield None, {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
     finally:
-        if before is None:
-            del os.environ[ONE_BY_ONE]
-        else:
+        del os.environ[ONE_BY_ONE]
+        if before is not None:
             os.environ[ONE_BY_ONE] = before
 
 
 def _compare(shapes: Shapes, network: Any, key_mapping: Mapping[str, str], source: str) -> bool:
     """Refuse a weight of another shape than the network's, and tell whether any are stacked or split.
 
-    Of weights that are made of several, or several of one, as transformers stacks experts and splits projections, the
-    numbers that they hold and their last axes are compared.
+    Of these, such as a layer's experts, what the files hold is counted in numbers.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -251,20 +252,20 @@ def _compare(shapes: Shapes, network: Any, key_mapping: Mapping[str, str], sourc
     changes = get_model_conversion_mapping(network, dict(key_mapping))
     renamings = [change for change in changes if isinstance(change, WeightRenaming)]
     converters = [change for change in changes if isinstance(change, WeightConverter)]
-    sources: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+    held: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+    converted: set[tuple[str, ...]] = set()
     for published, shape in sorted(shapes.items()):
         name, pattern = rename_source_key(published, renamings, converters, network.base_model_prefix, wanted)
-        if pattern is None and wanted.get(name, shape) != shape:
-            raise MdmError(f"{source}: the checkpoint has the wrong shape for weight {name}: {NO_FIT}")
-        if pattern is not None:
-            targets = next(c.target_patterns for c in converters if pattern in c.source_patterns)
-            sources.setdefault(tuple(name.replace(targets[0], target) for target in targets), []).append(shape)
-    for names, parts in sources.items():
-        shaped = [wanted[name] for name in names if name in wanted]
-        fits = sum(map(prod, parts)) == sum(map(prod, shaped)) and len({s[-1] for s in (*parts, *shaped)}) == 1
-        if len(shaped) == len(names) and not fits:
+        targets = next((c.target_patterns for c in converters if pattern in c.source_patterns), [name])
+        names = tuple(name.replace(targets[0], target) for target in targets)
+        held.setdefault(names, []).append(shape)
+        converted |= {names} if pattern is not None else set()
+    for names, parts in held.items():
+        whole = [wanted[name] for name in names if name in wanted]
+        fits = sum(map(prod, parts)) == sum(map(prod, whole)) if names in converted else parts == whole
+        if len(whole) == len(names) and not fits:
             raise MdmError(f"{source}: the checkpoint has the wrong shape for weight {names[0]}: {NO_FIT}")
-    return bool(sources)
+    return bool(converted)
 
 
 @contextmanager

@@ -115,9 +115,8 @@ def check_weights(folder: Path, config: Mapping[str, Any]) -> None:
 def check_counts(folder: Path, config: Mapping[str, Any], counted: Mapping[str, str]) -> None:
     """Refuse a config.json that asks for other layers or experts than the checkpoint holds weights of.
 
-    Args:
-        counted: config key -> what stands before the number in the names of weights, such as ``layers`` or ``experts``;
-            of stacked weights, whose names have none, the first axis is counted.
+    ``counted``: config key -> what stands before the number in the names of weights, such as ``layers`` or ``experts``;
+    of stacked weights, whose names have none, the first axis is counted.
 
     Raises:
         MdmError: it names the key.

@@ -7,7 +7,6 @@ ZHZisZZ/dllm at ca17675.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,9 +42,6 @@ ACCEPTED: dict[str, tuple[Any, ...]] = {
 """Config keys, beside the common ones, that select code, and the values that are Qwen3-MoE's."""
 
 SIZES = ("expert_intermediate_size", "num_experts", "num_experts_per_tok")
-ROUTES = re.compile("router|routed|expert|moe|topk")
-KNOWN = {*ACCEPTED, *SIZES, "moe_layer_freq", "norm_topk_prob", "output_router_logits", "router_aux_loss_coef"}
-"""Keys by whose name ``ROUTES`` would suspect them, and that are heeded, or concern training alone."""
 
 CHAT = (
     "<role>SYSTEM</role>{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}\n{% endif %}"
@@ -62,8 +58,7 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         MdmError: a key is missing, or asks for what Qwen3-MoE does not do.
     """
-    unknown = {key: (None, False, 0) for key in config if ROUTES.search(key) and key not in KNOWN}
-    check_network(config, source, ACCEPTED | unknown, heeded=("num_experts",))
+    check_network(config, source, ACCEPTED, heeded=(*SIZES, "moe_layer_freq", "norm_topk_prob"))
     frequency = config.get("moe_layer_freq")
     if any(every != 1 for every in (frequency if isinstance(frequency, list) else [frequency]) if every is not None):
         raise MdmError(f"{source}: config key 'moe_layer_freq' is {frequency!r}, and this family runs only experts")

@@ -26,11 +26,10 @@ class Llada2(BaseFamily):
         from mdm.protocols import ModelSpec
         from transformers import Glm4MoeForCausalLM
 
-        from mdm_llada2.layout import BLOCK, CHAT, as_glm, check_sizes, ends, mask_token
+        from mdm_llada2.layout import BLOCK, CHAT, as_glm, ends, mask_token
         from mdm_llada2.network import KEYS, NetworkConfig
 
         glm = NetworkConfig(**as_glm(config, source))
-        check_sizes(config, source)
         tokenizer = load_tokenizer(source)
         spec = ModelSpec(
             family=self.name,

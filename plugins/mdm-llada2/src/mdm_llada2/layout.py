@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,10 +33,14 @@ NEEDED = (
     "num_experts", "num_shared_experts", "num_experts_per_tok", "n_group", "topk_group", "moe_intermediate_size",
     "first_k_dense_replace", "routed_scaling_factor", "partial_rotary_factor", "rope_theta",
 )  # fmt: skip
+HOW = "_moe_implementation"
+"""How the code that trained a checkpoint computes experts, which says nothing of what they are."""
 OFF = (None, False)
 ACCEPTED: dict[str, tuple[Any, ...]] = {
     # LLaDA2.2: blocks routed as one, tokens inserted and deleted
     **dict.fromkeys(("expert_capacity", "delete_token_id", "split_token_id"), (None,)),
+    # LLaDA2.0-Uni: pictures
+    "image_token_offset": (None,),
     # the router, as the stock class has it built in
     "norm_topk_prob": (None, True),
     "score_function": ("sigmoid", None),
@@ -51,11 +54,6 @@ ACCEPTED: dict[str, tuple[Any, ...]] = {
 }
 """Keys beside those that every family checks, and the values with which the network is the stock class's."""
 
-HEEDED = ("num_experts", "num_shared_experts", "partial_rotary_factor")
-ROUTES = re.compile("router|routed|expert|moe|topk")
-KNOWN = {*ACCEPTED, *NEEDED, "moe_shared_expert_intermediate_size", "output_router_logits", "router_aux_loss_coef"}
-"""Keys by whose name ``ROUTES`` would suspect them, and that are heeded, or concern training alone."""
-
 
 def as_glm(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The arguments of ``Glm4MoeConfig`` that an LLaDA2 config.json amounts to; keys not known here are left out.
@@ -63,10 +61,7 @@ def as_glm(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         MdmError: a key is missing, or asks for what the stock class does not do.
     """
-    # Another window than the one that is not used stands in every published file.
-    without = {key: value for key, value in config.items() if key != "sliding_window"}
-    unknown = {key: (*OFF, 0) for key in config if ROUTES.search(key) and key not in KNOWN}
-    check_network(without, source, ACCEPTED | unknown, HEEDED)
+    check_network(config, source, ACCEPTED, heeded=(*NEEDED, "moe_shared_expert_intermediate_size", HOW))
     if (lacking := next((key for key in NEEDED if config.get(key) is None), None)) is not None:
         raise MdmError(f"{source}: config.json lacks the key {lacking!r}")
     sizes = network_sizes(config, source)
@@ -75,6 +70,7 @@ def as_glm(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     if (rotated := config.get("rotary_dim")) is None:
         rotated = 2 * round(head * config["partial_rotary_factor"] / 2)  # sines and cosines come in pairs
     refuse(config, {"partial_rotary_factor": (rotated / head,)}, source)
+    _check_sizes(config, source)
     _check_router(config, source)
     rope = sizes["rope_parameters"] | {"partial_rotary_factor": config["partial_rotary_factor"]}
     return sizes | {
@@ -107,7 +103,7 @@ def _check_router(config: Mapping[str, Any], source: str) -> None:
             raise MdmError(f"{source}: config key {key!r} is {config[key]!r}, and this family runs only {wanted}")
 
 
-def check_sizes(config: Mapping[str, Any], source: str) -> None:
+def _check_sizes(config: Mapping[str, Any], source: str) -> None:
     """Refuse a checkpoint with other layers or experts than its config.json says.
 
     The stock class would drop two numbers of layers without a word: a Glm of that many has another head there.

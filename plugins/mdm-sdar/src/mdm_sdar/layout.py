@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,6 @@ SPARSE: dict[str, tuple[Any, ...]] = {
 """Keys with which a mixture of experts selects code, beside the common ones, and the values that were compared."""
 
 SIZES = ("moe_intermediate_size", "num_experts", "num_experts_per_tok")
-ROUTES = re.compile("router|routed|expert|moe|topk")
-KNOWN = {*SPARSE, *SIZES, "norm_topk_prob", "output_router_logits", "router_aux_loss_coef"}
-"""Keys by whose name ``ROUTES`` would suspect them, and that are heeded, or concern training alone."""
 
 
 def is_sparse(config: Mapping[str, Any]) -> bool:
@@ -44,8 +40,7 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         MdmError: a key is missing, or asks for what Qwen3 does not do.
     """
     if sparse := is_sparse(config):
-        unknown = {key: (None, False, 0) for key in config if ROUTES.search(key) and key not in KNOWN}
-        check_network(config, source, SPARSE | unknown, heeded=("num_experts",))
+        check_network(config, source, SPARSE, heeded=(*SIZES, "norm_topk_prob"))
     else:
         check_network(config, source)
     return network_sizes(config, source) | (_experts(config, source) if sparse else {}) | {
