@@ -362,3 +362,18 @@ def test_a_folder_called_like_a_named_checkpoint_does_not_hide_it(tmp_path, monk
     assert mdm.load_model("tiny", device="cpu").spec.family == "llada"
     with pytest.raises(mdm.MdmError, match="no config.json"):
         mdm.load_model("./tiny", device="cpu")
+
+
+def test_a_pattern_with_two_groups_is_refused(tmp_path):
+    """transformers knows one, and would leave the second as it is written."""
+    from mdm.models import load_network
+    from mdm_sdar.layout import as_qwen
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = json.loads((save(tmp_path, "sdar") / "config.json").read_text())
+    two = {r"^blocks\.(\d+)\.(gate|up)\.": r"model.layers.\1.mlp.\2_proj."}
+    with pytest.raises(mdm.MdmError, match=r"key_mapping gives .* knows .1 alone"):
+        load_network(
+            Qwen3ForCausalLM, str(tmp_path), Qwen3Config(**as_qwen(config, "x")), device="cpu", dtype="float32",
+            key_mapping=two,
+        )  # fmt: skip

@@ -22,7 +22,7 @@ KEYS: dict[Any, tuple[str, ...]] = {
         "vocab_size", "embedding_size", "new_vocab_size", "hidden_size", "d_model", "n_embd", "intermediate_size",
         "mlp_hidden_size", "num_hidden_layers", "n_layers", "n_layer", "num_attention_heads", "n_heads", "n_head",
         "num_key_value_heads", "n_kv_heads", "head_dim", "max_position_embeddings", "max_sequence_length",
-        "n_positions", "block_size",
+        "n_positions", "block_size", "bd_size", "expert_intermediate_size", "dense_intermediate_size",
     ),
     Count: (
         "num_experts", "num_experts_per_tok", "num_shared_experts", "moe_intermediate_size", "n_group", "topk_group",
@@ -30,7 +30,7 @@ KEYS: dict[Any, tuple[str, ...]] = {
     ),
     Id | Ids: ("bos_token_id", "eos_token_id"),
     Id: ("mask_token_id", "pad_token_id", "cls_token_id", "sep_token_id"),
-    Real: ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "routed_scaling_factor"),
+    Real: ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "routed_scaling_factor", "partial_rotary_factor"),
     Flag: ("tie_word_embeddings", "weight_tying", "is_decoder", "attention_bias", "use_cache"),
     Name: ("model_type", "dtype", "torch_dtype", "prompt_style", "hidden_act", "activation_type"),
     Annotated[list[Name], Field(max_length=100)]: ("architectures",),

@@ -150,7 +150,7 @@ def load_network(
     """A transformers ``module``, such as ``LlamaForCausalLM``, with every weight of ``source`` in its place.
 
     Args:
-        key_mapping: regular expressions from the checkpoint's weight names to the module's.
+        key_mapping: regular expressions from the checkpoint's weight names to the module's, of one group at most.
         bidirectional: switch causal attention off.
         surplus: a regular expression of weights that the checkpoint may hold beside the module's (other heads).
         lora: an adapter to put on the weights.
@@ -162,6 +162,8 @@ def load_network(
         config.is_causal = False
         if (attention := str(options.get("attn_implementation"))).startswith("flash"):
             raise MdmError(f"attention {attention!r} takes no mask of a row's own, which this family needs: use sdpa")
+    if wrong := next((name for name in (key_mapping or {}).values() if re.search(r"\\[2-9]", name)), None):
+        raise MdmError(f"key_mapping gives {wrong!r}, and transformers knows \\1 alone: write a pattern for each")
     options.setdefault("device_map", {"": device})
     made_of_several = _check_shapes(module, source, config, key_mapping or {}, "quantization_config" in options)
     try:
