@@ -30,7 +30,10 @@ KEYS: dict[Any, tuple[str, ...]] = {
     ),
     Id | Ids: ("bos_token_id", "eos_token_id"),
     Id: ("mask_token_id", "pad_token_id", "cls_token_id", "sep_token_id"),
-    Real: ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "routed_scaling_factor", "partial_rotary_factor"),
+    Real: (
+        "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "routed_scaling_factor",
+        "partial_rotary_factor",
+    ),
     Flag: ("tie_word_embeddings", "weight_tying", "is_decoder", "attention_bias", "use_cache"),
     Name: ("model_type", "dtype", "torch_dtype", "prompt_style", "hidden_act", "activation_type"),
     Annotated[list[Name], Field(max_length=100)]: ("architectures",),
