@@ -9,6 +9,7 @@ import pytest
 from goldens import ROOT
 
 
+@pytest.mark.wide
 def test_the_page_is_made(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "puzzles.csv").write_text("Puzzle,Solution\n3102200002100320,3142243142131324\n")

@@ -51,7 +51,7 @@ def test_a_step_waits_once_whatever_the_rows_and_layers(sampler, cache):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual", "block"])
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.wide), 0.8])
 def test_no_copy_to_the_device_waits_and_numbers_that_come_again_stay_there(sampler, cache, temperature):
     attention = "block-causal" if cache == "block" else "full"
     upload._on_device.cache_clear()

@@ -377,3 +377,26 @@ def test_a_pattern_with_two_groups_is_refused(tmp_path):
             Qwen3ForCausalLM, str(tmp_path), Qwen3Config(**as_qwen(config, "x")), device="cpu", dtype="float32",
             key_mapping=two,
         )  # fmt: skip
+
+
+def test_a_tied_head_of_its_own_is_refused(tmp_path):
+    """config.json says that the head is the embeddings, and the files hold another: which is meant cannot be known."""
+    folder = save(tmp_path / "own", "dream", tie_word_embeddings=True)
+    assert mdm.load_model(folder, device="cpu").spec.family == "dream"
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert mdm.load_model(folder, device="cpu").spec.family == "dream"
+    weights["lm_head.weight"][3, 5] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(mdm.MdmError, match="'tie_word_embeddings' is True, and the head is another matrix"):
+        mdm.load_model(folder, device="cpu")
+
+
+def test_a_weight_without_a_place_is_named_beside_the_place_without_a_weight(tmp_path):
+    folder = save(tmp_path / "named", "dream")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.final.weight"] = weights.pop("model.norm.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(mdm.MdmError, match=r"no weight model.norm.weight, and model.final.weight, which has no place:"):
+        mdm.load_model(folder, device="cpu")

@@ -98,6 +98,7 @@ def network_sizes(config: Mapping[str, Any], where: str, *, rope: float = 100000
         raise MdmError(f"{where}: config.json lacks the key {lacking!r}")
     return {key: config[key] for key in needed} | {
         "num_key_value_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
+        "head_dim": config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
         "max_position_embeddings": config.get("max_position_embeddings") or 32768,
         "rms_norm_eps": config.get("rms_norm_eps") or 1e-6,
         "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta(config, rope)},

@@ -183,7 +183,10 @@ def load_network(
             keys = [key for key in keys if not re.search(surplus, key)]
         if keys:
             weight = f"weight {keys[0]}" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
-            raise MdmError(f"{source}: the checkpoint has {fault} {weight}: {NO_FIT}")
+            over = min(info.get("unexpected_keys") or (), default=None) if kind == "missing_keys" else None
+            place = f", and {over}, which has no place" if over else ""
+            raise MdmError(f"{source}: the checkpoint has {fault} {weight}{place}: {NO_FIT}")
+    _check_tied(network, config, source)
     if lora is not None:
         lora.apply(network, key_mapping or {})
     return network.eval().requires_grad_(False)
@@ -217,6 +220,20 @@ def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[st
             f"{NO_FIT}"
         )
     return converted
+
+
+def _check_tied(network: Any, config: Any, source: str) -> None:
+    """Refuse a head of its own beside a config.json that ties it to the embeddings."""
+    words, head = network.get_input_embeddings(), network.get_output_embeddings()
+    if not getattr(config, "tie_word_embeddings", False) or head is None or head.weight is words.weight:
+        return
+    own, tied = head.weight, words.weight
+    comparable = own.shape == tied.shape and not own.is_meta and not tied.is_meta
+    if comparable and not torch.equal(own, tied.to(own.device, own.dtype)):
+        raise MdmError(
+            f"{source}: config key 'tie_word_embeddings' is True, and the head is another matrix than the embeddings: "
+            f"{NO_FIT}"
+        )
 
 
 @contextmanager

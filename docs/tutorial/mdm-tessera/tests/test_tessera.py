@@ -8,7 +8,7 @@ import torch
 from mdm_tessera import FAMILY
 from mdm_testing import parametrize_with_checks
 from mdm_testing.probe import decode, plain
-from published import logits
+from tessera_published import logits
 
 
 @parametrize_with_checks("model", ["tessera"])

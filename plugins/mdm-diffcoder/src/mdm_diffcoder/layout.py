@@ -15,6 +15,4 @@ def as_llama(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         MdmError: a key is missing, or asks for what is not published of the family.
     """
     check_network(config, source, {"attention_bias": (False, None)})
-    return network_sizes(config, source, rope=500000.0) | {
-        "head_dim": config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    }
+    return network_sizes(config, source, rope=500000.0)

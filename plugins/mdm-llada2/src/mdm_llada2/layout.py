@@ -65,7 +65,7 @@ def as_glm(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     if (lacking := next((key for key in NEEDED if config.get(key) is None), None)) is not None:
         raise MdmError(f"{source}: config.json lacks the key {lacking!r}")
     sizes = network_sizes(config, source)
-    head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    head = sizes["head_dim"]
     refuse(config, {"moe_shared_expert_intermediate_size": (None, config["moe_intermediate_size"])}, source)
     if (rotated := config.get("rotary_dim")) is None:
         rotated = 2 * round(head * config["partial_rotary_factor"] / 2)  # sines and cosines come in pairs
@@ -74,7 +74,6 @@ def as_glm(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     _check_router(config, source)
     rope = sizes["rope_parameters"] | {"partial_rotary_factor": config["partial_rotary_factor"]}
     return sizes | {
-        "head_dim": head,
         "rope_parameters": rope,
         "n_routed_experts": config["num_experts"],
         "n_shared_experts": config["num_shared_experts"],

@@ -45,7 +45,6 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         check_network(config, source)
     return network_sizes(config, source) | (_experts(config, source) if sparse else {}) | {
         "use_sliding_window": False,
-        "head_dim": config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
         "attention_bias": config.get("attention_bias", False),
     }  # fmt: skip
 
