@@ -358,3 +358,42 @@ def test_what_cannot_be_asked_of_named_tokens_is_refused(fault):
 
     with pytest.raises(mdm.MdmError, match=f"sampler Asks: {words}"):
         mdm.decode(toy_model(), [[7, 8]], Asks(NoOptions()), **SHAPE)
+
+
+class LooksAndReads(BaseSampler):
+    """Reads committed positions, and hands on the scores of its lookahead: more than a block that begins has."""
+
+    reads = "generated"
+    pace = "own"
+
+    def decide(self, state, scores, memory, draws):
+        masked = scores.valid & state.masked.gather(1, scores.positions)
+        best = top_k(scores.log_odds, masked, torch.ones_like(state.step)) | (masked & (scores.confidence > 0.2))
+        asked = Commit(best[:, None], scores.token[:, None])
+        answer = yield Evaluate(asked, torch.ones(len(best), 1, dtype=torch.bool))
+        return Commit(best, scores.token, scores=answer.pick(torch.zeros_like(state.step)))
+
+
+@pytest.mark.parametrize("block_length", [2, 3])
+def test_scores_that_are_known_of_one_row_leave_nothing_in_anothers(block_length):
+    """A row that enters a block beside one whose scores are known is shown each position once."""
+    shown = []
+
+    class Watched(LooksAndReads):
+        def decide(self, state, scores, memory, draws):
+            shown.append(scores)
+            return super().decide(state, scores, memory, draws)
+
+    model, lengths = toy_model(), [7, 4, 9]
+    given = [[7, 8, 9, 10], [3, 4], [5, MASK, 6, 7, MASK, 8, 9]]
+    together = mdm.decode(model, given, Watched(NoOptions()), gen_length=lengths, block_length=block_length)
+    for scores in shown:
+        for positions, valid in zip(scores.positions, scores.valid, strict=True):
+            at = positions[valid].tolist()
+            assert at == sorted(set(at))
+    for row, result in enumerate(together):
+        [alone] = mdm.decode(
+            model, [given[row]], LooksAndReads(NoOptions()), gen_length=lengths[row], block_length=block_length,
+            row_ids=[row],
+        )  # fmt: skip
+        assert essence(alone) == essence(result)

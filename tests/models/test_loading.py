@@ -400,3 +400,13 @@ def test_a_weight_without_a_place_is_named_beside_the_place_without_a_weight(tmp
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(mdm.MdmError, match=r"no weight model.norm.weight, and model.final.weight, which has no place:"):
         mdm.load_model(folder, device="cpu")
+
+
+def test_weights_that_are_integers_are_refused(tmp_path):
+    """Without a quantization_config nobody knows what they stand for."""
+    folder = save(tmp_path, "dream")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"] = (100 * weights["model.layers.1.mlp.up_proj.weight"]).to(torch.int8)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(mdm.MdmError, match="weight model.layers.1.mlp.up_proj.weight is stored as integers"):
+        mdm.load_model(folder, device="cpu")

@@ -35,6 +35,8 @@ def test_it_claims_what_transformers_can_run():
     assert FAMILY.claims({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]})
     assert not FAMILY.claims({"model_type": "sdar", "architectures": ["SDARForCausalLM"]})
     assert not any(FAMILY.claims(config) for config in CONFIGS.values())
+    refusion = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "mask_token_id": 151670}
+    assert not FAMILY.claims(refusion)  # a diffusion model under the name of a stock class
 
 
 def test_it_writes_what_the_argmax_says_and_pays_its_entropy(model):

@@ -6,8 +6,8 @@ import jinja2
 import mdm
 import pytest
 import torch
+from mdm.models import mask_token
 from mdm_llada import FAMILY
-from mdm_llada.masks import mask_id
 from mdm_llada.moe import CHAT, END, MASK, MASK_TOKEN
 from safetensors.torch import load_file, save_file
 from tiny_families import EOS, MASK as TINY_MASK, save, save_bpe
@@ -122,8 +122,8 @@ def test_the_tokenizer_names_the_mask(tmp_path):
 
 def test_the_published_ids_are_known_of_a_vocabulary_that_holds_them(tmp_path):
     assert (MASK, END) == (156895, 156892)
-    assert mask_id({"vocab_size": 157184}, "it", None, MASK_TOKEN, MASK) == MASK
-    with pytest.raises(mdm.MdmError, match="neither a token .* nor config.json's 'mask_token_id' names the mask"):
+    assert mask_token({"vocab_size": 157184}, "it", None, MASK_TOKEN, published=MASK) == MASK
+    with pytest.raises(mdm.MdmError, match="neither config.json's 'mask_token_id' nor a token .* names the mask"):
         mdm.load_model(save(tmp_path, "llada-moe", mask_token_id=None), device="cpu")
 
 
@@ -138,3 +138,10 @@ def test_the_known_chat_template():
         "<role>SYSTEM</role>Be kind.\ndetailed thinking off<|role_end|><role>HUMAN</role>hi<|role_end|>"
         "<role>ASSISTANT</role>ho<|role_end|>"
     )
+
+
+@pytest.mark.parametrize("changes", [{"architectures": ["LLaDAMoEModel"]}, {"architectures": None}])
+def test_its_class_may_be_named_without_its_head(tmp_path, changes):
+    """As the published config.json is reported to, or not at all: its experts' width tells it from the dense one."""
+    model = mdm.load_model(save(tmp_path, "llada-moe", **changes), device="cpu", dtype="float32")
+    assert model.body.config.num_experts

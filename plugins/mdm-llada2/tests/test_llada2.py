@@ -7,6 +7,7 @@ import json
 import mdm
 import pytest
 import torch
+from mdm.cli import main
 from mdm_llada2 import FAMILY
 from mdm_testing.counters import counting
 from safetensors.torch import load_file, save_file
@@ -209,11 +210,11 @@ def test_the_mask_and_the_ends_of_its_tokenizer(tmp_path):
 
 def test_the_published_ids_are_those_of_the_published_vocabulary(tmp_path):
     folder = save(tmp_path, "llada2", mask_token_id=None)
-    assert "neither a token <|mask|> nor config.json's 'mask_token_id' names the mask" in refused(folder)
-    from mdm_llada2.layout import ends, mask_token
+    assert "neither config.json's 'mask_token_id' nor a token <|mask|> names the mask" in refused(folder)
+    from mdm_llada2.layout import ends, mask
 
     config = {"vocab_size": 157184}
-    assert (mask_token(config, str(folder), None), ends(config, str(folder), None)) == (156895, (156892,))
+    assert (mask(config, str(folder), None), ends(config, str(folder), None)) == (156895, (156892,))
 
 
 def test_the_chat_template(tmp_path):
@@ -234,3 +235,37 @@ def test_the_chat_template(tmp_path):
         assert model.tokenizer.decode(ids) == f"<role>SYSTEM</role>{head}{written}"
     with pytest.raises(mdm.MdmError, match="a system message stands first"):
         model.render_chat(turns + system)
+
+
+def test_rotary_keys_as_transformers_nests_them(tmp_path):
+    rope = {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5}
+    flat = mdm.load_model(save(tmp_path / "flat", "llada2"), device="cpu", dtype="float32")
+    folder = save(tmp_path / "nested", "llada2", rope_parameters=rope, rope_theta=None, partial_rotary_factor=None)
+    nested = mdm.load_model(folder, device="cpu", dtype="float32")
+    canvas = torch.arange(11)[None]
+    assert torch.equal(flat.score_logits(canvas), nested.score_logits(canvas))
+    with pytest.raises(mdm.MdmError, match="config key 'partial_rotary_factor' is 0.5"):
+        mdm.load_model(save(tmp_path / "two", "llada2", rope_parameters=rope | {"partial_rotary_factor": 0.25}))
+
+
+def test_widths_that_grouped_products_do_not_take(tmp_path):
+    """They want rows of whole 16 bytes; others are computed one expert of a token at a time."""
+    model = mdm.load_model(save(tmp_path, "llada2", moe_intermediate_size=18), device="cpu", dtype="float32")
+    assert model.body.config._experts_implementation == "batched_mm"
+    [result] = mdm.decode(model, [[3, 1, 4]], "confidence", gen_length=8, block_length=4)
+    assert len(result.tokens) == 8
+
+
+def test_a_text_is_as_long_as_was_asked_for(tmp_path, capsys):
+    """The grid's last block is decoded whole; what lies behind the answer is not printed."""
+    folder = save(tmp_path, "llada2", vocab_size=320, mask_token_id=None)
+    save_bpe(folder, ["<|mask|>", "<|role_end|>"], whole=True)
+    texts = []
+    for length in (3, 20):
+        flags = ["--no-chat", "--model", str(folder), "--gen-length", str(length), "--json"]
+        with pytest.raises(SystemExit, match="0"):
+            main(["generate", "hello", *flags])
+        texts.append(json.loads(capsys.readouterr().out))
+    model = mdm.load_model(folder, device="cpu", dtype="float32")
+    assert [text["text"] for text in texts] == [model.decode(text["tokens"]) for text in texts]
+    assert [len(text["tokens"]) for text in texts] == [3, 20]

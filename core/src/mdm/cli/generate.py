@@ -111,13 +111,13 @@ def _prompt(text: str, gen_length: int, infill: bool, style: PromptStyle, look: 
 def _print(config: PromptConfig, model: Model, layout: Layout, watched: bool, as_json: bool) -> None:
     """Decode a prompt for a text, and print this."""
     from mdm.cli.decoding import decode, record
-    from mdm.runs.decode_args import completion
+    from mdm.runs.decode_args import as_asked, completion
     from mdm.runs.files import to_json
 
     start = time.perf_counter()
     (result,) = decode(config, model, [layout], watched)
     seconds = time.perf_counter() - start
-    answer = completion(config, model, result.sequence, layout)
+    answer = completion(config, model, as_asked(result, layout), layout)
     if as_json:
         click.echo(to_json({"text": answer} | record(config, result) | {"seconds": seconds}))
         return

@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from mdm.models.config_keys import check_network, end_tokens, network_sizes, refuse, rope_theta, token_ids
     from mdm.models.family import BaseFamily
     from mdm.models.layout import Layout
-    from mdm.models.loading import affixes, check_mask, load_network, load_tokenizer, stock_config
+    from mdm.models.loading import affixes, check_mask, load_network, load_tokenizer, mask_token, stock_config
     from mdm.models.model import Model
     from mdm.models.weight_files import check_counts
 
 __all__ = [
     "BaseFamily", "Layout", "Model", "affixes", "check_counts", "check_mask", "check_network", "end_tokens", "is_stock",
-    "load_network", "load_tokenizer", "network_sizes", "refuse", "rope_theta", "stock_config", "token_ids",
+    "load_network", "load_tokenizer", "mask_token", "network_sizes", "refuse", "rope_theta", "stock_config",
+    "token_ids",
 ]  # fmt: skip
 
 _NAMES = {
@@ -24,7 +25,7 @@ _NAMES = {
     "config_keys": ("check_network", "end_tokens", "network_sizes", "refuse", "rope_theta", "token_ids"),
     "family": ("BaseFamily",),
     "layout": ("Layout",),
-    "loading": ("affixes", "check_mask", "load_network", "load_tokenizer", "stock_config"),
+    "loading": ("affixes", "check_mask", "load_network", "load_tokenizer", "mask_token", "stock_config"),
     "model": ("Model",),
     "weight_files": ("check_counts",),
 }

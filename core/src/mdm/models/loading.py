@@ -18,7 +18,7 @@ from mdm.models.checkpoints import find_family, holds_adapter, locate, read_conf
 from mdm.models.lora import Adapter
 from mdm.models.model import Model
 from mdm.models.placement import device_of, dtype_of, loading_options
-from mdm.models.weight_files import Shapes, check_files, check_weights, weight_paths, weight_shapes
+from mdm.models.weight_files import Shapes, check_files, check_weights, weight_paths, weight_shapes, whole_numbers
 
 NO_ADAPTER = {"subfolder": "none"}
 """Where transformers is to look for an adapter, which it would apply unasked where peft is installed."""
@@ -30,6 +30,9 @@ NO_FIT = "it does not fit its config.json"
 
 ONE_BY_ONE = "HF_DEACTIVATE_ASYNC_LOAD"
 """transformers' switch for loading without threads."""
+
+GROUPED_BYTES = 16
+"""Rows of weights that torch's grouped products take are a multiple of so many bytes."""
 
 PROGRESS_FROM = 1 << 28  # bytes of weights from which loading shows its progress
 
@@ -165,6 +168,9 @@ def load_network(
     if wrong := next((name for name in (key_mapping or {}).values() if re.search(r"\\[2-9]", name)), None):
         raise MdmError(f"key_mapping gives {wrong!r}, and transformers knows \\1 alone: write a pattern for each")
     options.setdefault("device_map", {"": device})
+    widths = [getattr(config, key, None) or 0 for key in ("hidden_size", "moe_intermediate_size")]
+    if widths[1] and any(width * getattr(torch, dtype).itemsize % GROUPED_BYTES for width in widths):
+        options.setdefault("experts_implementation", "batched_mm")
     made_of_several = _check_shapes(module, source, config, key_mapping or {}, "quantization_config" in options)
     try:
         with _own_words(source), _read(source, made_of_several) as (name, weights):
@@ -267,7 +273,8 @@ def _compare(shapes: Shapes, network: Any, key_mapping: Mapping[str, str], sourc
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-    wanted = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+    numbers, integers = network.state_dict(), whole_numbers(Path(source))
+    wanted = {name: tuple(weight.shape) for name, weight in numbers.items()}
     changes = get_model_conversion_mapping(network, dict(key_mapping))
     renamings = [change for change in changes if isinstance(change, WeightRenaming)]
     converters = [change for change in changes if isinstance(change, WeightConverter)]
@@ -278,6 +285,8 @@ def _compare(shapes: Shapes, network: Any, key_mapping: Mapping[str, str], sourc
         targets = next((c.target_patterns for c in converters if pattern in c.source_patterns), [name])
         names = tuple(name.replace(targets[0], target) for target in targets)
         held.setdefault(names, []).append(shape)
+        if published in integers and any(name in wanted and numbers[name].is_floating_point() for name in names):
+            raise MdmError(f"{source}: weight {published} is stored as integers, and config.json names no quantization")
         converted |= {names} if pattern is not None else set()
     for names, parts in held.items():
         whole = [wanted[name] for name in names if name in wanted]
@@ -356,6 +365,29 @@ def check_mask(mask_id: int, vocabulary: int, tokenizer: Any, source: str) -> No
             f"{source}: the mask token is {mask_id}, and the tokenizer has no token of that id "
             f"(it has {len(tokenizer)}): these files do not belong together"
         )
+
+
+def mask_token(
+    config: Mapping[str, Any], source: str, tokenizer: Any, *names: str, published: int | None = None
+) -> int:
+    """The mask token: config.json's ``mask_token_id``, the tokenizer's token of one of these ``names``, or, where
+    neither is there, the ``published`` id.
+
+    Raises:
+        MdmError: nothing names it, two name others, or the network or the tokenizer has no such token.
+    """
+    said = config.get("mask_token_id")
+    vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
+    name = next((name for name in names if name in vocabulary), None)
+    if said is not None and name is not None and vocabulary[name] != said:
+        raise MdmError(
+            f"{source}: config key 'mask_token_id' is {said}, and the tokenizer's {name} is {vocabulary[name]}"
+        )
+    mask = said if said is not None else published if name is None else vocabulary[name]
+    if mask is None:
+        raise MdmError(f"{source}: neither config.json's 'mask_token_id' nor a token {names[0]} names the mask")
+    check_mask(mask, config["vocab_size"], tokenizer, source)
+    return int(mask)
 
 
 def affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

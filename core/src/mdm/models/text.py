@@ -104,7 +104,9 @@ class TextCodec:
         """
         own = getattr(self._tokenizer, "chat_template", None)
         if not (own or default):
-            raise MdmError(f"{self._name} has no chat template: use plain text (--no-chat)")
+            raise MdmError(
+                f"{self._name} has no chat template: ask in plain text (prompt_style compact; mdm generate --no-chat)"
+            )
         marks = self._marks(" ".join([*(m["content"] for m in messages), str(own or default)]))
         marked = [{**m, "content": self._names.sub(lambda match: marks[match[0]], m["content"])} for m in messages]
         try:

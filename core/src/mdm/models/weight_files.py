@@ -112,6 +112,17 @@ def check_weights(folder: Path, config: Mapping[str, Any]) -> None:
                 )
 
 
+def whole_numbers(folder: Path) -> set[str]:
+    """The weights that are stored as integers."""
+    from safetensors import safe_open
+
+    found = set()
+    for path in weight_paths(folder):
+        with safe_open(path, framework="pt") as file:
+            found |= {name for name in file.keys() if file.get_slice(name).get_dtype()[0] in "IU"}  # noqa: SIM118
+    return found
+
+
 def check_counts(folder: Path, config: Mapping[str, Any], counted: Mapping[str, str]) -> None:
     """Refuse a config.json that asks for other layers or experts than the checkpoint holds weights of.
 

@@ -122,6 +122,7 @@ class Scores(Stats):
         for where, part in [*parts, (index, self)]:
             for name, value in map_tensors(part, lambda v: v).items():
                 getattr(out, name)[where, *map(slice, value.shape[1:])] = value
+        out.valid[index, self.positions.shape[1] :] = False  # what the rows were shown before may be more
         return out
 
     def unflatten(self, rows: int, candidates: int) -> Scores:

@@ -15,6 +15,7 @@ from mdm.runs.config import DecodeConfig, LoadingConfig, RunConfig
 from mdm.runs.grading import EncodedExample
 
 if TYPE_CHECKING:
+    from mdm.api import Result
     from mdm.models.layout import Layout
     from mdm.models.model import Model
     from mdm.runs.watch import RunObserver
@@ -62,6 +63,12 @@ def decode_settings(
 def cache_name(config: DecodeConfig, model: Model) -> str:
     """The cache that a model decodes with."""
     return model.spec.default_cache if config.cache == "auto" else config.cache
+
+
+def as_asked(result: Result, layout: Layout) -> list[int]:
+    """The sequence of a result that began from ``layout``, without what a grid's last block holds behind the answer."""
+    generated = len(result.sequence) - len(layout.tokens) - len(layout.suffix or ())
+    return result.sequence[: len(layout.tokens) + min(len(result.tokens), generated)]
 
 
 def completion(

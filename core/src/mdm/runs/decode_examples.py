@@ -15,7 +15,7 @@ from mdm.errors import MdmError, PromptError, blamed, describe
 from mdm.protocols.hooks import plain
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs.config import RunConfig
-from mdm.runs.decode_args import begin_view, cache_name, completion, decode_settings, end_tokens
+from mdm.runs.decode_args import as_asked, begin_view, cache_name, completion, decode_settings, end_tokens
 from mdm.runs.grading import EncodedExample, Grader
 from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import Rank
@@ -172,7 +172,8 @@ class ExampleDecoder:
             if result.image is not None:
                 answer = self._writer.save_image(example.row, result.image)
             else:
-                answer = completion(config, self._model, result.sequence, example.layout, example.prompt.stop)
+                sequence = as_asked(result, example.layout)
+                answer = completion(config, self._model, sequence, example.layout, example.prompt.stop)
         except MdmError:
             raise
         except Exception as error:

@@ -22,7 +22,8 @@ class Ar(BaseFamily):
     autoregressive: ClassVar[bool] = True
 
     def claims(self, config: Mapping[str, Any]) -> bool:
-        return is_stock(config, "ForCausalLM")
+        # A mask token under the name of a stock class is a diffusion model's, such as ReFusion's.
+        return is_stock(config, "ForCausalLM") and config.get("mask_token_id") is None
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
         from mdm.models import affixes, end_tokens, load_network, load_tokenizer, stock_config

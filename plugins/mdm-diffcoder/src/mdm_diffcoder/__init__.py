@@ -10,7 +10,7 @@ from mdm.models import BaseFamily
 if TYPE_CHECKING:
     from mdm.models import Model
 
-MASK_ID = 5
+MASK_TOKEN, MASK_ID = "<[MASK_TOKEN]>", 5
 """The mask of the published ``generate``, which config.json does not name."""
 BLOCK_LENGTH = 4
 
@@ -25,7 +25,7 @@ class DiffCoder(BaseFamily):
         return "StableDiffcoderForCausalLM" in (config.get("architectures") or ())
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.models import Model, affixes, check_mask, end_tokens, load_network, load_tokenizer
+        from mdm.models import Model, affixes, end_tokens, load_network, load_tokenizer, mask_token
         from mdm.protocols import ModelSpec
         from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -33,11 +33,11 @@ class DiffCoder(BaseFamily):
 
         llama = LlamaConfig(**as_llama(config, source))
         tokenizer = load_tokenizer(source)
-        named = (config.get("mask_token_id"), getattr(tokenizer, "mask_token_id", None), MASK_ID)
+        names = [name for name in (getattr(tokenizer, "mask_token", None), MASK_TOKEN) if name is not None]
         spec = ModelSpec(
             family=self.name,
             vocab_size=llama.vocab_size,
-            mask_id=next(token for token in named if token is not None),
+            mask_id=mask_token(config, source, tokenizer, *names, published=MASK_ID),
             eos_ids=end_tokens(config, source, llama.vocab_size, tokenizer),
             pad_id=config.get("pad_token_id"),
             prefix=affixes(tokenizer)[0],
@@ -46,7 +46,6 @@ class DiffCoder(BaseFamily):
             rounds_up=False,
             default_cache="block",
         )
-        check_mask(spec.mask_id, spec.vocab_size, tokenizer, source)
         network = load_network(LlamaForCausalLM, source, llama, device=device, dtype=dtype, **options)
         return Model(spec, network.model, network.lm_head, tokenizer, name=source)
 

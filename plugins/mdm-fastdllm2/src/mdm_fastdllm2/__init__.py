@@ -23,18 +23,18 @@ class FastDllm2(BaseFamily):
         return config.get("model_type") == "Fast_dLLM_Qwen" or ARCHITECTURE in (config.get("architectures") or ())
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.models import Model, affixes, check_mask, end_tokens, load_network, load_tokenizer
+        from mdm.models import Model, affixes, end_tokens, load_network, load_tokenizer, mask_token
         from mdm.protocols import ModelSpec
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
-        from mdm_fastdllm2.layout import CHAT, END_OF_TURN, as_qwen, mask_token
+        from mdm_fastdllm2.layout import CHAT, END_OF_TURN, MASK_ID, MASK_TOKEN, as_qwen
 
         qwen = Qwen2Config(**as_qwen(config, source))
         tokenizer = load_tokenizer(source, bpe="Qwen2Tokenizer")
         spec = ModelSpec(
             family=self.name,
             vocab_size=qwen.vocab_size,
-            mask_id=mask_token(config, tokenizer, source),
+            mask_id=mask_token(config, source, tokenizer, MASK_TOKEN, published=MASK_ID if tokenizer is None else None),
             eos_ids=end_tokens(config, source, qwen.vocab_size, tokenizer, [END_OF_TURN]),
             pad_id=config.get("pad_token_id"),
             prefix=affixes(tokenizer)[0],
@@ -43,7 +43,6 @@ class FastDllm2(BaseFamily):
             block_length=config.get("bd_size") or BLOCK_LENGTH,
             default_cache="block",
         )
-        check_mask(spec.mask_id, spec.vocab_size, tokenizer, source)
         network = load_network(Qwen2ForCausalLM, source, qwen, device=device, dtype=dtype, **options)
         return Model(spec, network.model, network.lm_head, tokenizer, name=source, chat_template=CHAT)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mdm.errors import MdmError
 from mdm.models import check_network, network_sizes
 
 CHAT = (
@@ -28,19 +27,3 @@ def as_qwen(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     """
     check_network(config, source)
     return network_sizes(config, source) | {"use_sliding_window": False}
-
-
-def mask_token(config: Mapping[str, Any], tokenizer: Any, source: str) -> int:
-    """The id of the mask: config.json's, which the published ones do not give, else the tokenizer's.
-
-    Without a tokenizer it is the published one. In Qwen3's vocabulary that id is another token.
-
-    Raises:
-        MdmError: there is a tokenizer, and neither names the mask.
-    """
-    named = config.get("mask_token_id")
-    if named is None:
-        named = MASK_ID if tokenizer is None else tokenizer.get_vocab().get(MASK_TOKEN)
-    if named is None:
-        raise MdmError(f"{source}: neither config.json's 'mask_token_id' nor a token {MASK_TOKEN} names the mask")
-    return int(named)

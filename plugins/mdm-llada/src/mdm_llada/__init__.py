@@ -40,8 +40,13 @@ class Llada(BaseFamily):
 
 
 def _sparse(config: Mapping[str, Any]) -> bool:
-    """Whether it is LLaDA-MoE."""
-    return config.get("model_type") == "lladamoe" or "LLaDAMoEModelLM" in (config.get("architectures") or ())
+    """Whether it is LLaDA-MoE, whose checkpoints name their class with its head or without."""
+    named = {"LLaDAMoEModelLM", "LLaDAMoEModel"} & set(config.get("architectures") or ())
+    return bool(named) or config.get("model_type") == "lladamoe" or _has_experts(config)
+
+
+def _has_experts(config: Mapping[str, Any]) -> bool:
+    return config.get("model_type") == "llada" and "expert_intermediate_size" in config
 
 
 def _improved(config: Mapping[str, Any]) -> bool:

@@ -9,10 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mdm.models import Model, affixes, check_network, end_tokens, load_network, load_tokenizer, network_sizes
+from mdm.models import (
+    Model,
+    affixes,
+    check_network,
+    end_tokens,
+    load_network,
+    load_tokenizer,
+    mask_token,
+    network_sizes,
+)
 from mdm.protocols import ModelSpec
-
-from mdm_llada.masks import mask_id
 
 MASK_TOKEN, MASK, VOCABULARY = "<[MASK]>", 5, 155136
 
@@ -46,7 +53,9 @@ def load(family: str, source: str, config: Mapping[str, Any], *, device: str, dt
     spec = ModelSpec(
         family=family,
         vocab_size=llama.vocab_size,
-        mask_id=mask_id(config, source, tokenizer, MASK_TOKEN, MASK if llama.vocab_size == VOCABULARY else None),
+        mask_id=mask_token(
+            config, source, tokenizer, MASK_TOKEN, published=MASK if llama.vocab_size == VOCABULARY else None
+        ),
         eos_ids=end_tokens(config, source, llama.vocab_size, tokenizer),
         pad_id=config.get("pad_token_id"),
         prefix=affixes(tokenizer)[0],

@@ -20,11 +20,10 @@ from mdm.models import (
     end_tokens,
     load_network,
     load_tokenizer,
+    mask_token,
     network_sizes,
 )
 from mdm.protocols import ModelSpec
-
-from mdm_llada.masks import mask_id
 
 MASK_TOKEN, MASK = "<|mask|>", 156895
 END_OF_TURN, END = "<|role_end|>", 156892  # END is <|endoftext|>
@@ -99,7 +98,7 @@ def load(family: str, source: str, config: Mapping[str, Any], *, device: str, dt
     spec = ModelSpec(
         family=family,
         vocab_size=qwen.vocab_size,
-        mask_id=mask_id(config, source, tokenizer, MASK_TOKEN, MASK if published else None),
+        mask_id=mask_token(config, source, tokenizer, MASK_TOKEN, published=MASK if published else None),
         eos_ids=ends or ((END,) if published else ()),
         pad_id=config.get("pad_token_id"),
         prefix=affixes(tokenizer)[0],

@@ -26,7 +26,7 @@ class Llada2(BaseFamily):
         from mdm.protocols import ModelSpec
         from transformers import Glm4MoeForCausalLM
 
-        from mdm_llada2.layout import BLOCK, CHAT, as_glm, ends, mask_token
+        from mdm_llada2.layout import BLOCK, CHAT, as_glm, ends, mask
         from mdm_llada2.network import KEYS, NetworkConfig
 
         glm = NetworkConfig(**as_glm(config, source))
@@ -34,7 +34,7 @@ class Llada2(BaseFamily):
         spec = ModelSpec(
             family=self.name,
             vocab_size=glm.vocab_size,
-            mask_id=mask_token(config, source, tokenizer),
+            mask_id=mask(config, source, tokenizer),
             eos_ids=ends(config, source, tokenizer),
             pad_id=config.get("pad_token_id"),
             prefix=affixes(tokenizer)[0],

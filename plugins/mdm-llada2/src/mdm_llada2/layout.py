@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm.errors import MdmError
-from mdm.models import check_counts, check_mask, check_network, end_tokens, network_sizes, refuse
+from mdm.models import check_counts, check_network, end_tokens, mask_token, network_sizes, refuse
 
 BLOCK = 32
 """The block of the published recipes; no config.json names it."""
@@ -61,6 +61,7 @@ def as_glm(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         MdmError: a key is missing, or asks for what the stock class does not do.
     """
+    config = _flat(config, source)
     check_network(config, source, ACCEPTED, heeded=(*NEEDED, "moe_shared_expert_intermediate_size", HOW))
     if (lacking := next((key for key in NEEDED if config.get(key) is None), None)) is not None:
         raise MdmError(f"{source}: config.json lacks the key {lacking!r}")
@@ -84,6 +85,17 @@ def as_glm(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         "pad_token_id": None,
         **{key: config[key] for key in NEEDED[2:8]},
     }
+
+
+def _flat(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The config.json with the rotary keys in their published places; transformers 5 nests them."""
+    nested = config.get("rope_parameters")
+    if not isinstance(nested, Mapping):
+        return dict(config)
+    moved = {key: nested[key] for key in ("partial_rotary_factor", "rope_theta") if nested.get(key) is not None}
+    if (factor := moved.get("partial_rotary_factor")) is not None:
+        refuse(config, {"partial_rotary_factor": (None, factor)}, source)
+    return {**config, **moved, "rope_parameters": {k: v for k, v in nested.items() if k != "partial_rotary_factor"}}
 
 
 def _check_router(config: Mapping[str, Any], source: str) -> None:
@@ -113,23 +125,10 @@ def _check_sizes(config: Mapping[str, Any], source: str) -> None:
     check_counts(Path(source), config, counted)
 
 
-def mask_token(config: Mapping[str, Any], source: str, tokenizer: Any) -> int:
-    """The id of the mask: of config.json, the tokenizer's <|mask|>, or the published vocabulary's.
-
-    Raises:
-        MdmError: none of them names it, or two of them differ.
-    """
-    named: int | None = config.get("mask_token_id")
-    known: int | None = None if tokenizer is None else tokenizer.get_vocab().get(MASK_TOKEN)
-    if named is not None and known is not None and named != known:
-        raise MdmError(f"{source}: config key 'mask_token_id' is {named}, and the tokenizer's {MASK_TOKEN} is {known}")
-    mask = known if named is None else named
-    if mask is None and config["vocab_size"] == PUBLISHED_VOCABULARY:
-        mask = PUBLISHED_MASK
-    if mask is None:
-        raise MdmError(f"{source}: neither a token {MASK_TOKEN} nor config.json's 'mask_token_id' names the mask")
-    check_mask(mask, config["vocab_size"], tokenizer, source)
-    return mask
+def mask(config: Mapping[str, Any], source: str, tokenizer: Any) -> int:
+    """The id of the mask."""
+    published = PUBLISHED_MASK if config["vocab_size"] == PUBLISHED_VOCABULARY else None
+    return mask_token(config, source, tokenizer, MASK_TOKEN, published=published)
 
 
 def ends(config: Mapping[str, Any], source: str, tokenizer: Any) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mdm.errors import MdmError
 from mdm.models import BaseFamily
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ class Sdar(BaseFamily):
         return config.get("model_type") in ("sdar", "sdar_moe") or bool(named)
 
     def load(self, source: str, config: Mapping[str, Any], *, device: str, dtype: str, **options: Any) -> Model:
-        from mdm.models import Model, affixes, check_mask, end_tokens, load_network, load_tokenizer
+        from mdm.models import Model, affixes, end_tokens, load_network, load_tokenizer, mask_token
         from mdm.protocols import ModelSpec
         from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
@@ -34,16 +33,10 @@ class Sdar(BaseFamily):
         sparse = is_sparse(config)
         qwen = (Qwen3MoeConfig if sparse else Qwen3Config)(**as_qwen(config, source))
         tokenizer = load_tokenizer(source, bpe="Qwen2Tokenizer")
-        known = tokenizer.get_vocab() if tokenizer is not None else {}
-        mask = config.get("mask_token_id")
-        mask = known.get(MASK_TOKEN) if mask is None else mask
-        if mask is None:
-            raise MdmError(f"{source}: neither config.json's 'mask_token_id' nor a token {MASK_TOKEN} names the mask")
-        check_mask(mask, qwen.vocab_size, tokenizer, source)
         spec = ModelSpec(
             family=self.name,
             vocab_size=qwen.vocab_size,
-            mask_id=mask,
+            mask_id=mask_token(config, source, tokenizer, MASK_TOKEN),
             eos_ids=end_tokens(config, source, qwen.vocab_size, tokenizer, [END_OF_TURN]),
             pad_id=config.get("pad_token_id"),
             prefix=affixes(tokenizer)[0],
