@@ -230,16 +230,14 @@ def _check_shapes(module: Any, source: str, config: Any, key_mapping: Mapping[st
 
 def _check_tied(network: Any, config: Any, source: str) -> None:
     """Refuse a head of its own beside a config.json that ties it to the embeddings."""
-    words, head = network.get_input_embeddings(), network.get_output_embeddings()
-    if not getattr(config, "tie_word_embeddings", False) or head is None or head.weight is words.weight:
+    head = network.get_output_embeddings()  # None of what is no language model
+    if head is None or not getattr(config, "tie_word_embeddings", False):
         return
-    own, tied = head.weight, words.weight
-    comparable = own.shape == tied.shape and not own.is_meta and not tied.is_meta
+    own, tied = head.weight, network.get_input_embeddings().weight
+    comparable = own is not tied and own.shape == tied.shape and not own.is_meta and not tied.is_meta
     if comparable and not torch.equal(own, tied.to(own.device, own.dtype)):
-        raise MdmError(
-            f"{source}: config key 'tie_word_embeddings' is True, and the head is another matrix than the embeddings: "
-            f"{NO_FIT}"
-        )
+        other = "config key 'tie_word_embeddings' is True, and the head is another matrix than the embeddings"
+        raise MdmError(f"{source}: {other}: {NO_FIT}")
 
 
 @contextmanager
