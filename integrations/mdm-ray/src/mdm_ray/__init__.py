@@ -1,0 +1,1 @@
+"""Runs and servers of masked diffusion models on a Ray cluster."""

@@ -1,0 +1,1 @@
+"""A server of masked diffusion models, compatible with OpenAI's."""
