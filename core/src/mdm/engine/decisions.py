@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from mdm.engine.memory import out_of_memory
+from mdm.engine.rows import RowRecord
 from mdm.errors import MdmError, PromptError, cause
 from mdm.protocols.cache import Plan
 from mdm.protocols.rowwise import Rowwise
@@ -21,6 +22,8 @@ from torch import Tensor
 
 MAX_ASKED = 128
 """How often a sampler may look ahead in one step."""
+MAX_STEPS = 64
+"""Steps of a block per position and planned step, after which a sampler is taken to get nowhere."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,41 @@ def check_commit(who: Asked, commit: Any, scores: Scores) -> None:
         if commit.scores.names_held:
             raise who.error(": Commit.scores are those of an Evaluate with held, and not those of the next step")
     check_memory(who, "Commit.memory", commit.memory)
+
+
+def check_progress(who: Asked, row: RowRecord, settle: Callable[[], None]) -> None:
+    """Refuse to decode for ever.
+
+    Args:
+        row: before a step, with its counts.
+        settle: writes what has come to the host of its trace.
+    """
+    assert row.counts is not None
+    if row.may_be_stuck():
+        settle()
+        if row.committed_nothing():
+            raise _of_row(who.error(
+                f" gets nowhere: step {row.step} of row {row.row_id} was to commit {row.budget} of "
+                f"{row.counts.masked} masks, and it neither committed a token nor looked ahead"
+            ), row)  # fmt: skip
+    limit = MAX_STEPS * (row.counts.block_size + len(row.schedule))
+    if not row.counts.entered and row.block_step > limit:
+        raise _of_row(who.error(
+            f" gets nowhere: row {row.row_id} has spent {row.block_step} steps in a block of "
+            f"{row.counts.block_size} positions, and {row.counts.masked} masks are left"
+        ), row)  # fmt: skip
+
+
+def strange_token(who: Asked, row: RowRecord, step: int, token: int, vocab_size: int) -> MdmError:
+    """The error for a row that committed a token that the model has not."""
+    return _of_row(
+        who.error(f" commits token {token} in step {step} of row {row.row_id}, and the model has {vocab_size}"), row
+    )
+
+
+def _of_row(error: MdmError, row: RowRecord) -> MdmError:
+    error.request = row.request
+    return error
 
 
 def check_source(who: Asked, source: Sequence[int], rows: Sequence[Any]) -> None:
