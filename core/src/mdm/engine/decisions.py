@@ -5,8 +5,10 @@ What is checked is known on the host, so that nothing waits for it. Tokens are c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -52,6 +54,20 @@ class Asked:
             if out_of_memory(error):
                 raise
             raise self.error(f" failed in {method}: {cause(error)}", PromptError) from error
+
+
+@contextmanager
+def no_end() -> Iterator[None]:
+    """Name who raises what a caller's loop would take for its own end: a sampler, a processor, ``on_step``."""
+    try:
+        yield
+    except (StopIteration, GeneratorExit, RuntimeError) as error:
+        end = error.__cause__ if isinstance(error, RuntimeError) else error  # of a StopIteration within a generator
+        if not isinstance(end, (StopIteration, GeneratorExit)):
+            raise
+        *_, (frame, _) = walk_tb(end.__traceback__)
+        who = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+        raise MdmError(f"{who} raised {cause(end)}, which does not end a decode") from error
 
 
 def go_on(decision: Generator[Any, Any, Any], answer: Any) -> tuple[bool, Any]:

@@ -53,6 +53,8 @@ class Scorer:
         self._known: WeakValueDictionary[Hashable, Readout] = WeakValueDictionary({self.readout.facts: self.readout})
         self.cfg_branches = self.readout.cfg_branches
         self.store: KVStore | None = None
+        self.calls = 0
+        """model calls so far"""
         # A processor is anybody's code: what it does on the host would not be done again in a replay. Every graph would
         # hold logits of its own.
         self.graphs = None if rules.processors or logits else graphs
@@ -118,6 +120,7 @@ class Scorer:
                 continue
             calls.append(rows)
             start += size
+        self.calls += len(calls)
         return Scores.cat(parts), calls
 
     def _surroundings(self, state: State, batch: ForwardBatch, draws: Draws) -> Surroundings:
