@@ -235,5 +235,5 @@ def test_the_end_tokens_are_those_of_all_files(tmp_path):
 @pytest.mark.parametrize("text", ["\ud800", "a\udfff b", f"x{MASK}\udc00"])
 def test_half_of_a_character_is_refused_and_named(model, text):
     for ask in (lambda: model.encode(text), lambda: model.encode_chat([Message("user", text)])):
-        with pytest.raises(mdm.MdmError, match=r"half of a character, \\\\ud"):
+        with pytest.raises(mdm.MdmError, match="half of a character"):
             ask()
