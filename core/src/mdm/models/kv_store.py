@@ -202,6 +202,12 @@ class KVStore:
             padding = (0, 0, 0, length - self.shape[1], 0, 0, 0, rows - self.shape[0])
             self._reshape(lambda stored: torch.nn.functional.pad(stored, padding), rows, length)
 
+    def trim(self, rows: int, length: int) -> None:
+        """Have ``rows`` rows of ``length`` at most."""
+        rows, length = min(rows, self.shape[0]), min(length, self.shape[1])
+        if (rows, length) != self.shape:
+            self._reshape(lambda stored: stored[:rows, :, :length].clone(), rows, length)
+
     def _reshape(self, change: Callable[[Tensor], Tensor], rows: int, length: int) -> None:
         self.shape, self.generation = (rows, length), next(_generations)
         for layer in self.layers:
