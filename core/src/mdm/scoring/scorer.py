@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from mdm.models.attention import hiding
 from mdm.models.cuda_graphs import MAX_ROW_TOKENS, PADDED_ROW_TOKENS, GraphCache
 from mdm.models.kv_store import KVStore
 from mdm.models.model import Model
@@ -369,7 +370,7 @@ class Scorer:
                 block = around.positions[:longest] // self.block_length
                 visible = visible & (block <= block[:, None])
             mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=tokens.device)
-            mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min).expand(-1, longest, -1)[:, None]
+            mask = mask.masked_fill(~visible, hiding(mask.dtype)).expand(-1, longest, -1)[:, None]
         return self.model.hidden(tokens[:, :longest], positions, mask=mask, cache=view)
 
     def _in_canvas(self, batch: ForwardBatch, around: Surroundings) -> Tensor | None:
