@@ -11,6 +11,7 @@ import torch
 from mdm import api, registry
 from mdm.errors import MdmError
 from mdm.models import Model
+from mdm.models.cuda_graphs import counts
 from mdm.protocols.settings import DEFAULT_SAMPLER
 from mdm_testing.probe import essence
 from mdm_testing.toy import toy_model
@@ -110,10 +111,12 @@ def _models(attention: str, device: str) -> tuple[Model, Model]:
 
 
 def _compared(device: str, sampler: str, name: str, modes: Sequence[str]) -> dict[str, Any]:
-    """For each mode "same", where it first differs, or why it could not be decoded on the device."""
+    """For each mode "same", where it first differs, or why it could not be decoded on the device; and how many forwards
+    were replays: none are where no graph could be captured, and decodes go on without."""
     attention = registry.resolve("cache", name).attention or "full"
     there = _models(attention, device)[1]
-    found: dict[str, Any] = {"same": [], "differs": {}, "failed": {}}
+    found: dict[str, Any] = {"same": [], "differs": {}, "failed": {}, "replays": 0}
+    before = counts(there).replays
     for mode in modes:
         settings = MODES[mode]
         try:
@@ -132,6 +135,7 @@ def _compared(device: str, sampler: str, name: str, modes: Sequence[str]) -> dic
             found["same"].append(mode)
         else:
             found["differs"][mode] = at
+    found["replays"] = counts(there).replays - before
     return found
 
 
