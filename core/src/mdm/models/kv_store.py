@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 from mdm.errors import MdmError
-from mdm.models.attention import CachedKV, ForwardLayout, aligned, is_installed
+from mdm.models.attention import CachedKV, ForwardLayout, aligned, hiding, is_installed
 from mdm.models.model import Model
 from mdm.models.transfer import to_device
 from torch import Tensor
@@ -156,7 +156,7 @@ class KVStore:
         block_length: int | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Additive masks: over what is stored ``[G, 1 or Q, L]``, and over a window's own keys ``[R, 1 or Q, Q]``."""
-        device, length, lowest = positions.device, self.shape[1], torch.finfo(self.dtype).min
+        device, length, lowest = positions.device, self.shape[1], hiding(self.dtype)
         window = positions[first]
         # Of what is stored a query sees neither the window, whose keys are run afresh, nor padding.
         stored = torch.zeros(len(window), length, dtype=self.dtype, device=device)

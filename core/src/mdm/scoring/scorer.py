@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
+from mdm.models.attention import hiding
 from mdm.models.cuda_graphs import LENGTH_MULTIPLE, MAX_ROW_TOKENS, PADDED_ROW_TOKENS, GraphCache
 from mdm.models.kv_store import KVStore
 from mdm.models.model import Model
@@ -359,7 +360,7 @@ class Scorer:
                 block = around.positions[:longest] // self.block_length
                 visible = visible & (block <= block[:, None])
             mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=tokens.device)
-            mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min).expand(-1, longest, -1)[:, None]
+            mask = mask.masked_fill(~visible, hiding(mask.dtype)).expand(-1, longest, -1)[:, None]
         return self.model.hidden(tokens[:, :longest], positions, mask=mask, cache=view)
 
     def _in_canvas(self, batch: ForwardBatch, around: Surroundings) -> Tensor | None:
