@@ -1,0 +1,102 @@
+"""The Ray cluster that a command uses: one that runs already, or one of this machine's own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mdm.errors import MdmError
+from mdm.runs.config import LoadingConfig
+
+OBJECT_STORE = 2**29
+"""Bytes of shared memory of a cluster of our own. It holds examples and results on their way, never weights."""
+
+
+def import_ray() -> Any:
+    """The module ``ray``; raises an MdmError where it is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters is raised; the rest is in Ray's own logs
+    try:
+        import ray
+    except ImportError as error:
+        raise MdmError("this needs ray, which is not installed: pip install 'mdm-ray[ray]'") from error
+    return ray
+
+
+@contextmanager
+def connected(address: str | None, cpus: int | None = None) -> Iterator[None]:
+    """Within the block this process uses a Ray cluster; one that it is connected to already stays as it is.
+
+    Args:
+        address: of a cluster; None: that of ``RAY_ADDRESS``, else one is started here and ends with the block.
+        cpus: workers that fit into a cluster of our own; None: as many as it has cores.
+
+    Raises:
+        MdmError: there is no such cluster.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    own = {"num_cpus": cpus, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        ray.init(
+            address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True,
+            **(own if address == "local" else {}),
+        )  # fmt: skip
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise MdmError(f"Ray cannot be reached at {address}: {' '.join(str(error).split())}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What each worker takes of a cluster."""
+
+    cpus: int = 1
+    gpus: int = 0
+
+
+def devices(config: LoadingConfig, gpus: int | None = None) -> Devices:
+    """What each worker takes of the connected cluster.
+
+    Args:
+        gpus: for each worker; None: one where the cluster has any and the configuration's device does not say cpu.
+
+    Raises:
+        MdmError: the configuration names a device that Ray does not hand out.
+    """
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise MdmError(f"device {config.device!r}: on Ray each worker gets its own; use auto, cuda or cpu")
+    if (config.device == "cpu" and gpus) or (config.device == "cuda" and gpus == 0):
+        raise MdmError(f"the configuration's device is {config.device}, which --gpus {gpus} contradicts")
+    if gpus is None:
+        there = import_ray().cluster_resources().get("GPU", 0)
+        gpus = int(config.device == "cuda" or (config.device == "auto" and there > 0))
+    return Devices(gpus=gpus)
+
+
+def how_many(workers: int | None, each: Devices) -> int:
+    """The number of workers, each of which takes ``each``: as asked, or as many as fit at once.
+
+    Raises:
+        MdmError: so many do not fit, and would be waited for for ever.
+    """
+    there = import_ray().cluster_resources()
+    cpus, gpus = (int(there.get(kind, 0)) for kind in ("CPU", "GPU"))
+    fit = cpus // each.cpus if not each.gpus else min(cpus // each.cpus, gpus // each.gpus)
+    if fit < (workers or 1):
+        takes = f"{each.cpus} CPU" + f" and {each.gpus} GPU" * bool(each.gpus)
+        raise MdmError(
+            f"{workers or 1} workers do not fit: the cluster has {cpus} CPUs and {gpus} GPUs, and each takes {takes}"
+        )
+    return workers or fit
