@@ -21,7 +21,7 @@ pytestmark = [
     ),
 ]
 
-EXAMPLES = 120
+EXAMPLES = 60
 RUN = {"sampler": ["info-gain"], "batch_size": 1, "limit": EXAMPLES, "seed": 3}
 """Alone in its batch an example's sums of floats are the same to the last digit."""
 

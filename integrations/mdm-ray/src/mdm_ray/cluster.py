@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,8 @@ def connected(address: str | None, cpus: int | None = None) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise MdmError(f"Ray cannot be reached at {address}: {' '.join(str(error).split())}") from error
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # where Ray says that a worker died
+            yield
     finally:
         ray.shutdown()
 
