@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from fake_packages import site as site
 
 pytestmark = [
     pytest.mark.wide,
@@ -30,7 +31,7 @@ def ray_run(out: Path, *more: str, **settings: object) -> subprocess.Popen[str]:
     file = out.with_suffix(".yaml")
     file.write_text(json.dumps(RUN | settings))
     command = [sys.executable, "-m", "mdm", "ray-run", str(file), "--out", str(out), "--json", "--workers", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as Ray gives it to its workers
     return subprocess.Popen(
         [*command, "--share", "4", *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -66,6 +67,14 @@ def descendants(process: int) -> dict[int, str]:
 
 def workers(process: int) -> list[int]:
     return [pid for pid, line in descendants(process).items() if "MapWorker" in line]
+
+
+def is_running(process: int) -> bool:
+    """Whether it is there, and not only waits to be buried."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def finish(process: subprocess.Popen[str]) -> dict:
@@ -113,7 +122,7 @@ def test_a_stopped_command_goes_on(tmp_path, whole, how):
     started = []
     try:
         wait_for(process, tmp_path / "out", 1)
-        started = list(descendants(process.pid))
+        started = workers(process.pid)
         process.send_signal(how)
         _, errors = process.communicate(timeout=120)
     finally:
@@ -126,8 +135,8 @@ def test_a_stopped_command_goes_on(tmp_path, whole, how):
         assert process.returncode == 130 and "to go on: mdm ray-run" in errors and "Traceback" not in errors
         assert json.loads((tmp_path / "out" / "summary.json").read_text())["complete"] is False
     deadline = time.monotonic() + 60
-    while alive := [pid for pid in started if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, alive  # Ray ends what the command began, also where it was killed
+    while alive := list(filter(is_running, started)):
+        assert time.monotonic() < deadline, alive  # Ray ends the workers also where the command was killed
         time.sleep(0.1)
     assert finish(ray_run(tmp_path / "out"))["complete"]
     kept = set(written) & set(lines(tmp_path / "out"))
@@ -135,18 +144,27 @@ def test_a_stopped_command_goes_on(tmp_path, whole, how):
     check_whole(tmp_path / "out", whole)
 
 
-def test_examples_that_kill_their_workers_end_the_run(tmp_path):
+def test_examples_that_kill_their_workers_end_the_run(tmp_path, site, monkeypatch):
     """Not the workers for ever, one after the other."""
-    process = ray_run(tmp_path / "out", limit=2)
-    try:
-        while process.poll() is None:
-            for worker in workers(process.pid):
-                os.kill(worker, signal.SIGKILL)
-            time.sleep(0.02)
-        _, errors = process.communicate()
-    finally:
-        process.kill()
-    assert process.returncode == 2 and errors.strip().splitlines()[-1].startswith("mdm: ")
+    site.package(
+        "mdm-deadly", {"mdm.tasks": {"deadly": "mdm_deadly:Deadly"}},
+        """
+        import os, signal
+        from mdm_planning.sudoku import Sudoku
+
+        class Deadly(Sudoku):
+            def grade(self, example, completion):
+                if example.id.endswith("-3"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return super().grade(example, completion)
+        """,
+    )  # fmt: skip
+    monkeypatch.setenv("PYTHONPATH", site.env()["PYTHONPATH"])
+    process = ray_run(tmp_path / "out", "--share", "1", task="deadly", limit=6)
+    _, errors = process.communicate(timeout=300)
+    last = errors.strip().splitlines()[-1]
+    assert process.returncode == 2 and last.startswith("mdm: workers died 4 times over the examples "), errors
+    assert 3 not in {json.loads(line)["row"] for line in lines(tmp_path / "out")}
 
 
 def test_what_cannot_be_is_refused_in_one_line(tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -46,18 +48,21 @@ def connected(address: str | None, cpus: int | None = None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own = {"num_cpus": cpus, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
     logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        ray.init(
-            address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True,
-            **(own if address == "local" else {}),
-        )  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise MdmError(f"Ray cannot be reached at {address}: {' '.join(str(error).split())}") from error
-    try:
-        with redirect_stdout(sys.stderr):  # where Ray says that a worker died
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    with redirect_stdout(sys.stderr):  # on stdout Ray says that a worker died
+        try:
+            ray.init(
+                address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True,
+                **(own if address == "local" else {}),
+            )  # fmt: skip
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise MdmError(f"Ray cannot be reached at {address}: {' '.join(str(error).split())}") from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own ends the process, with the cluster still in its hands
+        try:
             yield
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 @dataclass(frozen=True)
