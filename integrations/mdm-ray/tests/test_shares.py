@@ -13,7 +13,7 @@ from mdm.errors import MdmError
 from mdm.runs import config as configs, run as runs
 from mdm.runs.config import RunConfig
 from mdm.runs.watch import RunObserver
-from mdm_ray.cluster import Devices, devices
+from mdm_ray.cluster import Devices, check_device, connected
 from mdm_ray.run import Cluster
 from mdm_ray.worker import Worker
 from tiny_families import save_painter
@@ -137,7 +137,16 @@ def test_pictures_come_back(tmp_path):
 )  # fmt: skip
 def test_devices_that_ray_does_not_hand_out_are_refused(device, gpus, why):
     with pytest.raises(MdmError, match=why.replace("each gets", "each worker gets")):
-        devices(config(device=device), gpus)
+        check_device(config(device=device), gpus)
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once():
+    pytest.importorskip("ray")
+    with (
+        pytest.raises(MdmError, match="Ray cannot be reached at 127.0.0.1:1: Connection refused"),
+        connected("127.0.0.1:1"),
+    ):
+        pass
 
 
 def command(*args, code="", **env):

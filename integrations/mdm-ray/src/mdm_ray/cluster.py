@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ def connected(address: str | None, cpus: int | None = None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_reachable(address)
     own = {"num_cpus": cpus, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
     logging.getLogger("ray").setLevel(logging.ERROR)
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -65,6 +67,18 @@ def connected(address: str | None, cpus: int | None = None) -> Iterator[None]:
             ray.shutdown()
 
 
+def _check_reachable(address: str) -> None:
+    """Raise an MdmError where nobody listens, for which Ray would wait for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise MdmError(
+                f"Ray cannot be reached at {address}: {getattr(error, 'strerror', None) or error}"
+            ) from error
+
+
 @dataclass(frozen=True)
 class Devices:
     """What each worker takes of a cluster."""
@@ -73,19 +87,21 @@ class Devices:
     gpus: int = 0
 
 
-def devices(config: LoadingConfig, gpus: int | None = None) -> Devices:
-    """What each worker takes of the connected cluster.
-
-    Args:
-        gpus: for each worker; None: one where the cluster has any and the configuration's device does not say cpu.
-
-    Raises:
-        MdmError: the configuration names a device that Ray does not hand out.
-    """
+def check_device(config: LoadingConfig, gpus: int | None = None) -> None:
+    """Raise an MdmError where the configuration names a device that Ray does not hand out, or ``gpus`` contradicts it."""
     if config.device not in ("auto", "cpu", "cuda"):
         raise MdmError(f"device {config.device!r}: on Ray each worker gets its own; use auto, cuda or cpu")
     if (config.device == "cpu" and gpus) or (config.device == "cuda" and gpus == 0):
         raise MdmError(f"the configuration's device is {config.device}, which --gpus {gpus} contradicts")
+
+
+def devices(config: LoadingConfig, gpus: int | None = None) -> Devices:
+    """What each worker takes of the connected cluster; raises what ``check_device`` does.
+
+    Args:
+        gpus: for each worker; None: one where the cluster has any and the configuration's device does not say cpu.
+    """
+    check_device(config, gpus)
     if gpus is None:
         there = import_ray().cluster_resources().get("GPU", 0)
         gpus = int(config.device == "cuda" or (config.device == "auto" and there > 0))

@@ -19,7 +19,7 @@ from mdm.runs.results import REPEAT_ROWS, ResultsWriter
 from mdm.runs.variants import Variant
 from mdm.runs.watch import RunObserver
 
-from mdm_ray.cluster import Devices, connected, devices, how_many, import_ray
+from mdm_ray.cluster import Devices, check_device, connected, devices, how_many, import_ray
 from mdm_ray.worker import WARNING, Decoded, Share, Tries, Worker
 
 BATCHES = 4
@@ -47,6 +47,8 @@ def run(
         MdmError, Interrupted: as of a run in one process; an MdmError also where the workers do not fit into the
             cluster, or die time and again.
     """
+    import_ray()
+    check_device(config, gpus)
     with connected(address, workers):
         each = devices(config, gpus)
         cluster = Cluster(how_many(workers, each), each, share)
