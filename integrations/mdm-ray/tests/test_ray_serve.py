@@ -19,6 +19,7 @@ from mdm.runs import config as configs
 
 pytestmark = [
     pytest.mark.wide,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*", "ignore::DeprecationWarning:pydantic.*"),
     pytest.mark.skipif(
         not {"ray", "openai"} <= {dist.name for dist in metadata.distributions()} or find_spec("mdm_serve") is None,
         reason="ray, openai or mdm-serve is not installed (tox -e ray has them)",

@@ -88,7 +88,7 @@ class Devices:
 
 
 def check_device(config: LoadingConfig, gpus: int | None = None) -> None:
-    """Raise an MdmError where the configuration names a device that Ray does not hand out, or ``gpus`` contradicts it."""
+    """Raise an MdmError for a device that Ray does not hand out, or that ``gpus`` contradicts."""
     if config.device not in ("auto", "cpu", "cuda"):
         raise MdmError(f"device {config.device!r}: on Ray each worker gets its own; use auto, cuda or cpu")
     if (config.device == "cpu" and gpus) or (config.device == "cuda" and gpus == 0):
