@@ -48,7 +48,7 @@ BODY = {name: name for name, field in Settings.model_fields.items() if noted(fie
 
 
 def _plugins(kind: str) -> list[dict[str, Any]]:
-    """Name, help and options of each plugin of a kind; one that does not load is left out, as no request can have it."""
+    """Name, help and options of each plugin of a kind that loads; no request can have another."""
     found = []
     for name in registry.names(kind):
         try:
@@ -94,7 +94,7 @@ def _presets(family: str) -> list[dict[str, Any]]:
 
 
 def _body(preset: Preset) -> dict[str, Any]:
-    """What a preset sets for a prompt, named as in a request's body, without what a server has once for all requests."""
+    """What a preset sets for a prompt, named as in a request's body; not what a server has once for all requests."""
     settings, options = presets.layer(preset.about, preset, None)
     body = {BODY[key]: value for key, value in settings.items() if key in BODY}
     for kind in ("sampler", "cache"):

@@ -18,7 +18,11 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 """No script, style or address but the server's own, no frame around it, and no guess of a file's type."""
-TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
 """Kinds of files that the page is made of; a machine's own table of types may say otherwise."""
 
 

@@ -30,7 +30,7 @@ function draw() {
   const where = last ? `step ${view.frame} of ${last}` : "no steps yet";
   $("where").textContent = where;
   $("step").setAttribute("aria-valuetext", where);
-  const ends = { order: ["first", "last step"], entropy: ["0", `${most.toPrecision(2)} nats`], confidence: ["0", "1"] }[chosen("colour")];
+  const ends = { order: ["first", "last"], entropy: ["0", `${most.toPrecision(2)} nats`], confidence: ["0", "1"] }[chosen("colour")];
   [$("low").textContent, $("high").textContent] = ends;
   for (const pane of visiblePanes()) pane.go(view.frame);
 }
@@ -100,6 +100,7 @@ async function run() {
   play(false);
   view.frame = 0;
   view.live = true;
+  for (const pane of visiblePanes()) pane.makeRoom();
   const faults = await Promise.all(visiblePanes().map((pane) => pane.run(ask(), $("key").value)));
   if (faults.some((fault) => fault && fault.status === 401)) askForKey();
 }
@@ -157,7 +158,7 @@ async function begin() {
   try {
     about = await describe($("key").value);
   } catch (error) {
-    $("model").textContent = error.status ? error.message : "The server cannot be reached.";
+    $("model").textContent = error.message;
     if (error.status === 401) askForKey();
     return;
   }

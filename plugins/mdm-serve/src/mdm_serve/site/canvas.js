@@ -59,6 +59,7 @@ export class Canvas {
       span.dataset.position = position;
       span.id = this.prefix + position;
       span.setAttribute("role", "option");
+      span.setAttribute("aria-selected", false);
       this.spans.push(span);
       this.box.append(span);
       this.draw(position);
@@ -109,7 +110,9 @@ export class Canvas {
   select(position) {
     if (position === this.selected) return;
     for (const [at, on] of [[this.selected, false], [position, true]]) {
-      if (at !== null && this.spans[at]) this.spans[at].classList.toggle("selected", on);
+      if (at === null || !this.spans[at]) continue;
+      this.spans[at].classList.toggle("selected", on);
+      this.spans[at].setAttribute("aria-selected", on);
     }
     this.selected = position;
     this.onSelect(position);
@@ -128,11 +131,10 @@ export class Canvas {
   key(event) {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (event.ctrlKey || event.metaKey || event.altKey || !this.spans.length) return;
-    if (event.key === "Escape" && this.pinned !== null) this.pin(null);
-    else if (by) {
-      const from = this.pinned ?? (by > 0 ? this.firstMask() - 1 : this.firstMask() + 1);
-      this.pin(Math.min(this.spans.length - 1, Math.max(0, from + by)));
-    } else return;
+    if (event.key === "Escape") this.pin(null); // and whatever else it does on the page
+    if (!by) return;
+    const from = this.pinned ?? (by > 0 ? this.firstMask() - 1 : this.firstMask() + 1);
+    this.pin(Math.min(this.spans.length - 1, Math.max(0, from + by)));
     event.preventDefault();
     event.stopPropagation();
   }

@@ -70,6 +70,7 @@ export class Pane {
     }
     const abort = new AbortController(), began = performance.now();
     this.abort = abort;
+    this.changed();
     this.say("waiting for the server …");
     let finish = null, text = "";
     try {
@@ -104,9 +105,13 @@ export class Pane {
   }
 
   fail(error) {
-    const words = error instanceof TypeError ? "The server cannot be reached, or went away." : error.message;
-    this.say(visible(words), true);
+    this.say(visible(error.message), true);
     return error;
+  }
+
+  /** Fold the settings where they keep the canvas out of sight. */
+  makeRoom() {
+    if (this.$(".canvas").getBoundingClientRect().bottom > window.innerHeight) this.$(".settings").open = false;
   }
 
   stop() {
@@ -161,7 +166,7 @@ export class Pane {
   explain() {
     const { decoding, canvas } = this, position = canvas.selected;
     const change = position === null ? null : decoding.latest(position, this.frame);
-    const frame = position === null ? decoding.frames[this.frame] : change && decoding.frames[change.frame];
+    const frame = decoding.frames[change && change.text !== null ? change.frame : this.frame];
     this.$(".what").textContent = position === null ? this.step(frame) : this.position(position);
     this.weighed(frame);
   }
@@ -183,7 +188,7 @@ export class Pane {
 
   /** The candidates that were compared in a step, best first. */
   weighed(frame) {
-    const table = this.$("table"), all = frame ? frame.weighed : [];
+    const table = this.$("table"), all = frame.weighed;
     table.hidden = !all.length;
     if (!all.length) return;
     const sorted = [...all].sort((a, b) => b.J - a.J), taken = frame.changes.filter((change) => change.kind === "commit");
@@ -197,7 +202,7 @@ export class Pane {
       head.append(cell);
     }
     const rows = sorted.slice(0, ROWS).map(({ positions, J, C, H }) => {
-      const row = make("tr", undefined, inOrder(positions) === committed ? "best" : ""), bar = make("td", undefined, "bars");
+      const row = make("tr", undefined, inOrder(positions) === committed ? "best" : positions.includes(this.canvas.selected) ? "held" : ""), bar = make("td", undefined, "bars");
       bar.append(make("span", undefined, "bar"));
       bar.firstChild.style.width = `${(100 * (J - low)) / (high - low || 1)}%`;
       row.append(make("td", positions.join(", ")), make("td", decimals(J, 4)), bar, make("td", decimals(C, 4)), make("td", decimals(H, 4)));

@@ -35,7 +35,7 @@ export class Settings {
     }
     if (about.diffusion) {
       for (const [key, list, help] of [["sampler", about.samplers, "What is committed when"], ["cache", about.caches, "Which keys and values are stored"]]) {
-        const menu = this.menu(list, `default${about.defaults[key] ? ` (${about.defaults[key]})` : ""}`);
+        const menu = this.menu(list, about.defaults[key] ? `${about.defaults[key]} (default)` : "default");
         this.fields.set(key, this.field(box, key, key, help, menu));
       }
     }
@@ -103,7 +103,7 @@ export class Settings {
     for (const { name, default: value, help, choices, type } of sampler.options) {
       const preset = name in defaults ? defaults[name] : value;
       const list = choices && choices.map((choice) => ({ name: shown(choice) }));
-      const input = list ? this.menu(list, `default (${shown(preset)})`) : this.input(preset);
+      const input = list ? this.menu(list, `${shown(preset)} (default)`) : this.input(preset);
       this.options.set(name, this.field(this.more, `option-${name}`, name.replaceAll("_", " "), `${help} (${type})`, input));
     }
   }

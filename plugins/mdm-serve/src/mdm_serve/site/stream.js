@@ -8,6 +8,7 @@ export class Refusal extends Error {
   }
 }
 
+const BROKEN = "The server's answer broke off before its end.";
 const headers = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
 
 /** The words of an answer that is not a success. */
@@ -23,11 +24,21 @@ async function refused(answer) {
   return new Refusal(`${typeof message === "string" && message ? message : answer.statusText} (${answer.status})`, answer.status);
 }
 
+/** An answer of the server, or a Refusal. */
+async function ask(path, options) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch (error) {
+    throw error instanceof TypeError ? new Refusal("The server cannot be reached.") : error;
+  }
+  if (!answer.ok) throw await refused(answer);
+  return answer;
+}
+
 /** What the server serves, and the names of all that a request may ask for. */
 export async function describe(key) {
-  const answer = await fetch("mdm/describe", { headers: headers(key) });
-  if (!answer.ok) throw await refused(answer);
-  return answer.json();
+  return (await ask("mdm/describe", { headers: headers(key) })).json();
 }
 
 /** The events of a stream of server-sent events, as {event, data}; data is what was sent, a text. */
@@ -36,7 +47,9 @@ async function* events(body) {
   let rest = "", event = "", data = [];
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await reader.read().catch((error) => {
+        throw error instanceof TypeError ? new Refusal(BROKEN) : error;
+      });
       if (done) return;
       const lines = (rest + value).split("\n");
       rest = lines.pop();
@@ -61,15 +74,14 @@ async function* events(body) {
  * Resolves when the server says that it is done; throws a Refusal, or an AbortError where `signal` says so.
  */
 export async function decode(path, body, key, signal, heard) {
-  const answer = await fetch(path, {
+  const answer = await ask(path, {
     method: "POST", signal, headers: { "Content-Type": "application/json", ...headers(key) }, body: JSON.stringify(body),
   });
-  if (!answer.ok) throw await refused(answer);
   for await (const { event, data } of events(answer.body)) {
     if (data === "[DONE]") return;
     const said = JSON.parse(data);
     if (said.error) throw new Refusal(said.error.message || "the server failed", said.error.code);
     if (heard[event]) heard[event](said);
   }
-  throw new Refusal("The server's answer broke off before its end.");
+  throw new Refusal(BROKEN);
 }
