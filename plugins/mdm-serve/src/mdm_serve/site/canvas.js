@@ -54,6 +54,7 @@ export class Canvas {
 
   /** A span for each position that has none. */
   grow() {
+    this.box.classList.toggle("short", this.decoding.texts.length <= 160);
     for (let position = this.spans.length; position < this.decoding.texts.length; position++) {
       const span = make("span");
       span.dataset.position = position;

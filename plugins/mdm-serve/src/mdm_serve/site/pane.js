@@ -109,9 +109,9 @@ export class Pane {
     return error;
   }
 
-  /** Fold the settings where they keep the canvas out of sight. */
+  /** Fold the settings where they keep the canvas or its totals out of sight. */
   makeRoom() {
-    if (this.$(".canvas").getBoundingClientRect().bottom > window.innerHeight) this.$(".settings").open = false;
+    if (this.$(".totals").getBoundingClientRect().bottom > window.innerHeight) this.$(".settings").open = false;
   }
 
   stop() {
@@ -197,7 +197,7 @@ export class Pane {
     const caption = make("caption", `${plural(all.length, "candidate")} weighed in step ${frame.step + 1}${all.length > ROWS ? `, the best ${ROWS} shown` : ""}`);
     const head = make("tr");
     for (const [name, title] of COLUMNS) {
-      const cell = make(name ? "th" : "td", name);
+      const cell = make("th", name);
       cell.title = title;
       head.append(cell);
     }
