@@ -289,7 +289,8 @@ class Worker:
         return out_of_memory(str(update.error)) if update.out_of_memory else ApiError(500, str(update.error))
 
     def _with_texts(self, line: Line, full: bool) -> Line:
-        texts = None if line["kind"] == "remask" else self.model.token_texts(line["tokens"])
+        masked = line["kind"] == "remask"
+        texts = [None] * len(line["positions"]) if masked else self.model.token_texts(line["tokens"])
         return {**(line if full else plain(line)), "texts": texts}
 
     def _note(self) -> None:
