@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -169,7 +168,7 @@ def test_alone_and_among_fifteen_others(client, model):
             settings |= {"steps": draw.choice([2, 5])}
         if number % 8 == 3:
             settings |= {"block_length": 8, "cache": "prefix"}
-        asked.append((draw.choice(PROMPTS) * draw.randint(1, 3), draw.randint(4, 40), settings))
+        asked.append((draw.choice(PROMPTS) * draw.randint(1, 3), draw.randint(4, 24), settings))
 
     def ask(request) -> str:
         prompt, length, settings = request
@@ -195,7 +194,7 @@ def test_logprobs_are_those_of_the_chosen_tokens(client, model, stream):
     answer = client.completions.create(prompt="12*3", logprobs=0, **asked)
     found = (list(answer)[-1] if stream else answer).choices[0].logprobs
     assert found.tokens == model.token_texts(tokens)
-    assert all(value <= 0 and math.isfinite(value) for value in found.token_logprobs)
+    assert found.token_logprobs == pytest.approx(expected.logprobs[: len(tokens)], abs=1e-4)
     assert found.text_offset == [sum(map(len, found.tokens[:i])) for i in range(len(tokens))]
     answer = client.chat.completions.create(messages=[{"role": "user", "content": "2+3="}], logprobs=True, **asked)
     content = (list(answer)[-1] if stream else answer).choices[0].logprobs.content
@@ -224,7 +223,8 @@ def test_the_canvas_of_every_step(served, client, model, full):
     assert [event.get("event") for event in events[:2]] == ["canvas", "canvas"] and events[-1]["data"] == "[DONE]"
     drafts = [json.loads(event["data"]) for event in events if event.get("event") == "draft"]
     lines = [line for draft in drafts if draft["choice"] == 0 for line in draft["lines"]]
-    assert [line | {"row": 0} for line in lines] == [line | {"row": 0} for line in shown["lines"]]
+    order = [[(line["positions"], line["texts"], line["kind"]) for line in trace] for trace in (lines, shown["lines"])]
+    assert order[0] == order[1]
 
     # OpenAI's own client takes named events for chunks, which are without choices then.
     said, _, _ = joined(

@@ -57,7 +57,11 @@ def make_service(
     Args:
         arguments: of ``mdm.decode``, which hold for all requests that do not say otherwise.
         row_tokens: tokens of all canvases that are decoded at once; None: by the memory.
+
+    Raises:
+        MdmError: the model has no tokenizer.
     """
+    _ = model.text
     defaults = dict(arguments)
     of_session = {key: value for key, value in defaults.items() if key not in ("trace", "unconditional")}
     length = defaults.get("gen_length")
