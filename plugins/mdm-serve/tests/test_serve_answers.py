@@ -201,6 +201,22 @@ def test_logprobs_are_those_of_the_chosen_tokens(client, model, stream):
     assert content and all(item.logprob <= 0 and item.top_logprobs == [] for item in content)
 
 
+def test_a_stream_comes_block_by_block(client, model):
+    """What is given out is never taken back, and a stop text is found across blocks."""
+    extra: dict[str, Any] = {"block_length": 4}
+    settings: dict[str, Any] = {"temperature": 1.2, "seed": 11}
+    whole = decoded(model, PROMPTS[1], 6, gen_length=32, **settings, **extra)
+    settings["stop"] = [whole[0].text[7:9]]  # half of it in either block
+    expected = decoded(model, PROMPTS[1], 6, gen_length=32, **settings, **extra)
+    said, ends, chunks = joined(
+        client.completions.create(
+            model="tiny", prompt=PROMPTS[1], n=6, max_tokens=32, stream=True, **settings, extra_body=extra
+        )
+    )
+    assert said == [result.text for result in expected] and ends[0] == "stop"
+    assert len(said[0]) <= 7 and len(chunks) > 3 * 6, "a chunk a block"
+
+
 @pytest.mark.parametrize("full", [True, "full"])
 def test_the_canvas_of_every_step(served, client, model, full):
     (expected,) = decoded(model, "2+", suffix="=5", gen_length=4)

@@ -76,7 +76,7 @@ FIELDS: list[tuple[str, dict[str, Any], str | None, str]] = [
     (TEXT, ONE | {"max_tokens": 0}, "max_tokens", "nothing to decode"),
     (TEXT, ONE | {"max_tokens": -1}, "max_tokens", "greater"),
     (TEXT, ONE | {"max_tokens": 10**9}, "max_tokens", "less"),
-    (TEXT, ONE | {"stop": ["1", "2", "3", "4", "5"]}, "stop", "at most 4"),
+    (TEXT, ONE | {"stop": ["1"] * 17}, "stop", "at most 16"),
     (TEXT, ONE | {"stop": [""]}, "stop", "at least 1"),
     (TEXT, ONE | {"stop": 5}, "stop", "list"),
     (TEXT, ONE | {"stream": "yes"}, "stream", "boolean"),

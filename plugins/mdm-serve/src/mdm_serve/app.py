@@ -62,12 +62,11 @@ def make_service(
         MdmError: the model has no tokenizer.
     """
     _ = model.text
-    defaults = dict(arguments)
+    defaults = {"gen_length": DEFAULT_GEN_LENGTH} | dict(arguments)
     of_session = {key: value for key, value in defaults.items() if key not in ("trace", "unconditional")}
-    length = defaults.get("gen_length")
     worker = Worker(
-        model, partial(api.open_session, model, row_tokens=row_tokens, **of_session), Metrics(), timeout=limits.timeout,
-        gen_length=DEFAULT_GEN_LENGTH if length is None else length,
+        model, partial(api.open_session, model, row_tokens=row_tokens, **of_session), Metrics(),
+        timeout=limits.timeout, gen_length=defaults["gen_length"],
     )  # fmt: skip
     return Service(name, worker, defaults, limits)
 
