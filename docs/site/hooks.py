@@ -7,7 +7,8 @@ from typing import Any
 ORDER: dict[str, list[str]] = {
     "Start": ["index.md", "quickstart.md", "concepts.md"],
     "Guides": [
-        "models.md", "samplers.md", "caches.md", "evaluation.md", "recipes.md", "watching.md", "several-gpus.md",
+        "models.md", "samplers.md", "caches.md", "evaluation.md", "recipes.md", "watching.md", "serving.md",
+        "several-gpus.md",
         "speed.md", "benchmarks.md", "results.md",
     ],
     "Write a plugin": ["tutorial.md", "plugins.md"],
