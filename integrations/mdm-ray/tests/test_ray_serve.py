@@ -54,7 +54,7 @@ def url() -> Iterator[str]:
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         settings = configs.build(configs.DecodeConfig, None, SETTINGS)
-        serve.run(deployment(settings, replicas=2), route_prefix="/")
+        serve.run(deployment(settings, replicas=2, gpus=0), route_prefix="/")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         serve.shutdown()
@@ -114,3 +114,5 @@ def test_what_a_deployment_cannot_have_is_refused():
         app({"replica": "2"})
     with pytest.raises(MdmError, match="replicas=two is no number"):
         app({"replicas": "two"})
+    with pytest.raises(MdmError, match="gpus=0 or gpus=1"):
+        app({"replicas": "2"})
