@@ -270,3 +270,24 @@ def test_time_that_is_over_ends_a_row_that_is_decoded(model):
     time.sleep(0.06)
     assert [(update.request, update.finish) for update in session.step() if update.finish] == [(number, "timeout")]
     assert session.running == 0
+
+
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_room_is_given_back_when_a_long_row_has_left(model, cache):
+    session = open_session(model, "confidence", cache=cache, block_length=8, tokens_per_step=4)
+    long = session.submit("0134002130032010" * 6, gen_length=8)
+    short = [session.submit("82,59:", row_id=row, gen_length=40) for row in range(2)]
+    sizes = []
+    updates = {}
+    while session.waiting or session.running:
+        for update in session.step():
+            updates.setdefault(update.request, []).append(update)
+        sizes += [slot.engine.state.tokens.shape[1] for slot in session._slots.values()]
+    assert max(sizes) > 100 and sizes[-1] < 50
+    for row, number in enumerate(short):
+        [alone] = mdm.decode(
+            model, ["82,59:"], "confidence", cache=cache, block_length=8, tokens_per_step=4, gen_length=40,
+            row_ids=[row],
+        )  # fmt: skip
+        assert last(updates[number]).result.text == alone.text
+    assert last(updates[long]).finish == "length"

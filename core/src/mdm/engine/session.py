@@ -243,6 +243,8 @@ class Session:
         self._hand_over(slot)
         if key in self._slots and not slot.tickets:
             self._close(key)
+        elif key in self._slots:
+            engine.trim()
 
     def _hand_over(self, slot: _Slot) -> None:
         ended, slot.ended[:] = list(slot.ended), []
