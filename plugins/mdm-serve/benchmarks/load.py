@@ -47,7 +47,7 @@ class Ask:
 
     @property
     def body(self) -> dict[str, Any]:
-        body = {"model": "any", "prompt": self.prompt, "stream": self.stream} | self.options
+        body = {"prompt": self.prompt, "stream": self.stream} | self.options
         body["max_tokens"] = body.pop("gen_length")
         return body | ({"stream_options": {"include_usage": True}} if self.stream else {})
 

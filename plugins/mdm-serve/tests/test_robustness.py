@@ -307,7 +307,7 @@ def stopped_under_load(tmp_path, signals: int) -> tuple[int, list[str | None], l
         async def streams() -> list[str | None]:
             async with server.async_client() as client:
                 tasks = [asyncio.create_task(read_all(client, body)) for body in bodies]
-                while server.gauges()["requests_running"] + server.gauges()["requests_waiting"] < 8:
+                while server.gauges()["mdm_rows_running"] < 4:
                     await asyncio.sleep(0.02)
                 for _ in range(signals):
                     server.process.send_signal(signal.SIGTERM)
