@@ -36,9 +36,10 @@ def browser(tmp_path_factory):
 class Page:
     """What a reader sees and does."""
 
-    def __init__(self, browser, path: Path) -> None:
+    def __init__(self, browser, where: Path | str) -> None:
+        """``where`` is a file, or an address."""
         self.browser = browser
-        browser.get(path.resolve().as_uri())
+        browser.get(where if isinstance(where, str) else where.resolve().as_uri())
 
     def text(self, name: str) -> str:
         return self.browser.execute_script(f"return document.getElementById('{name}').textContent")
@@ -54,7 +55,7 @@ class Page:
     def until(self, condition, seconds: float = 10) -> None:
         from selenium.webdriver.support.ui import WebDriverWait
 
-        WebDriverWait(self.browser, seconds).until(lambda _: condition())
+        WebDriverWait(self.browser, seconds, poll_frequency=0.02).until(lambda _: condition())
 
     def keep(self, name: str) -> None:
         if kept := os.environ.get("MDM_SCREENSHOTS"):
