@@ -14,7 +14,7 @@ Answers = dict[str, tuple[str, float]]
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("served")
-    with LiveServer(checkpoint(folder / "tiny"), ["--sampler", "confidence"], log=folder / "log") as server:
+    with LiveServer(checkpoint(folder / "tiny"), ["--name", "tiny"], log=folder / "log") as server:
         server.model = folder / "tiny"
         yield server
 

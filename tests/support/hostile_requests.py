@@ -100,7 +100,7 @@ REFUSED: dict[str, tuple[str, bytes]] = {
 }  # fmt: skip
 """By a name: the endpoint, and a body that is answered with a 4xx."""
 
-POST = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + KEY.encode() + b"\r\n"
+POST = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + KEY.encode() + b"\r\n"
 
 RAW: dict[str, bytes] = {
     "nothing": b"",
@@ -112,11 +112,13 @@ RAW: dict[str, bytes] = {
     "HTTP/9": b"GET /health HTTP/9.9\r\n\r\n",
     "no host": b"POST /v1/completions HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
     "half a head": POST + b"Content-Le",
-    "a head without end": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-Long: " + b"a" * 1_000_000,
-    "10,000 headers": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: 1\r\n" % i for i in range(10_000)) + b"\r\n",
-    "a long path": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a path upwards": b"GET /../../../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a path upwards, quoted": b"GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a head without end": b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X-Long: " + b"a" * 1_000_000,
+    "10,000 headers": b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+    + b"".join(b"X-%d: 1\r\n" % i for i in range(10_000))
+    + b"\r\n",
+    "a long path": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a path upwards": b"GET /../../../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a path upwards, quoted": b"GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a body shorter than said": POST + b"Content-Length: 1000\r\n\r\n{}",
     "a length that is negative": POST + b"Content-Length: -5\r\n\r\n{}",
     "a length that is a word": POST + b"Content-Length: two\r\n\r\n{}",
@@ -127,10 +129,10 @@ RAW: dict[str, bytes] = {
     "a length that is huge": POST + b"Content-Length: 99999999999999\r\n\r\n{}",
     "a body that waits to be asked for": POST + b"Content-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n",
     "a websocket": (
-        b"GET /v1/completions HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"GET /v1/completions HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ),
-    "a method of nobody": b"BREW /v1/completions HTTP/1.1\r\nHost: x\r\n\r\n",
-    "headers that are not ASCII": b"GET /health HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\xfd\r\n\r\n",
+    "a method of nobody": b"BREW /v1/completions HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "headers that are not ASCII": b"GET /health HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xfe\xfd\r\n\r\n",
 }
 """By a name: bytes written to the server's socket, answered with a 4xx, with what anyone may see, or not at all."""

@@ -223,7 +223,7 @@ async def read_all(client: httpx.AsyncClient, body: dict[str, Any]) -> str | Non
 def head(server: LiveServer, body: dict[str, Any]) -> bytes:
     data = json.dumps(body).encode()
     return (
-        f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode()
         + data
     )
