@@ -133,6 +133,8 @@ RAW: dict[str, bytes] = {
         b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ),
     "a method of nobody": b"BREW /v1/completions HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    "headers that are not ASCII": b"GET /health HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xfe\xfd\r\n\r\n",
+    "headers that are not ASCII": (
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xfe\xfd\r\n\r\n"
+    ),
 }
 """By a name: bytes written to the server's socket, answered with a 4xx, with what anyone may see, or not at all."""
