@@ -47,7 +47,7 @@ REFUSED: dict[str, tuple[str, bytes]] = {
     "ids beyond the vocabulary": ("completions", plain(prompt=[1, 10**6])),
     "ids beyond 64 bits": ("completions", plain(prompt=[2**70])),
     "true as an id": ("completions", plain(prompt=[True, 3])),
-    "a prompt longer than the model": ("completions", plain(prompt="0" * 5000)),
+    "a prompt that no memory holds": ("completions", plain(prompt="0" * 1_900_000)),
     "more prompts than the queue": ("completions", plain(prompt=["0"] * 50_000)),
     "max_tokens 0": ("completions", plain(max_tokens=0)),
     "max_tokens negative": ("completions", plain(max_tokens=-1)),
@@ -96,7 +96,8 @@ REFUSED: dict[str, tuple[str, bytes]] = {
         chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}]),
     ),
     "audio": ("chat/completions", chat(modalities=["audio"])),
-    "a body beyond the bound": ("completions", plain(prompt="0" * 50_000_000)),
+    "a body beyond the bound": ("completions", plain(prompt="0" * 3_000_000)),
+    "a body far beyond the bound": ("completions", plain(prompt="0" * 50_000_000)),
 }  # fmt: skip
 """By a name: the endpoint, and a body that is answered with a 4xx."""
 

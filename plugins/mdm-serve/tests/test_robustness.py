@@ -69,9 +69,9 @@ def test_what_no_client_should_send_is_refused_by_a_line(server):
             headers = {"Content-Type": "application/json"}
             try:
                 response = client.post(f"/v1/{endpoint}", content=body, headers=headers)
-            except (httpx.WriteError, httpx.ReadError):  # closed while the rest of a body beyond the bound was sent
-                if len(body) < 10_000_000:
-                    wrong[name] = "no answer"
+            except httpx.TransportError as error:
+                if name != "a body far beyond the bound":  # which the server need not read to its end
+                    wrong[name] = repr(error)
                 continue
             try:
                 assert 400 <= response.status_code < 500
