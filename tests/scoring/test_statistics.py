@@ -107,7 +107,7 @@ def test_draws_are_uniform_and_keyed():
 def test_keys_hashed_on_the_host_are_those_of_the_device(rows, seed, step):
     row, steps = torch.tensor(rows), torch.full((len(rows),), step)
     device = Draws(seed, row, steps)
-    host = Draws(seed, row, steps, host_keys(seed, rows, [step] * len(rows)))
+    host = Draws(seed, row, steps, host_keys([seed] * len(rows), rows, [step] * len(rows)))
     at = torch.arange(3).expand(len(rows), 3)
     for where, candidate in ((at[:, 0], 0), (at, 0), (at, 7), (at[:, None], 2), (at[:, None], range(1, 5))):
         assert torch.equal(device.uniform("a", where, candidate), host.uniform("a", where, candidate))

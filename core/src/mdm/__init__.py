@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdm.api import Result, decode, load_model
+    from mdm.api import Result, decode, load_model, open_session
     from mdm.errors import MdmError
 
-__all__ = ["MdmError", "Result", "decode", "load_model"]
+__all__ = ["MdmError", "Result", "decode", "load_model", "open_session"]
 
-_NAMES = {"api": ("load_model", "decode", "Result"), "errors": ("MdmError",)}
+_NAMES = {"api": ("load_model", "decode", "open_session", "Result"), "errors": ("MdmError",)}
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 

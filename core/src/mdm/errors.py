@@ -30,6 +30,9 @@ class MdmError(Exception):
     The command line prints it without a traceback and exits with code 2. Strangers' words in it are ``printable``.
     """
 
+    request: int | None = None
+    """the number of the prompt that alone is at fault, where that is known"""
+
     def __str__(self) -> str:
         return printable(super().__str__())
 

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 import torch
-from mdm.engine.faults import not_finite
+from mdm.engine.faults import explained
 from mdm.engine.requests import Request
 from mdm.engine.rows import RowRecord
 from mdm.protocols.draws import Draws
@@ -70,17 +70,17 @@ def generate(
         answers = model.generate([r.tokens for r in batch], length, choose)
         entropies = torch.stack(choose.entropies, 1).tolist()
         for request, tokens, row_entropies in zip(batch, answers, entropies, strict=True):
-            row = _record(request, tokens, row_entropies)
+            row = _record(request, tokens, row_entropies, settings)
             for line in row.trace:
                 if not isfinite(line["entropy"][0]):
                     [place] = line["positions"]
-                    raise not_finite(model, rules, settings, row, row.tokens[:place], [place], line["step"])
+                    raise explained(model, rules, row, row.tokens[:place], [place], line["step"])
             if on_step is not None:
                 on_step(StepEvent(tuple(deepcopy(row.trace))))
             on_finish(row)
 
 
-def _record(request: Request, tokens: Sequence[int], entropies: Sequence[float]) -> RowRecord:
+def _record(request: Request, tokens: Sequence[int], entropies: Sequence[float], settings: Settings) -> RowRecord:
     start = len(request.tokens)
     lines: list[Line] = [
         {
@@ -93,5 +93,5 @@ def _record(request: Request, tokens: Sequence[int], entropies: Sequence[float])
     return RowRecord(
         request=request.index, row_id=request.row_id, tokens=canvas, prompt_length=start,
         targets=list(range(start, len(canvas))), starts=[start, len(canvas)], trace=lines,
-        steps_taken=[len(lines)],
+        steps_taken=[len(lines)], settings=settings,
     )  # fmt: skip

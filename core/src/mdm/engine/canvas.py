@@ -23,19 +23,24 @@ STEPS_PER_TOKEN, MANY_TOKENS = 16, 4096
 
 
 def open_rows(
-    requests: Sequence[Request], spec: ModelSpec, block_length: int, works_on: str, *, steps: int | None = None,
+    requests: Sequence[Request], spec: ModelSpec, settings: Settings, works_on: str, *,
     guided: bool = False, multiple: int = 1,
 ) -> tuple[list[RowRecord], State]:  # fmt: skip
     """The records and the state that ``requests`` begin with, on the host.
 
     Args:
+        settings: those of requests that have none of their own, with a block length. Blocks are joined to so many as
+            there are steps, since each takes a step of its own.
         works_on: "block", or "canvas" for a sampler that has all masks as its one block.
-        steps: blocks are joined to so many, as each takes a step of its own; None: no limit.
         guided: whether a canvas has an unconditional branch too.
         multiple: canvases are padded to a multiple of so many positions.
     """
-    most = 1 if works_on == "canvas" else steps
-    rows = [_open_row(request, spec, block_length, most) for request in requests]
+    rows = []
+    for request in requests:
+        own = request.settings or settings
+        most = 1 if works_on == "canvas" else own.steps
+        rows.append(_open_row(request, spec, block_length_of(settings, spec), most))
+        rows[-1].settings = own
     count, length = len(rows), -(-max(row.length for row in rows) // multiple) * multiple
     width = max(len(row.starts) for row in rows)
     lengths = torch.tensor([row.length for row in rows])
@@ -126,7 +131,7 @@ def check_steps(name: str, request: Request, spec: ModelSpec, settings: Settings
     if settings.steps > bound:
         raise MdmError(f"{name}: steps {settings.steps:,} are too many: {tokens:,} tokens take at most {bound:,}")
     size, on_grid = block_length_of(settings, spec), spec.attention == "block-causal"
-    count = _open_row(request, spec, size, 1 if works_on == "canvas" else None).blocks_with_masks()
+    count = len(_open_row(request, spec, size, 1 if works_on == "canvas" else None).blocks_with_masks)
     if settings.steps >= count:
         return
     fault = f"steps {settings.steps} over {count} blocks of {size} tokens"

@@ -5,12 +5,15 @@ What is checked is known on the host, so that nothing waits for it. Tokens are c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any
 
 import torch
 from mdm.engine.memory import out_of_memory
+from mdm.engine.rows import RowRecord
 from mdm.errors import MdmError, PromptError, cause
 from mdm.protocols.cache import Plan
 from mdm.protocols.rowwise import Rowwise
@@ -21,6 +24,8 @@ from torch import Tensor
 
 MAX_ASKED = 128
 """How often a sampler may look ahead in one step."""
+MAX_STEPS = 64
+"""Steps of a block per position and planned step, after which a sampler is taken to get nowhere."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,20 @@ class Asked:
             if out_of_memory(error):
                 raise
             raise self.error(f" failed in {method}: {cause(error)}", PromptError) from error
+
+
+@contextmanager
+def no_end() -> Iterator[None]:
+    """Name who raises what a caller's loop would take for its own end: a sampler, a processor, ``on_step``."""
+    try:
+        yield
+    except (StopIteration, GeneratorExit, RuntimeError) as error:
+        end = error.__cause__ if isinstance(error, RuntimeError) else error  # of a StopIteration within a generator
+        if not isinstance(end, (StopIteration, GeneratorExit)):
+            raise
+        *_, (frame, _) = walk_tb(end.__traceback__)
+        who = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+        raise MdmError(f"{who} raised {cause(end)}, which does not end a decode") from error
 
 
 def go_on(decision: Generator[Any, Any, Any], answer: Any) -> tuple[bool, Any]:
@@ -86,6 +105,41 @@ def check_commit(who: Asked, commit: Any, scores: Scores) -> None:
         if commit.scores.names_held:
             raise who.error(": Commit.scores are those of an Evaluate with held, and not those of the next step")
     check_memory(who, "Commit.memory", commit.memory)
+
+
+def check_progress(who: Asked, row: RowRecord, settle: Callable[[], None]) -> None:
+    """Refuse to decode for ever.
+
+    Args:
+        row: before a step, with its counts.
+        settle: writes what has come to the host of its trace.
+    """
+    assert row.counts is not None
+    if row.may_be_stuck():
+        settle()
+        if row.committed_nothing():
+            raise _of_row(who.error(
+                f" gets nowhere: step {row.step} of row {row.row_id} was to commit {row.budget} of "
+                f"{row.counts.masked} masks, and it neither committed a token nor looked ahead"
+            ), row)  # fmt: skip
+    limit = MAX_STEPS * (row.counts.block_size + len(row.schedule))
+    if not row.counts.entered and row.block_step > limit:
+        raise _of_row(who.error(
+            f" gets nowhere: row {row.row_id} has spent {row.block_step} steps in a block of "
+            f"{row.counts.block_size} positions, and {row.counts.masked} masks are left"
+        ), row)  # fmt: skip
+
+
+def strange_token(who: Asked, row: RowRecord, step: int, token: int, vocab_size: int) -> MdmError:
+    """The error for a row that committed a token that the model has not."""
+    return _of_row(
+        who.error(f" commits token {token} in step {step} of row {row.row_id}, and the model has {vocab_size}"), row
+    )
+
+
+def _of_row(error: MdmError, row: RowRecord) -> MdmError:
+    error.request = row.request
+    return error
 
 
 def check_source(who: Asked, source: Sequence[int], rows: Sequence[Any]) -> None:

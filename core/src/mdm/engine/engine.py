@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
+from mdm.engine import decisions
 from mdm.engine.canvas import check_steps, join, open_rows
 from mdm.engine.decisions import MAX_ASKED, check_commit, check_evaluate, check_memory, check_source, go_on
 from mdm.engine.evaluate import evaluate
@@ -28,12 +29,10 @@ from mdm.protocols.scores import Scores
 from mdm.protocols.settings import Settings
 from mdm.protocols.state import State
 from mdm.protocols.upload import upload
+from mdm.scoring.forward_batch import ForwardBatch, Query
 from mdm.scoring.logit_rules import LogitRules
-from mdm.scoring.scorer import ForwardBatch, Query, Scorer
+from mdm.scoring.scorer import Scorer
 from torch import Tensor
-
-MAX_STEPS = 64
-"""Steps of a block per position and planned step, after which a sampler is taken to get nowhere."""
 
 
 class Engine:
@@ -111,23 +110,44 @@ class Engine:
         while waiting or self.rows:
             if waiting and len(self.rows) < size:
                 free = size - len(self.rows)
-                self._admit(waiting[:free])
+                self.admit(waiting[:free])
                 waiting = waiting[free:]
-            plan = self._plan_step()
-            if any(row.counts and row.counts.finished for row in self.rows):
-                self._release()
-            else:
-                self._step(plan)
+            self.step()
+        self.flush()
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Make a step of all rows, or take those out that are finished.
+
+        Raises:
+            MdmError: as ``run``; the rows mean nothing then.
+        """
+        plan = self._plan_step()
+        if any(row.counts and row.counts.finished for row in self.rows):
+            self._release()
+        else:
+            self._step(plan)
+
+    @torch.inference_mode()
+    def flush(self) -> None:
+        """Write what is still on the device of the trace, and hand over the rows that have ended."""
         self._fetch()
         self._settle()
 
-    def _admit(self, requests: Sequence[Request]) -> None:
+    @torch.inference_mode()
+    def drop(self, requests: Collection[int]) -> None:
+        """Take out the rows of ``requests``, finished or not; they are not handed over."""
+        left = [i for i, row in enumerate(self.rows) if row.request not in requests]
+        if len(left) < len(self.rows):
+            self.flush()
+            self._continue_from(to_device(left, self.state.device), left)
+
+    @torch.inference_mode()
+    def admit(self, requests: Sequence[Request]) -> None:
         """Begin rows for ``requests`` beside those that are there."""
-        block_length = self.settings.block_length
-        assert block_length is not None
         multiple = 1 if self.scorer.graphs is None else LENGTH_MULTIPLE  # prompts of most lengths then share graphs
         rows, state = open_rows(
-            requests, self.model.spec, block_length, self.sampler.works_on, steps=self.settings.steps,
+            requests, self.model.spec, self.settings, self.sampler.works_on,
             guided=self.scorer.cfg_branches == 2, multiple=multiple,
         )  # fmt: skip
         memory, known = self.asked.ask("begin", state), torch.zeros(len(rows), dtype=torch.bool)
@@ -137,8 +157,9 @@ class Engine:
         # Before the rows go to the device, what the host has to know of them costs no wait.
         counts = self.transition.counts(state, self.transition.plan(state), known, memory)
         self._set_counts(rows, counts.on_host(on_host(counts.values)))
-        for row in rows:
-            row.split_steps(self.settings.steps)
+        for row, request in zip(rows, requests, strict=True):
+            row.split_steps()
+            row.readout = self.scorer.readout_of(request.settings, request.rules)
         device, before = self.model.device, len(self.rows)
         state, known = state.to(device), upload(known, device)
         memory = None if memory is None else memory.to(device)
@@ -179,7 +200,7 @@ class Engine:
         self.state, self.known = self.state.rows(index), self.known[index]
         if any(turn):
             self._forked = True
-            draws = Draws(self.settings.seed, self.state.row_id, self.state.step)
+            draws = Draws(self._seeds(), self.state.row_id, self.state.step)
             self.state = replace(self.state, row_id=draws.fork_ids(to_device(turn, index.device)))
         self.memory = None if self.memory is None else self.memory.rows(index)
         self.scores = None if self.scores is None or not kept else self.scores.rows(index)
@@ -190,6 +211,14 @@ class Engine:
         self._row_index = torch.arange(len(self.rows), device=self.state.device)
         self._scheduled = ([], [])
         self._noise = None
+        self.scorer.readouts = [row.readout or self.scorer.readout for row in self.rows]
+        if self.scores is not None and not self.scorer.draws:
+            self.scores = fast_replace(self.scores, features=None)
+
+    def _seeds(self) -> int | Tensor:
+        """The seed of all rows, or int64 ``[B]`` where they have different ones."""
+        seeds = [row.settings.seed for row in self.rows]
+        return seeds[0] if len(set(seeds)) == 1 else to_device(seeds, self.state.device)
 
     def _fetch(self, *tensors: Tensor) -> list[Array]:
         """``tensors`` on the host: the one place where the host waits. All that waits for it comes along."""
@@ -212,46 +241,20 @@ class Engine:
             [values] = self._fetch(counts.values)
             self._set_counts(self.rows, counts.on_host(values))
         for row in self.rows:
-            self._check_progress(row)
+            decisions.check_progress(self.asked, row, self._settle)
         return plan
 
     def _set_counts(self, rows: Sequence[RowRecord], columns: dict[str, list[int]]) -> None:
         for row, counts in zip(rows, row_counts(columns), strict=True):
             row.counts = counts
 
-    def _check_progress(self, row: RowRecord) -> None:
-        """Refuse to decode for ever."""
-        assert row.counts is not None
-        if row.may_be_stuck():
-            self._settle()
-            if row.committed_nothing():
-                raise self.asked.error(
-                    f" gets nowhere: step {row.step} of row {row.row_id} was to commit {row.budget} of "
-                    f"{row.counts.masked} masks, and it neither committed a token nor looked ahead"
-                )
-        limit = MAX_STEPS * (row.counts.block_size + len(row.schedule))
-        if not row.counts.entered and row.block_step > limit:
-            raise self.asked.error(
-                f" gets nowhere: row {row.row_id} has spent {row.block_step} steps in a block of "
-                f"{row.counts.block_size} positions, and {row.counts.masked} masks are left"
-            )
-
     def _refuse(self, row: RowRecord, step: int, token: int | None) -> NoReturn:
         """Raise the error for a row that committed ``token``, or whose scores are not finite."""
         if token is not None:
-            raise self.asked.error(
-                f" commits token {token} in step {step} of row {row.row_id}, and the model has "
-                f"{self.model.spec.vocab_size}"
-            )
-        canvas, unconditional = list(row.tokens), None
+            raise decisions.strange_token(self.asked, row, step, token, self.model.spec.vocab_size)
         at = next((b for b, each in enumerate(self.rows) if each is row), None)
-        if self.state.unconditional is not None and at is not None:
-            seen = self.state.unconditional[at, row.unconditional_start : len(canvas)].tolist()
-            canvas_end = canvas[row.unconditional_start :]
-            unconditional = [token if other < 0 else other for token, other in zip(canvas_end, seen, strict=True)]
-        masks = [place for place in row.targets if canvas[place] == self.model.spec.mask_id] or row.targets
-        rules = self.scorer.readout.rules
-        raise not_finite(self.model, rules, self.settings, row, canvas, masks, step, unconditional)
+        seen = self.state.unconditional
+        raise not_finite(self.model, row, step, None if seen is None or at is None else seen[at])
 
     def _step(self, plan: Plan) -> None:
         self._begin_step()
@@ -286,7 +289,7 @@ class Engine:
             if row.counts.entered:
                 self._noise = None
                 size = row.counts.masked if self.sampler.budgets == "masks" else row.counts.block_size
-                row.enter_block(size, self.settings)
+                row.enter_block(size)
             row.begin_step(row.counts.masked)
         budgets, planned = [row.budget for row in self.rows], [len(row.schedule) for row in self.rows]
         device = self.state.device
@@ -298,9 +301,10 @@ class Engine:
 
     def _draws(self) -> Draws:
         """The keyed random numbers of this step."""
-        host, seed = None, self.settings.seed
+        host, seed = None, self._seeds()
         if not self._forked:  # the ids of forks are made on the device
-            host = host_keys(seed, [row.row_id for row in self.rows], [row.step for row in self.rows])
+            columns = zip(*((row.settings.seed, row.row_id, row.step) for row in self.rows), strict=True)
+            host = host_keys(*columns)
         if self._noise is None:
             start, width = self.state.block_bounds[:, 0], max(row.width for row in self.rows)
             self._noise, self._steps_cached = NoiseCache(start, width), 0
@@ -371,8 +375,8 @@ class Engine:
 
     def _own_draws(self, commit: Commit, kept: list[int]) -> Commit:
         """``commit`` without the scores of forks whose tokens were drawn with the numbers of the row they left."""
-        own = [kept.index(row) == i for i, row in enumerate(kept)]
-        if commit.scores is None or not self.settings.temperature or all(own):
+        own = [kept.index(old) == i or not self.rows[i].settings.temperature for i, old in enumerate(kept)]
+        if commit.scores is None or all(own):
             return commit
         is_own = to_device(own, self.state.device).bool()
         return replace(commit, known=is_own if commit.known is None else is_own & commit.known)

@@ -15,7 +15,8 @@ from mdm.protocols.rowwise import fast_replace, repeat_rows
 from mdm.protocols.sampler import Evaluate
 from mdm.protocols.scores import Scores
 from mdm.protocols.state import State
-from mdm.scoring.scorer import ForwardBatch, Query, Scorer
+from mdm.scoring.forward_batch import ForwardBatch, Query
+from mdm.scoring.scorer import Scorer
 from torch import Tensor
 
 

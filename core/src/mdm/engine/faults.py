@@ -11,14 +11,33 @@ from mdm.models.faults import AT_ONCE, check_weights_are_finite, layer_at_fault,
 from mdm.models.model import Model
 from mdm.protocols.settings import Settings
 from mdm.scoring.logit_rules import LogitRules, name_of
+from torch import Tensor
 
 
 @torch.inference_mode()
-def not_finite(
-    model: Model, rules: LogitRules, settings: Settings, row: RowRecord, canvas: Sequence[int],
-    positions: Sequence[int], step: int, unconditional: Sequence[int] | None = None,
-) -> MdmError:  # fmt: skip
+def not_finite(model: Model, row: RowRecord, step: int, seen: Tensor | None = None) -> MdmError:
     """The error for a row with scores that are not finite. Weights are no prompt's fault; all else is this row's.
+
+    Args:
+        row: its canvas as it was scored in ``step``.
+        seen: int64 ``[L]``, the row of ``State.unconditional``; None without guidance.
+    """
+    assert row.readout is not None
+    canvas, unconditional = list(row.tokens), None
+    if seen is not None:
+        start = row.unconditional_start
+        others = seen[start : len(canvas)].tolist()
+        unconditional = [token if other < 0 else other for token, other in zip(canvas[start:], others, strict=True)]
+    masks = [place for place in row.targets if canvas[place] == model.spec.mask_id] or row.targets
+    return explained(model, row.readout.rules, row, canvas, masks, step, unconditional)
+
+
+@torch.inference_mode()
+def explained(
+    model: Model, rules: LogitRules, row: RowRecord, canvas: Sequence[int], positions: Sequence[int], step: int,
+    unconditional: Sequence[int] | None = None,
+) -> MdmError:  # fmt: skip
+    """The error for scores of a row that are not finite.
 
     Args:
         canvas: its tokens when they were scored, and ``positions`` those that were.
@@ -26,7 +45,7 @@ def not_finite(
     """
     try:
         check_weights_are_finite(model)
-        why = _origin(model, rules, settings, canvas, positions, unconditional)
+        why = _origin(model, rules, row.settings, canvas, positions, unconditional)
     except MdmError as error:
         return error
     except Exception as error:  # whatever else is broken, this is what is told
@@ -35,7 +54,9 @@ def not_finite(
         "those of its canvas alone are finite, so a candidate of a lookahead, a logits processor that changes, stored "
         "keys and values, or the device gave others"
     )
-    return PromptError(f"the scores of row {row.row_id} in step {step} are not finite: {' '.join(why.split())}")
+    found = PromptError(f"the scores of row {row.row_id} in step {step} are not finite: {' '.join(why.split())}")
+    found.request = row.request
+    return found
 
 
 def _origin(

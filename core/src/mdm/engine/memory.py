@@ -76,7 +76,7 @@ def plan_batch(
     if batch_size == "auto":
         # At most half for what is kept: a lookahead's candidates keep nothing, but go through the model.
         holds = usable // 2 // kept if kept else usable // moving
-        pays = -(-TOKENS_TO_SATURATE.get(model.device.type, PAYS_ELSEWHERE) // length)
+        pays = -(-saturating(model) // length)
         batch = max(1, min(count, holds, pays))
     rows = max(1, (usable - kept * batch) // moving) if max_rows == "auto" else max_rows
     return Sizes(batch, rows, free)
@@ -130,6 +130,17 @@ def check_fits(
             f"{sampler} takes {step_bytes / 1e9:,.1f} GB in a step of a prompt, and {free / 1e9:.1f} GB are "
             f"free for {batch:,}: give it smaller options, or give a smaller block_length or batch_size"
         )
+
+
+def row_tokens(model: Model) -> int:
+    """Tokens of canvases that may be decoded at one time, their keys and values kept: half of the free memory."""
+    each = POSITION_BYTES + (2 * kept_bytes(model, 1) if model.spec.has_kv else 0)
+    return max(1, int(placement.free_bytes(model.device) * USABLE_FRACTION) // 2 // each)
+
+
+def saturating(model: Model) -> int:
+    """Row-tokens of a forward from which more of them make no token cheaper."""
+    return TOKENS_TO_SATURATE.get(model.device.type, PAYS_ELSEWHERE)
 
 
 def check_many(what: str, count: int, each: int) -> None:

@@ -12,8 +12,9 @@ from mdm.errors import MdmError
 from mdm.models.layout import Layout
 from mdm.models.model import Model
 from mdm.protocols.model import ModelSpec
-from mdm.protocols.settings import DEFAULT_GEN_LENGTH, INT64, check_settings
+from mdm.protocols.settings import DEFAULT_GEN_LENGTH, INT64, Settings, check_settings
 from mdm.protocols.task import Message, Picture, Prompt
+from mdm.scoring.logit_rules import LogitRules
 
 KINDS = 'a text, a list of token ids, a list of {"role": …, "content": …} or a Prompt'
 
@@ -32,6 +33,9 @@ class Request:
     """what guidance compares with, ending where ``tokens`` end; None: ``tokens`` masked"""
     known_slots: int = 0
     """visible tokens of a picture of which masks are to be filled in"""
+    settings: Settings | None = None
+    rules: LogitRules | None = None
+    """its own, in what rows of an engine may differ; None: the engine's"""
 
 
 def encode_prompts(model: Model, prompts: Any) -> list[Layout]:

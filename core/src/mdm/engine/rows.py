@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import NamedTuple
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from mdm.engine.schedule import num_transfer_tokens, split
@@ -13,6 +14,9 @@ from mdm.models.transfer import Array
 from mdm.protocols.hooks import Line
 from mdm.protocols.settings import Settings
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from mdm.scoring.readout import Readout
 
 
 class RowCounts(NamedTuple):
@@ -88,6 +92,9 @@ class RowRecord:
     """where the prompt of guidance's unconditional branch begins"""
     known_slots: int = 0
     """visible tokens that count as slots of the row's picture"""
+    settings: Settings = field(default_factory=Settings, repr=False)
+    readout: Readout | None = field(default=None, repr=False)
+    """what scores its positions"""
     counts: RowCounts | None = None
     """None: the host has to fetch them first"""
     next_counts: RowCounts | None = None
@@ -114,16 +121,26 @@ class RowRecord:
     """candidates that were run in this step"""
     trace: list[Line] = field(default_factory=list)
 
-    def blocks_with_masks(self) -> int:
-        """How many blocks there are to decode."""
-        return sum(any(start <= p < stop for p in self.targets) for start, stop in pairwise(self.starts))
+    @cached_property
+    def blocks_with_masks(self) -> list[tuple[int, int]]:
+        """Where the blocks to decode begin and end, in their order."""
+        return [span for span in pairwise(self.starts) if any(span[0] <= p < span[1] for p in self.targets)]
 
-    def split_steps(self, steps: int | None) -> None:
+    def final_stop(self) -> int:
+        """The position up to which no step changes the canvas any more, as far as the trace has come to the host."""
+        arrived = self.trace[-1]["step"] + 1 if self.trace else 0
+        left = sum(end <= arrived for end in accumulate(self.steps_taken[: max(self.block, 0)]))
+        spans = self.blocks_with_masks
+        return spans[left][0] if left < len(spans) else self.length
+
+    def split_steps(self) -> None:
         """Spread the steps of a generation over the blocks that have masks."""
-        self.block_steps = None if steps is None else split(steps, self.blocks_with_masks())
+        steps = self.settings.steps
+        self.block_steps = None if steps is None else split(steps, len(self.blocks_with_masks))
 
-    def enter_block(self, size: int, settings: Settings) -> None:
+    def enter_block(self, size: int) -> None:
         """Begin the next block and schedule its ``size`` masks (or positions)."""
+        settings = self.settings
         self.block += 1
         self.block_step = 0
         self.steps_taken.append(0)

@@ -142,17 +142,17 @@ class Recorder:
             indices.setdefault(kind, []).append(i)
         lines = [self._line(facts, column, kind, indices[kind]) for kind in KINDS if kind in indices]
         lines = lines or [self._line(facts, column, usual, [])]
-        if self.full:
+        if "confidence" in column:
             lines[0]["weighed"] = _weighed(column) if "candidates.where" in column else []
         if "emptied" in column and column["emptied"].any():
-            emptied = self._filled_line(facts, "remask", column["emptied"], self.mask_id)
+            emptied = self._filled_line(facts, "remask", column, "emptied", self.mask_id)
             if lines[-1]["kind"] == "remask":
                 for name in lines[-1].keys() & {"positions", "tokens", "entropy", "confidence"}:
                     lines[-1][name] += emptied[name]
             else:
                 lines.append(emptied)
         if "filled" in column and column["filled"].any():
-            lines.append(self._filled_line(facts, "fill", column["filled"], self.fill_token))
+            lines.append(self._filled_line(facts, "fill", column, "filled", self.fill_token))
         for line in lines[1:]:
             line |= {"candidates": 0, "forwards": 0, "rows": 0}
         return lines
@@ -169,19 +169,21 @@ class Recorder:
             "forwards": facts["forwards"],
             "rows": facts["rows"],
         }
-        if self.full:
+        if "confidence" in column:
             line |= {"confidence": column["confidence"][index].tolist(), "weighed": []}
         return line
 
-    def _filled_line(self, facts: Mapping[str, Any], kind: str, where: Array, token: int | None) -> Line:
-        """What the sampler did not decide: one ``token`` at all positions ``where``, at no cost."""
-        positions = where.nonzero()[0].tolist()
+    def _filled_line(
+        self, facts: Mapping[str, Any], kind: str, column: Mapping[str, Array], where: str, token: int | None
+    ) -> Line:
+        """What the sampler did not decide: one ``token`` at all positions of the column ``where``, at no cost."""
+        positions = column[where].nonzero()[0].tolist()
         count = len(positions)
         line: Line = {
             "row": facts["row"], "step": facts["step"], "positions": positions, "tokens": [token] * count,
             "entropy": [0.0] * count, "kind": kind,
         }  # fmt: skip
-        return line | ({"confidence": [1.0] * count, "weighed": []} if self.full else {})
+        return line | ({"confidence": [1.0] * count, "weighed": []} if "confidence" in column else {})
 
 
 def _weighed(column: Mapping[str, Array]) -> list[Line]:

@@ -132,17 +132,30 @@ class TextCodec:
         plain = self._text(ids, skip_special_tokens=True)
         if not stop:
             return plain
-        whole, before = self._text(ids), len(self._text(ids[:given]))
-        found = [whole.find(text, max(0, before - len(text) + 1)) for text in stop if text]
-        at = min((i for i in found if i >= 0), default=-1)
+        whole, at = self._stop_at(ids, stop, given)
         if at < 0:
             return plain
-        # The tokens that end before the stop text, and of the next one what stands before it.
+        count, head = self._before(ids, whole, at)
+        rest = "" if ids[count] in self._special else whole[len(head) : at]
+        return self._text(ids[:count], skip_special_tokens=True) + rest
+
+    def until_stop(self, ids: Sequence[int], stop: Sequence[str], otherwise: int | None = None) -> int | None:
+        """How many ids stand whole before the first of the texts ``stop``; ``otherwise`` where there is none."""
+        whole, at = self._stop_at(list(ids), stop)
+        return otherwise if at < 0 else self._before(list(ids), whole, at)[0]
+
+    def _stop_at(self, ids: list[int], stop: Sequence[str], given: int = 0) -> tuple[str, int]:
+        """The text of ids with its special tokens, and where the first stop text begins there (-1: nowhere)."""
+        whole, before = self._text(ids), len(self._text(ids[:given]))
+        found = [whole.find(text, max(0, before - len(text) + 1)) for text in stop if text]
+        return whole, min((i for i in found if i >= 0), default=-1)
+
+    def _before(self, ids: list[int], whole: str, at: int) -> tuple[int, str]:
+        """How many ids end before place ``at`` of their ``whole`` text, and the text of these."""
         count = bisect_right(range(len(ids) + 1), at, key=lambda n: len(self._text(ids[:n]))) - 1
         while not whole.startswith(head := self._text(ids[:count])) or len(head) > at:
             count -= 1
-        rest = "" if ids[count] in self._special else whole[len(head) : at]
-        return self._text(ids[:count], skip_special_tokens=True) + rest
+        return count, head
 
     def each(self, ids: Sequence[int]) -> list[str]:
         """The text of each id by itself, special tokens included."""

@@ -48,10 +48,12 @@ def _host_absorb(state: int, key: int) -> int:
     return x ^ (x >> 31)
 
 
-def host_keys(seed: int, row_id: Sequence[int], step: Sequence[int]) -> tuple[int, ...]:
+def host_keys(seed: Sequence[int], row_id: Sequence[int], step: Sequence[int]) -> tuple[int, ...]:
     """For each row what ``Draws`` makes of seed, row and step before it knows what the draws are for."""
-    rows = zip(row_id, step, strict=True)
-    return tuple(_host_absorb(_host_absorb(_host_absorb(0, row & ALL_BITS), seed & ALL_BITS), at) for row, at in rows)
+    rows = zip(row_id, seed, step, strict=True)
+    return tuple(
+        _host_absorb(_host_absorb(_host_absorb(0, row & ALL_BITS), own & ALL_BITS), at) for row, own, at in rows
+    )
 
 
 def mixed(first: Tensor, second: Tensor | int) -> Tensor:
@@ -68,11 +70,12 @@ def _unit(state: Tensor, sign: int = 1) -> Tensor:
 class Draws:
     """The random numbers of one step.
 
-    ``row_id`` and ``step`` are int64 ``[B]``. ``host``, if given, is their ``host_keys``: only what positions enter is
-    then hashed on the device. ``noise_cache`` may hold this step's noise, at index ``step_offset``.
+    ``row_id`` and ``step`` are int64 ``[B]``, and so is ``seed`` where rows have seeds of their own. ``host``, if
+    given, is their ``host_keys``: only what positions enter is then hashed on the device. ``noise_cache`` may hold this
+    step's noise, at index ``step_offset``.
     """
 
-    seed: int
+    seed: int | Tensor
     row_id: Tensor
     step: Tensor
     host: tuple[int, ...] | None = None
@@ -85,7 +88,8 @@ class Draws:
 
     def rows(self, index: Tensor) -> Draws:
         """The draws of rows ``index`` ``[R]``."""
-        return Draws(self.seed, self.row_id[index], self.step[index])
+        seed = self.seed[index] if isinstance(self.seed, Tensor) else self.seed
+        return Draws(seed, self.row_id[index], self.step[index])
 
     def fork_ids(self, turn: Tensor) -> Tensor:
         """Row ids ``[B]`` of rows that fork at this step: the same for ``turn`` 0, fresh ones for the others."""
@@ -150,7 +154,8 @@ class NoiseCache:
                 return None
             block = (self.start[:, None] + torch.arange(self.width, device=positions.device)).repeat(steps, 1)
             step = torch.arange(steps, device=positions.device).repeat_interleave(rows)
-            coming = Draws(draws.seed, draws.row_id.repeat(steps), draws.step.repeat(steps) + step)
+            seed = draws.seed.repeat(steps) if isinstance(draws.seed, Tensor) else draws.seed
+            coming = Draws(seed, draws.row_id.repeat(steps), draws.step.repeat(steps) + step)
             flat = coming.gumbel(purpose, block[:, None], candidates)
             first, noise = draws.step_offset, flat.view(steps, rows, *flat.shape[1:])
             self._noise[purpose, candidates] = first, noise

@@ -157,17 +157,20 @@ class Settings(BaseModel):
         False,
         "Fill the masks behind the first end token with the model's first one; where a sampler edits its block, "
         "once it leaves that.",
+        scope="engine",
         diffusion_only=True,
     )
-    eos_token_id: TokenId | None = documented(None, "The only end token's id.", unset="the model's", metavar="ID")
+    eos_token_id: TokenId | None = documented(
+        None, "The only end token's id.", unset="the model's", metavar="ID", scope="engine"
+    )
     stop: Texts = documented(
         [], "Text before which the answer's text ends, special tokens included; its tokens stay.", metavar="TEXT"
     )
     pad_token_id: TokenId | None = documented(None, "The padding token's id.", unset="the model's", metavar="ID")
     allowed_tokens: list[TokenRange] | None = documented(
-        None, "Generate only ids from A up to, not including, B.", metavar="A:B", min_length=1
+        None, "Generate only ids from A up to, not including, B.", metavar="A:B", scope="engine", min_length=1
     )
-    suppressed_tokens: list[TokenId] = documented([], "Ids that are never generated.", metavar="ID")
+    suppressed_tokens: list[TokenId] = documented([], "Ids that are never generated.", metavar="ID", scope="engine")
     batch_size: Size = documented(
         None, "Prompts decoded together, or auto: as many as fit and make decoding faster.", scope="engine", unset="all"
     )

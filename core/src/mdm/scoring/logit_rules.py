@@ -30,8 +30,8 @@ class LogitRules:
 
     @property
     def facts(self) -> Hashable:
-        """What two rules without processors have to share to be the same."""
-        return (*self.penalties.items(), self.suppressed, self.allowed)
+        """What two rules have to share to be the same."""
+        return (*self.penalties.items(), self.suppressed, self.allowed, *map(id, self.processors))
 
     def hull(self, vocab_size: int) -> tuple[int, int]:
         """The shortest range of tokens that holds all that are allowed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -88,6 +88,20 @@ class Readout:
         logit_bytes = LOGIT_BYTES + (SORTED_BYTES if settings.truncates else 0)
         self.chunk_elements = chunk_elements(model.device, 0 if on_cpu else free_bytes(model.device), logit_bytes)
 
+    @property
+    def facts(self) -> Hashable:
+        """What two readouts of a model have to share to be the same."""
+        settings = self.settings
+        return (
+            settings.guidance, settings.temperature, settings.top_p, settings.top_k, settings.score_after, self.last,
+            settings.compile, self.held, self.logits, self.rules.facts,
+        )  # fmt: skip
+
+    @property
+    def draws(self) -> bool:
+        """Whether tokens are drawn."""
+        return self.settings.temperature > 0
+
     def __call__(
         self, hidden: Tensor, tokens: Tensor, row: Tensor, positions: Tensor, draws: Draws | None,
         named: Tensor | None = None,
@@ -101,7 +115,7 @@ class Readout:
             draws: keyed by ``[T]``; None takes the likeliest tokens.
             named: int64 ``[R, L]``, tokens whose probabilities are wanted in place of the canvases' own.
         """
-        keys = draws.token_keys(positions[:, None]) if draws is not None and self.settings.temperature > 0 else None
+        keys = draws.token_keys(positions[:, None]) if draws is not None and self.draws else None
         named = tokens if named is None and self.held else named
         held = None if named is None else named[row, positions]
         parts = self._accumulators(hidden, keys, held, lambda rows: tokens[row[rows]])

@@ -3,114 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Hashable, Sequence
+from dataclasses import fields
+from itertools import accumulate
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from mdm.models.cuda_graphs import MAX_ROW_TOKENS, PADDED_ROW_TOKENS, GraphCache
 from mdm.models.kv_store import KVStore
 from mdm.models.model import Model
 from mdm.protocols.draws import Draws
-from mdm.protocols.rowwise import fast_replace
+from mdm.protocols.rowwise import fast_replace, map_tensors
 from mdm.protocols.scores import Scores, Stats
 from mdm.protocols.settings import Settings
 from mdm.protocols.state import ABSENT, State
 from mdm.protocols.upload import to_device
+from mdm.scoring.forward_batch import ForwardBatch, Surroundings
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.readout import Readout
 from torch import Tensor
 from torch.nn.functional import pad
 
 
-@dataclass(frozen=True)
-class Query:
-    """Which positions a forward over stored keys runs: bool ``run`` ``[R, L]``, of which row r has ``counts[r]``.
-
-    ``write``, if given, marks the positions whose keys and values are stored, ``write_counts[r]`` of them.
-    """
-
-    run: Tensor
-    counts: Sequence[int]
-    write: Tensor | None = None
-    write_counts: Sequence[int] = ()
-
-    def __getitem__(self, rows: slice) -> Query:
-        write = None if self.write is None else self.write[rows]
-        return Query(self.run[rows], self.counts[rows], write, self.write_counts[rows])
-
-    def runs_all(self, lengths: Sequence[int]) -> bool:
-        """Whether all of rows of these ``lengths`` is run, and stored if anything is."""
-        return list(self.counts) == list(lengths) and (self.write is None or list(self.write_counts) == list(lengths))
-
-
-@dataclass(frozen=True)
-class ForwardBatch:
-    """R canvases to score. What is a sequence is known on the host."""
-
-    rows: Sequence[int]
-    """the row of the state that each canvas continues from; rows of the same one run the same positions"""
-    row_index: Tensor
-    """int64 ``[R]``: the same on the device"""
-    tokens: Tensor
-    """int64 ``[R, L]``"""
-    lengths: Sequence[int]
-    """of each canvas, without padding"""
-    score: Tensor
-    """bool ``[R, L]``: the positions to score"""
-    score_counts: Sequence[int]
-    """how many they are"""
-    unscored: Tensor
-    """int64 ``[R]``: carried into the scores"""
-    query: Query | None = None
-    """what to run over the stored keys; None runs whole canvases without them"""
-    unconditional_starts: Sequence[int] = ()
-    """where each canvas begins in the unconditional branch, whose prompt may be shorter"""
-    held: Tensor | None = None
-    """int64 ``[R, L]``: the tokens whose probabilities are wanted, where these are not those of ``tokens``"""
-
-    def __getitem__(self, rows: slice) -> ForwardBatch:
-        return fast_replace(self, **{f.name: v[rows] for f in fields(self) if (v := getattr(self, f.name)) is not None})
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def width(self) -> int:
-        """Positions that a forward runs of each canvas, the most of any."""
-        return max(self.lengths if self.runs_whole else self.query.counts)  # type: ignore[union-attr]
-
-    @property
-    def runs_whole(self) -> bool:
-        """Whether whole canvases are run, and stored if anything is."""
-        return self.query is None or (len(self.lengths) > 0 and self.query.runs_all(self.lengths))
-
-    @property
-    def writes(self) -> bool:
-        return self.query is not None and self.query.write is not None
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a forward has to know of the canvases beside their tokens."""
-
-    positions: Tensor
-    """int64 ``[L]``"""
-    in_canvas: Tensor | None
-    """bool ``[R, L]``: what is not padding; None: nobody asks"""
-    unconditional: Tensor | None
-    """int64 ``[R, L]``: as in the state; None without guidance"""
-    draws: Draws | None
-    """of the rows of the state; None without a temperature"""
-
-    def __getitem__(self, rows: slice) -> Surroundings:
-        return fast_replace(self, **{
-            name: value[rows] for name in ("in_canvas", "unconditional") if (value := getattr(self, name)) is not None
-        })  # fmt: skip
-
-
 class Scorer:
-    """Scores canvases with one model under one set of logit rules.
+    """Scores canvases with one model, each row by a readout of its own or by the common one.
 
     With guidance every canvas has a second, unconditional branch, whose prompt is masked or another one; both ride in
     the same model call and their logits are merged as u + (w + 1)(c - u) before anything reads them.
@@ -124,20 +41,39 @@ class Scorer:
         self, model: Model, rules: LogitRules, settings: Settings, eos_ids: Sequence[int] = (), *,
         held: bool = False, logits: bool = False, graphs: GraphCache | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.temperature = model, settings.temperature
+        self.model, self.settings = model, settings
         self.block_length = settings.block_length if model.spec.attention == "block-causal" else None
         """the grid on which a block-causal model sees its own block and those before"""
         self.max_rows = settings.max_rows if isinstance(settings.max_rows, int) else None
+        self._eos_ids, self._held, self._logits = eos_ids, held, logits
         self.readout = Readout(model, rules, settings, eos_ids, held=held, logits=logits)
+        """of rows that have no settings of their own"""
+        self.readouts: list[Readout] = []
+        """of each row of the state"""
+        self._known: WeakValueDictionary[Hashable, Readout] = WeakValueDictionary({self.readout.facts: self.readout})
         self.cfg_branches = self.readout.cfg_branches
         self.store: KVStore | None = None
+        self.calls = 0
+        """model calls so far"""
         # A processor is anybody's code: what it does on the host would not be done again in a replay. Every graph would
         # hold logits of its own.
         self.graphs = None if rules.processors or logits else graphs
-        self._facts = (
-            settings.guidance, settings.temperature, settings.top_p, settings.top_k, settings.score_after,
-            self.readout.last, settings.compile, self.block_length, held, rules.facts,
+
+    def readout_of(self, settings: Settings | None, rules: LogitRules | None) -> Readout:
+        """The readout of a row with ``settings`` and ``rules`` of its own; None: the common ones."""
+        if settings is None and rules is None:
+            return self.readout
+        common = self.readout
+        readout = Readout(
+            self.model, rules or common.rules, settings or common.settings, self._eos_ids, held=self._held,
+            logits=self._logits,
         )  # fmt: skip
+        return self._known.setdefault(readout.facts, readout)
+
+    @property
+    def draws(self) -> bool:
+        """Whether tokens of any row are drawn."""
+        return any(readout.draws for readout in self.readouts)
 
     def open_store(self, rows: int, length: int) -> None:
         """Make room for the keys and values of ``rows`` rows in all, each ``length`` long."""
@@ -184,6 +120,7 @@ class Scorer:
                 continue
             calls.append(rows)
             start += size
+        self.calls += len(calls)
         return Scores.cat(parts), calls
 
     def _surroundings(self, state: State, batch: ForwardBatch, draws: Draws) -> Surroundings:
@@ -194,9 +131,11 @@ class Scorer:
         if state.unconditional is not None:
             unconditional = state.unconditional[batch.row_index]
         plain = None
-        if self.temperature > 0:  # a seed on the device is no fact of a graph
-            seed = draws.seed if self.graphs is None else to_device([draws.seed], draws.row_id.device)
-            plain = Draws(seed, draws.row_id, draws.step)  # type: ignore[arg-type]
+        if self.draws:
+            seed = draws.seed
+            if self.graphs is not None and not isinstance(seed, Tensor):  # on the device it is no fact of a graph
+                seed = to_device([seed], draws.row_id.device).expand(len(draws.row_id))
+            plain = Draws(seed, draws.row_id, draws.step)
         return Surroundings(state.positions, in_canvas, unconditional, plain)
 
     def _repeats(self, batch: ForwardBatch) -> bool:
@@ -227,19 +166,44 @@ class Scorer:
             unconditional_starts=(max(batch.unconditional_starts, default=0) > 0,),
         )  # fmt: skip
         assert self.graphs is not None
-        scores: Scores = self.graphs(
-            self._score, batch, around, width, store=None if batch.query is None else self.store, facts=self._facts,
-            keep=self.readout.rules,
-        )  # fmt: skip
-        return scores
+        store, shared = None if batch.query is None else self.store, (self.block_length, self.draws)
+        readouts = {self.readouts[row] for row in batch.rows}
+        if len(readouts) == 1:
+            [readout] = readouts
+            scores: Scores = self.graphs(
+                self._score, batch, around, width, store=store, facts=(*shared, readout.facts), keep=readout.rules
+            )
+            return scores
+        # Which rows share a readout is not likely to come again: the model's part is replayed alone.
+        hidden, run = self.graphs(self._hidden, batch, around, width, store=store, facts=shared, keep=None)
+        return self._read(batch, around, width, hidden, run)
 
     def _score(self, batch: ForwardBatch, around: Surroundings, width: int) -> Scores:
         """Scores ``[R, width]`` from one model call; without ``score_counts``, of the ``width`` positions it runs."""
         hidden, run = self._hidden(batch, around, width if not batch.score_counts else batch.width)
+        return self._read(batch, around, width, hidden, run)
+
+    def _read(
+        self, batch: ForwardBatch, around: Surroundings, width: int, hidden: Tensor, run: Tensor | None
+    ) -> Scores:
+        """Scores ``[R, width]`` of the hidden states of a model call."""
         row, index, positions, valid = self._scored_positions(batch, run, width)
         features = self._gather(hidden, row, index)
         draws = around.draws.rows(batch.row_index[row]) if around.draws is not None else None
-        stats = self.readout(features, batch.tokens, row, positions, draws, batch.held)
+        groups = _groups([self.readouts[each] for each in batch.rows], batch.score_counts or [width] * len(batch))
+        parts, order = [], list[int]()
+        for readout, lines in groups:
+            if len(groups) == 1:
+                parts.append(readout(features, batch.tokens, row, positions, draws, batch.held))
+                continue
+            at = to_device(lines, row.device)
+            own = None if draws is None else draws.rows(at)
+            parts.append(readout(features[at], batch.tokens, row[at], positions[at], own, batch.held))
+            order += lines
+        stats = Stats.cat(parts)
+        if order:
+            back = to_device(sorted(range(len(order)), key=order.__getitem__), row.device)
+            stats = fast_replace(stats, **map_tensors(stats, lambda v: v.index_select(0, back)))
         return self._scatter(batch, stats, features, row, positions, valid, width)
 
     def _scored_positions(
@@ -295,7 +259,7 @@ class Scorer:
 
         values: dict[str, Any] = {f.name: line(v) for f in fields(stats) if (v := getattr(stats, f.name)) is not None}
         values["positions"] = line(positions)
-        if self.temperature > 0:
+        if self.draws:
             values["features"] = line(features)
         if even and valid is None:
             valid = torch.ones(count, width, dtype=torch.bool, device=device)
@@ -313,14 +277,28 @@ class Scorer:
     def _redraw(self, state: State, scores: Scores, draws: Draws, candidates: int) -> tuple[Tensor, Tensor]:
         """Tokens and confidences ``[B, N, K]``: candidate 0 as scored, the others with draws of their own."""
         assert scores.features is not None
-        rows, width = scores.positions.shape
-        row = torch.arange(rows, device=scores.positions.device).repeat_interleave(width)
-        drawn = self.readout.draw_tokens(
-            scores.features.flatten(0, 1), state.tokens, row, scores.positions.flatten(), draws.rows(row),
-            torch.arange(1, candidates, device=row.device),
-        )  # fmt: skip
-        tokens, confidences = (d.view(rows, width, candidates - 1).transpose(1, 2) for d in drawn)
-        return torch.cat([scores.token[:, None], tokens], 1), torch.cat([scores.confidence[:, None], confidences], 1)
+        (rows, width), device = scores.positions.shape, scores.positions.device
+        tokens, confidences = (part[:, None].expand(-1, candidates, -1) for part in (scores.token, scores.confidence))
+        groups = _groups(self.readouts, [1] * rows)
+        for readout, members in groups:
+            if not readout.draws:  # all are as scored
+                continue
+            own = to_device(members, device) if len(groups) > 1 else torch.arange(rows, device=device)
+            features, token, confidence, positions = (
+                part if len(groups) == 1 else part[own]
+                for part in (scores.features, scores.token, scores.confidence, scores.positions)
+            )
+            row = own.repeat_interleave(width)
+            drawn = readout.draw_tokens(
+                features.flatten(0, 1), state.tokens, row, positions.flatten(), draws.rows(row),
+                torch.arange(1, candidates, device=device),
+            )  # fmt: skip
+            others = (d.view(len(members), width, candidates - 1).transpose(1, 2) for d in drawn)
+            new = [torch.cat([first[:, None], d], 1) for first, d in zip((token, confidence), others, strict=True)]
+            if len(groups) == 1:
+                return new[0], new[1]
+            tokens, confidences = tokens.index_copy(0, own, new[0]), confidences.index_copy(0, own, new[1])
+        return tokens, confidences
 
     def _hidden(self, batch: ForwardBatch, around: Surroundings, width: int) -> tuple[Tensor, Tensor | None]:
         """Hidden states ``[R * branches, Q, D]``, and which positions these are ``[R, Q]`` (None: the first ones)."""
@@ -388,3 +366,11 @@ class Scorer:
 
     def _per_branch(self, x: Tensor) -> Tensor:
         return x.repeat_interleave(self.cfg_branches, 0) if self.cfg_branches == 2 else x
+
+
+def _groups(readouts: Sequence[Readout], sizes: Sequence[int]) -> list[tuple[Readout, list[int]]]:
+    """Each readout with its places in a list to which the items add ``sizes`` places, one after the other."""
+    places: dict[Readout, list[int]] = {}
+    for readout, size, stop in zip(readouts, sizes, accumulate(sizes), strict=True):
+        places.setdefault(readout, []).extend(range(stop - size, stop))
+    return list(places.items())
