@@ -85,9 +85,9 @@ def asks(count: int, sampler: str, draw: random.Random, cancel: float) -> list[A
     """A set of requests by ``sampler``, or by one of ``MIXED`` each."""
     made = []
     for _ in range(count):
-        prompt = "".join(draw.choices("01234", k=draw.choice((4, 8, 16, 32, 64)))) + ":"
+        prompt = "".join(draw.choices("01234", k=draw.randint(4, 32))) + ":"
         options: dict[str, Any] = {
-            "gen_length": draw.randint(8, 96),
+            "gen_length": draw.randint(8, 64),
             "seed": draw.randrange(2**31),
             "temperature": draw.choice((0.0, 0.0, 0.7, 1.0)),
             "sampler": draw.choice(MIXED) if sampler == "mixed" else sampler,

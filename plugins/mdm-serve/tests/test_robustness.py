@@ -22,8 +22,8 @@ from hostile_requests import CHAT, KEY, PLAIN, RAW, REFUSED
 from hypothesis import HealthCheck, given, settings, strategies as st
 from live_server import LiveServer
 
-LONG = {"max_tokens": 160, "block_length": 8, "sampler": "confidence", "temperature": 0.7}
-"""A request that goes on for a while, in twenty chunks."""
+LONG = {"max_tokens": 48, "block_length": 4, "sampler": "confidence", "temperature": 0.7}
+"""A request that goes on for a while, in many chunks."""
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER that makes a close a reset."""
 
@@ -192,8 +192,8 @@ def test_without_the_key_nothing_is_shown(server):
 def requests(count: int, seed: int) -> list[dict[str, Any]]:
     draw = random.Random(seed)
     return [
-        PLAIN | LONG | {"prompt": "".join(draw.choices("01234", k=draw.randint(4, 40))) + ":", "seed": number,
-                        "max_tokens": draw.randint(60, 160), "stream": True}
+        PLAIN | LONG | {"prompt": "".join(draw.choices("01234", k=draw.randint(4, 12))) + ":", "seed": number,
+                        "max_tokens": draw.randint(16, 48), "stream": True}
         for number in range(count)
     ]  # fmt: skip
 
@@ -249,7 +249,7 @@ def slow_readers(server: LiveServer, count: int) -> Iterator[None]:
             connection = stack.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
             connection.connect(("127.0.0.1", server.port))
-            body = PLAIN | LONG | {"max_tokens": 200, "seed": number, "stream": True, "mdm_trace": True}
+            body = PLAIN | LONG | {"max_tokens": 64, "seed": number, "stream": True, "mdm_trace": "full"}
             connection.sendall(head(server, body))
         yield
 
@@ -281,7 +281,7 @@ def round_of_clients(server: LiveServer, model: mdm.Model, count: int, seed: int
 
 
 def test_clients_that_go_and_clients_that_do_not_read_harm_nobody(server, model):
-    round_of_clients(server, model, 24, 0)
+    round_of_clients(server, model, 16, 0)
 
 
 @pytest.mark.wide
@@ -300,8 +300,8 @@ def test_rounds_leave_nothing_behind(server, model):
 
 
 def stopped_under_load(tmp_path, signals: int) -> tuple[int, list[str | None], list[dict[str, Any]]]:
-    """Its exit status and what its clients got, where so many SIGTERMs come in the middle of 16 streams."""
-    bodies = requests(16, 5)
+    """Its exit status and what its clients got, where so many SIGTERMs come in the middle of 8 streams."""
+    bodies = requests(8, 5)
     with LiveServer("tiny", log=tmp_path / "log") as server:
 
         async def streams() -> list[str | None]:
