@@ -230,3 +230,10 @@ def test_the_end_tokens_are_those_of_all_files(tmp_path):
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [first + 3, first, 10**6]}))
         spec = mdm.load_model(folder, device="cpu").spec
         assert spec.eos_ids == (first, first + 3, first + 2), family
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff b", f"x{MASK}\udc00"])
+def test_half_of_a_character_is_refused_and_named(model, text):
+    for ask in (lambda: model.encode(text), lambda: model.encode_chat([Message("user", text)])):
+        with pytest.raises(mdm.MdmError, match="half of a character"):
+            ask()

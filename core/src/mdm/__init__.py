@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdm.api import Result, decode, load_model, open_session
+    from mdm.api import Result, decode, load_model, open_session, read
     from mdm.errors import MdmError
 
-__all__ = ["MdmError", "Result", "decode", "load_model", "open_session"]
+__all__ = ["MdmError", "Result", "decode", "load_model", "open_session", "read"]
 
-_NAMES = {"api": ("load_model", "decode", "open_session", "Result"), "errors": ("MdmError",)}
+_NAMES = {"api": ("load_model", "decode", "open_session", "read", "Result"), "errors": ("MdmError",)}
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 

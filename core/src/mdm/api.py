@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
+from mdm.engine import reading
 from mdm.engine.autoregressive import generate
 from mdm.engine.decisions import no_end
 from mdm.engine.engine import Engine
@@ -18,6 +19,7 @@ from mdm.engine.prepare import (
     prepare,
     with_sizes,
 )
+from mdm.engine.requests import encode_prompts
 from mdm.engine.result import Result as Result, TextEnds, result_of
 from mdm.engine.rows import RowRecord
 from mdm.engine.session import Session as Session
@@ -141,6 +143,31 @@ def open_session(
         "sampler": sampler, "sampler_options": sampler_options, "cache": cache, "cache_options": cache_options,
     } | options  # fmt: skip
     return Session(model, {name: value for name, value in given.items() if value is not None}, row_tokens)
+
+
+def read(
+    model: Model, prompts: Any, labels: Sequence[str | int]
+) -> dict[str | int, float] | list[dict[str | int, float]]:
+    """What a model reads at a hole: the probability of each label there, from one forward for as many prompts as fit.
+
+    Args:
+        prompts: prompts as in ``decode``, each with one ``[MASK]`` (or mask id); or one text.
+        labels: texts of one token each, or token ids.
+
+    Returns:
+        Label -> its probability among all tokens (they need not add up to 1); of a list of prompts a list of these.
+
+    Raises:
+        MdmError: a prompt has no mask or several, or a label is no single token.
+    """
+    check_arguments(model, (), {})
+    if model.spec.attention == "causal":
+        raise MdmError(f"{model.name or model.spec.family} is autoregressive: it reads no hole")
+    ids = reading.label_ids(model, labels)
+    one = isinstance(prompts, (str, Prompt, Layout))
+    layouts = encode_prompts(model, [prompts] if one else prompts)
+    found = [dict(zip(labels, shares, strict=True)) for shares in reading.read(model, layouts, ids)]
+    return found[0] if one else found
 
 
 def _document(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ def result_of(
     ended = ends.length(model, tokens) if prompt.grid is None else None
     return Result(
         tokens, text=text, sequence=sequence, image=image, places=places,
-        trace=lines if trace == "full" else [plain(line) for line in lines] if trace else [],
+        trace=list(lines) if trace == "full" else [plain(line) for line in lines] if trace else [],
         cumulative_entropy=cumulative_entropy(lines), prompt_style=prompt.form,
         forwards=sum(line["forwards"] for line in lines), rows=sum(line["rows"] for line in lines),
         block_steps=row.steps_taken, prompt_tokens=row.prompt_length,

@@ -15,11 +15,12 @@ from mdm.engine.engine import Engine
 from mdm.engine.memory import out_of_memory, row_tokens as row_tokens_that_fit, saturating
 from mdm.engine.result import places_of, result_of
 from mdm.engine.rows import RowRecord
-from mdm.engine.tickets import SESSIONS_OWN, Finish, Ticket, Update, open_ticket, prepared
+from mdm.engine.tickets import Finish, Ticket, Update, open_ticket, prepared
 from mdm.errors import MdmError, cause
 from mdm.models import compiled
 from mdm.models.cuda_graphs import graphs_of
 from mdm.models.model import Model
+from mdm.protocols.settings import SESSIONS_OWN
 
 MAX_ENGINES = 8
 """Engines that hold rows at one time; a request that needs another one waits."""

@@ -15,7 +15,7 @@ from mdm.engine.rows import RowRecord
 from mdm.errors import MdmError
 from mdm.models.model import Model
 from mdm.protocols.hooks import Line, plain
-from mdm.protocols.settings import Settings, check_settings, noted
+from mdm.protocols.settings import ENGINES_OWN, Settings, check_settings
 
 Finish = Literal["stop", "length", "cancelled", "timeout", "error"]
 
@@ -118,15 +118,6 @@ def open_ticket(model: Model, number: int, job: Job, trace: bool | str, timeout:
 
 POLICY = ("sampler", "sampler_options", "cache", "cache_options", "suffix", "unconditional")
 """Arguments of ``mdm.decode`` that a request may have beside its settings."""
-
-
-SESSIONS_OWN = ("batch_size", "max_rows", "compile", "graphs", "reuse_scores")
-"""Options that all requests of a session share."""
-ENGINES_OWN = tuple(
-    name for name, field in Settings.model_fields.items()
-    if noted(field)["scope"] == "engine" and name not in SESSIONS_OWN
-)  # fmt: skip
-"""Options in which requests of different engines may differ."""
 
 
 def _merged(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,19 @@ class Rendered:
         )
 
 
+def refuse_halves(text: str) -> None:
+    """Refuse a text with half of a character (a lone surrogate), which JSON may bring and no tokenizer takes.
+
+    Raises:
+        MdmError: it says where that stands.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text[error.start].encode("unicode_escape").decode()
+        raise MdmError(f"the text has half of a character, {shown}, at place {error.start}: leave it out") from None
+
+
 class TextCodec:
     """A tokenizer whose special tokens come from ids and templates alone, never from what somebody wrote.
 
@@ -55,8 +68,10 @@ class TextCodec:
         """Ids of a text in which nothing is a special token; ``behind`` another text, or by itself.
 
         Raises:
-            MdmError: it has characters that the tokenizer does not know, or names a token that it cannot spell.
+            MdmError: it has characters that the tokenizer does not know, or halves of them, or names a token that it
+                cannot spell.
         """
+        refuse_halves(text)
         ids = self._encode(text, behind, split_special_tokens=True)
         if self._unread(text, ids):  # ESM finds its letters as others find special tokens
             ids = self._encode(text, behind)
@@ -107,6 +122,8 @@ class TextCodec:
             raise MdmError(
                 f"{self._name} has no chat template: ask in plain text (prompt_style compact; mdm generate --no-chat)"
             )
+        for message in messages:
+            refuse_halves(message["content"])
         marks = self._marks(" ".join([*(m["content"] for m in messages), str(own or default)]))
         marked = [{**m, "content": self._names.sub(lambda match: marks[match[0]], m["content"])} for m in messages]
         try:

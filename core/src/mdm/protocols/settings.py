@@ -34,7 +34,7 @@ Schedule = Literal[
 ScoreAfter = Literal["raw", "tempered"]
 EosRank = Literal["as-scored", "last"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
-Scope = Literal["row", "engine"]
+Scope = Literal["row", "engine", "session"]
 
 LAYER = "layer"
 """The context of a validation of settings to which others are added yet: what needs those is not checked."""
@@ -91,7 +91,8 @@ def documented(
         help: what ``--help`` and the documentation say, without the default.
         unset: what the default None stands for.
         metavar: how ``--help`` writes the value, where its type does not tell.
-        scope: whether rows that are decoded together may differ in it ("row"), or all rows of an engine share it.
+        scope: whether rows that are decoded together may differ in it ("row"), all rows of an engine share it, or all
+            engines of a session do.
         diffusion_only: whether it means nothing to an autoregressive model, which then refuses it.
         details: constraints, such as ``ge=0``.
     """
@@ -172,17 +173,22 @@ class Settings(BaseModel):
     )
     suppressed_tokens: list[TokenId] = documented([], "Ids that are never generated.", metavar="ID", scope="engine")
     batch_size: Size = documented(
-        None, "Prompts decoded together, or auto: as many as fit and make decoding faster.", scope="engine", unset="all"
+        None,
+        "Prompts decoded together, or auto: as many as fit and make decoding faster.",
+        scope="session",
+        unset="all",
     )
     max_rows: Size = documented(
-        "auto", "Sequences in one forward pass, candidates included, or auto: as many as fit.", scope="engine"
+        "auto", "Sequences in one forward pass, candidates included, or auto: as many as fit.", scope="session"
     )
-    compile: bool = documented(False, "Compile forward passes and scoring: slow to start, then faster.", scope="engine")
+    compile: bool = documented(
+        False, "Compile forward passes and scoring: slow to start, then faster.", scope="session"
+    )
     graphs: bool = documented(
-        True, "On a GPU, replay forward passes whose shapes repeat as CUDA graphs.", scope="engine"
+        True, "On a GPU, replay forward passes whose shapes repeat as CUDA graphs.", scope="session"
     )
     reuse_scores: bool = documented(
-        True, "Let a lookahead's scores stand for the next step's forward pass.", scope="engine", diffusion_only=True
+        True, "Let a lookahead's scores stand for the next step's forward pass.", scope="session", diffusion_only=True
     )
 
     @property
@@ -209,6 +215,12 @@ class Settings(BaseModel):
             raise ValueError("give either steps or tokens_per_step, not both")
         return self
 
+
+SESSIONS_OWN = tuple(name for name, field in Settings.model_fields.items() if noted(field)["scope"] == "session")
+"""Options that all requests of a session share."""
+
+ENGINES_OWN = tuple(name for name, field in Settings.model_fields.items() if noted(field)["scope"] == "engine")
+"""Options in which requests may differ, that are decoded by different engines then."""
 
 DIFFUSION_ONLY = tuple(name for name, field in Settings.model_fields.items() if noted(field)["diffusion_only"])
 """Options that mean nothing to an autoregressive model."""
