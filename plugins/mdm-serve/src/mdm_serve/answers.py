@@ -104,7 +104,7 @@ class Answer:
         """Of each token up to the end the logarithm of its probability when it was committed."""
         if not self.job.logprobs:
             return None
-        texts, values = end.token_texts, end.result.logprobs[: len(end.token_texts)]
+        texts, values = list(end.token_texts), list(end.logprobs)
         if self.kind == "text":
             offsets = list(accumulate(map(len, texts), initial=0))[:-1]
             return {"tokens": texts, "token_logprobs": values, "top_logprobs": None, "text_offset": offsets}

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
@@ -19,7 +18,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
+from mdm_serve import page
 from mdm_serve.answers import Answer, Kind
+from mdm_serve.describe import describe
 from mdm_serve.errors import ApiError, draining, queue_full, timed_out
 from mdm_serve.guard import Guard, read_body, shown
 from mdm_serve.limits import Limits
@@ -56,13 +57,16 @@ def make_service(
     Args:
         arguments: of ``mdm.decode``, which hold for all requests that do not say otherwise.
         row_tokens: tokens of all canvases that are decoded at once; None: by the memory.
+
+    Raises:
+        MdmError: the model has no tokenizer.
     """
-    defaults = dict(arguments)
+    _ = model.text
+    defaults = {"gen_length": DEFAULT_GEN_LENGTH} | dict(arguments)
     of_session = {key: value for key, value in defaults.items() if key not in ("trace", "unconditional")}
-    length = defaults.get("gen_length")
     worker = Worker(
-        model, partial(api.open_session, model, row_tokens=row_tokens, **of_session), Metrics(), timeout=limits.timeout,
-        gen_length=DEFAULT_GEN_LENGTH if length is None else length,
+        model, partial(api.open_session, model, row_tokens=row_tokens, **of_session), Metrics(),
+        timeout=limits.timeout, gen_length=defaults["gen_length"],
     )  # fmt: skip
     return Service(name, worker, defaults, limits)
 
@@ -114,11 +118,8 @@ def make_app(service: Service) -> FastAPI:
         state = "draining" if service.draining else "ok" if worker.alive else "failed"
         return JSONResponse({"status": state}, 200 if state == "ok" else 503)
 
-    if find_spec("mdm_serve.page"):
-        from mdm_serve import describe, page
-
-        about = describe.describe(service.name, worker.model, page_defaults(service))
-        app.include_router(page.router(lambda: about))
+    about = describe(service.name, worker.model, page_defaults(service))
+    app.include_router(page.router(lambda: about))
 
     @app.get("/metrics")
     async def metrics() -> Response:

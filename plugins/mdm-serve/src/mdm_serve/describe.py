@@ -10,9 +10,10 @@ from mdm import registry
 from mdm.cli.plugins import options_table
 from mdm.errors import MdmError
 from mdm.protocols.preset import Preset
-from mdm.protocols.settings import Settings, noted
 from mdm.protocols.task import MASK
 from mdm.runs import presets
+
+from mdm_serve.schema import SETTINGS
 
 if TYPE_CHECKING:
     from mdm.models.model import Model
@@ -41,9 +42,7 @@ def describe(name: str, model: Model, defaults: Mapping[str, Any]) -> dict[str, 
     }
 
 
-BODY = {name: name for name, field in Settings.model_fields.items() if noted(field)["scope"] == "row"} | {
-    "gen_length": "max_tokens", "block_length": "block_length", "sampler": "sampler", "cache": "cache",
-}  # fmt: skip
+BODY = {name: name for name in (*SETTINGS, "sampler", "cache")} | {"gen_length": "max_tokens"}
 """Settings of a configuration that a request may have -> the field of its body."""
 
 

@@ -55,8 +55,8 @@ def refused(error: MdmError, fields: Iterable[str]) -> ApiError:
         fields: the names in the request's body.
     """
     message = re.sub(r"^prompt \d+: ", "", str(error)).replace("gen_length", "max_tokens")
-    culprit = re.match(r"(?:option )?(\w+)", message)
-    param = culprit[1] if culprit and culprit[1] in set(fields) else None
+    names = set(fields)
+    param = next((word for word in re.findall(r"\w+", message)[:3] if word in names), None)
     return ApiError(400, message, param=param)
 
 

@@ -26,6 +26,8 @@ log = logging.getLogger("mdm.serve")
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics")
 """Paths that the metrics tell apart."""
+PROBES = ("/health", "/metrics")
+"""Paths that are asked for every few seconds, by programs; the log is for the others."""
 OPEN = ("/", "/health")
 """Paths without a key, beside the page's own files: who opens the page types the key there."""
 BODY_SECONDS = 60.0
@@ -80,7 +82,7 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.limits.loopback and not _is_local(host):
             raise ApiError(403, f"the server listens for this machine alone, and was asked for as {host!r}")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             raise ApiError(403, f"pages of {origin!r} may not ask this server")
         if self.limits.key is None or path in OPEN or path.startswith("/site/"):
             return
@@ -95,7 +97,8 @@ class Guard:
         self.metrics.requests.labels(endpoint, str(status)).inc()
         self.metrics.seconds.labels(endpoint).observe(seconds)
         state, asked = scope["state"], one_line(f"{scope['method']} {scope['path']}")[:200]
-        log.info("%s %s %s %.3f s%s", state["id"], asked, status, seconds, state["note"])
+        level = logging.DEBUG if status == 200 and endpoint in PROBES else logging.INFO
+        log.log(level, "%s %s %s %.3f s%s", state["id"], asked, status, seconds, state["note"])
 
 
 def _is_local(host: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from mdm import registry
 from mdm.data.documents import parse_json
 from mdm.errors import MdmError, explain
-from mdm.protocols.settings import LAYER, Settings, noted
+from mdm.protocols.settings import LAYER, Settings
 from mdm.protocols.task import Message
 from mdm.runs.presets import at_length
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -21,14 +21,12 @@ MAX_ROWS = 256
 """Rows of one request: its prompts times ``n``."""
 MAX_TOKENS = 2**20
 """Tokens asked for after one prompt."""
-MAX_STOPS = 4
-"""Stop texts, as in OpenAI's interface."""
+MAX_STOPS = 16
+"""Stop texts: more than OpenAI's 4, since evaluation harnesses send all that a task names."""
 
-SETTINGS = tuple(
-    name
-    for name, option in Settings.model_fields.items()
-    if name == "block_length" or (noted(option)["scope"] == "row" and name != "gen_length")
-)
+SERVERS_OWN = ("batch_size", "max_rows", "compile", "graphs", "reuse_scores")
+"""Decoding options that all requests share."""
+SETTINGS = tuple(name for name in Settings.model_fields if name not in (*SERVERS_OWN, "gen_length"))
 """Decoding options that a body may hold under their own names; ``gen_length`` is called ``max_tokens`` there."""
 
 Ids = Annotated[list[int], Field(min_length=1)]
@@ -291,26 +289,20 @@ def _options(body: Body) -> dict[str, Any]:
 
 
 def _laid_over(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """A request's options, and what of the server's they replace beside those of the same names.
+    """A request's options, and those that follow from them.
 
-    One pace replaces the other; another length keeps the server's pace; temperature 0, which every client may ask
-    for, goes with whatever else the server draws tokens by.
+    Another length keeps the server's pace. At temperature 0, which every client may ask for, the likeliest token is
+    among the likeliest, however few these are.
     """
     laid = dict(options)
-    if "steps" in options:
-        laid.setdefault("tokens_per_step", None)
-    elif "tokens_per_step" in options:
-        laid["steps"] = None
+    if options.get("temperature") == 0 and options.get("score_after", "raw") == "raw":
+        laid = {name: value for name, value in options.items() if name not in ("top_p", "top_k")}
     length = {name: defaults[name] for name in ("gen_length", "steps", "block_length") if defaults.get(name)}
-    for name, value in at_length(length, options.get("gen_length")).items():
-        if name in ("steps", "block_length") and value != length.get(name):
-            laid.setdefault(name, value)
-    if options.get("temperature") == 0:
-        merged = Settings.model_construct(**{**{n: defaults[n] for n in SETTINGS if n in defaults}, **options})
-        if not merged.tempered:
-            laid |= {"top_p": 1.0, "top_k": None}
-        elif not merged.truncates:
-            laid.setdefault("score_after", "raw")
+    asked = at_length(length, options.get("gen_length"))
+    if asked.get("steps") != length.get("steps") and not {"steps", "tokens_per_step"} & set(options):
+        laid |= {"tokens_per_step": 1} if asked["steps"] is None else {"steps": asked["steps"]}
+    if asked.get("block_length") != length.get("block_length"):
+        laid.setdefault("block_length", asked["block_length"])
     return laid
 
 

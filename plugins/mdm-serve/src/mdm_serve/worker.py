@@ -30,6 +30,8 @@ log = logging.getLogger("mdm.serve")
 
 FAILURES = ("cancelled", "timeout", "error")
 """Ends of a row that leave no answer."""
+NO_CHANCE = -9999.0
+"""How OpenAI writes the logarithm of a probability that is too small to be held."""
 
 
 class State(NamedTuple):
@@ -63,8 +65,10 @@ class Ended:
 
     result: Result
     finish: str
-    token_texts: list[str]
+    token_texts: Sequence[str] = ()
     """Of each of the result's tokens up to the end, where log-probabilities are asked for."""
+    logprobs: Sequence[float] = ()
+    """Of these tokens, when they were committed, in nats."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ class Worker:
             return
         ready.set_result(None)
         try:
-            while self._obey(wait=not self._rows):
+            while self._obey(wait=not (self._rows or self.state.waiting or self.state.running)):
                 self._step()
         finally:
             self._ended = True
@@ -270,16 +274,26 @@ class Worker:
         """What an update is to the request that it belongs to."""
         self.metrics.observe(update)
         call, choice = self._rows.pop(update.request) if update.finish else self._rows[update.request]
-        job, ended = call.job, None
         if update.finish in FAILURES:
             return call, Failed(self._failure(update))
-        if update.result is not None:
-            result = replace(update.result, trace=[])
-            texts = self.model.token_texts(result.tokens[: result.completion_tokens]) if job.logprobs else []
-            ended = Ended(result, str(update.finish), texts)
-        lines = update.lines if job.show_trace else ()
-        shown = tuple(self._with_texts(line, job.show_trace == "full") for line in lines)
+        try:
+            lines = update.lines if call.job.show_trace else ()
+            shown = tuple(self._with_texts(line, call.job.show_trace == "full") for line in lines)
+            result, ended = update.result, None
+            if result is not None:
+                ended = self._ended_by(call.job, result, str(update.finish))
+        except Exception as error:
+            log.error("a result could not be read: %s", cause(error), exc_info=True)
+            return call, Failed(ApiError(500, "the result could not be read; the server's log has the reason"))
         return call, Piece(choice, update.text, shown, ended)
+
+    def _ended_by(self, job: Job, result: Result, finish: str) -> Ended:
+        without_trace = replace(result, trace=[])
+        if not job.logprobs:
+            return Ended(without_trace, finish)
+        end = result.completion_tokens
+        values = [max(value, NO_CHANCE) for value in result.logprobs[:end]]
+        return Ended(without_trace, finish, self.model.token_texts(result.tokens[:end]), values)
 
     def _failure(self, update: Update) -> ApiError:
         if update.finish == "timeout":
@@ -289,7 +303,8 @@ class Worker:
         return out_of_memory(str(update.error)) if update.out_of_memory else ApiError(500, str(update.error))
 
     def _with_texts(self, line: Line, full: bool) -> Line:
-        texts = None if line["kind"] == "remask" else self.model.token_texts(line["tokens"])
+        masked = line["kind"] == "remask"
+        texts = [None] * len(line["positions"]) if masked else self.model.token_texts(line["tokens"])
         return {**(line if full else plain(line)), "texts": texts}
 
     def _note(self) -> None:

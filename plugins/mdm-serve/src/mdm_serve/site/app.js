@@ -100,7 +100,6 @@ async function run() {
   play(false);
   view.frame = 0;
   view.live = true;
-  for (const pane of visiblePanes()) pane.makeRoom();
   const faults = await Promise.all(visiblePanes().map((pane) => pane.run(ask(), $("key").value)));
   if (faults.some((fault) => fault && fault.status === 401)) askForKey();
 }

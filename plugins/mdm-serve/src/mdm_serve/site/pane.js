@@ -79,6 +79,7 @@ export class Pane {
           const decoding = new Decoding();
           decoding.begin(said);
           this.begin(decoding);
+          this.makeRoom();
           this.say("decoding …");
         },
         draft: (said) => {
@@ -109,9 +110,10 @@ export class Pane {
     return error;
   }
 
-  /** Fold the settings where they keep the canvas or its totals out of sight. */
+  /** Fold the settings where they keep the canvas or its totals out of sight, unless one is being set. */
   makeRoom() {
-    if (this.$(".totals").getBoundingClientRect().bottom > window.innerHeight) this.$(".settings").open = false;
+    const settings = this.$(".settings"), below = this.$(".totals").getBoundingClientRect().bottom > window.innerHeight;
+    if (below && !settings.contains(document.activeElement)) settings.open = false;
   }
 
   stop() {
