@@ -112,16 +112,17 @@ class LiveServer:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    def settle(self, sockets: int | None = None, seconds: float = 30) -> None:
-        """Wait until nothing runs, waits or is held, and no more than ``sockets`` sockets are open.
+    def settle(self, sockets: int | None = None, seconds: float = 30) -> int:
+        """Wait until nothing runs, waits or is held, and no more than ``sockets`` sockets are open; how many are.
 
         Raises:
             AssertionError: with what is still held after so many seconds.
         """
         end = time.monotonic() + seconds
         while True:
-            gauges, held = self.gauges(), self.sockets()
+            gauges = self.gauges()
+            time.sleep(0.1)  # within which the server sees that this very question's connection is closed
+            held = self.sockets()
             if not any(gauges.values()) and (sockets is None or held <= sockets):
-                return
+                return held
             assert time.monotonic() < end, f"after {seconds} s there is still {gauges}, {held} sockets of {sockets}"
-            time.sleep(0.05)
