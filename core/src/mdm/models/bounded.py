@@ -85,7 +85,7 @@ class _Copy:
             pid = os.fork()
         if pid == 0:
             with suppress(BaseException):
-                ours.close()
+                _close_all_but(theirs.fileno())
                 _serve(function, theirs)
             os._exit(0)
         theirs.close()
@@ -98,6 +98,12 @@ class _Copy:
             raise ValueError(f"it takes longer than {SECONDS:g} seconds")
         answer: dict[str, str] = parse_json(self._pipe.recv_bytes(2 * LARGEST))
         return answer
+
+
+def _close_all_but(kept: int) -> None:
+    """Close what the copy has from its original: a client's connection ends when the last of its holders closes it."""
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 @contextmanager
