@@ -244,6 +244,8 @@ def test_requests_begin_in_their_order_and_long_prompts_one_at_a_time(model, mon
         ({"gen_length": 10**9}, "too long"),
         ({"gen_length": 2000}, "are decoded at one time"),
         ({"steps": 10**9}, "too many"),
+        ({"timeout": "5"}, "a number of seconds"),
+        ({"timeout": math.nan}, "a number of seconds"),
         ({"top_p": 0.5, "temperature": 0}, "changes nothing at temperature 0"),
     ],
 )
@@ -263,6 +265,9 @@ def test_a_request_lays_its_options_over_the_sessions(model):
         ({"steps": 4}, ("info-gain", {"candidates": 4}), {"temperature": 0.7, "top_p": 0.9, "steps": 4}),
         ({"sampler_options": {"candidates": 2}}, ("info-gain", {"candidates": 2}),
          {"temperature": 0.7, "top_p": 0.9, "tokens_per_step": 2}),
+        ({"sampler": "info-gain"}, ("info-gain", {"candidates": 4}),
+         {"temperature": 0.7, "top_p": 0.9, "tokens_per_step": 2}),
+        ({"top_p": None}, ("info-gain", {"candidates": 4}), {"temperature": 0.7, "tokens_per_step": 2}),
         ({"sampler": "confidence"}, ("confidence", None), {"temperature": 0.7, "top_p": 0.9, "tokens_per_step": 2}),
     ]  # fmt: skip
     numbers = [session.submit("82,59:", **options) for options, _, _ in plain]
@@ -272,11 +277,28 @@ def test_a_request_lays_its_options_over_the_sessions(model):
         assert last(updates[number]).result.text == alone.text
 
 
+def test_what_is_valid_at_temperature_0_stays(model):
+    session = open_session(model, "confidence", score_after="tempered", top_p=0.5, gen_length=8)
+    numbers = [session.submit("82,59:"), session.submit("82,59:", temperature=0)]
+    updates = run(session)
+    assert last(updates[numbers[0]]).result.tokens == last(updates[numbers[1]]).result.tokens
+
+
+def test_guidance_that_is_switched_off_needs_no_second_prompt(model):
+    session = open_session(model, "confidence", guidance=1.0, unconditional="9", gen_length=8)
+    number = session.submit("82,59:", guidance=0)
+    [alone] = mdm.decode(model, ["82,59:"], "confidence", gen_length=8)
+    assert last(run(session)[number]).result.tokens == alone.tokens
+
+
 def test_defaults_are_refused_when_the_session_opens(model):
     with pytest.raises(mdm.MdmError, match="confidance"):
         open_session(model, "confidance")
     with pytest.raises(mdm.MdmError, match="no option 'sampelr'"):
         open_session(model, sampelr="x")
+    for wrong in (0, -1, "x", 1.5, True):
+        with pytest.raises(mdm.MdmError, match="row_tokens is"):
+            open_session(model, row_tokens=wrong)
 
 
 def test_steps_and_probabilities_at_commit_are_those_of_the_trace(model):

@@ -237,3 +237,43 @@ def test_half_of_a_character_is_refused_and_named(model, text):
     for ask in (lambda: model.encode(text), lambda: model.encode_chat([Message("user", text)])):
         with pytest.raises(mdm.MdmError, match="half of a character"):
             ask()
+
+
+@pytest.mark.parametrize(
+    ("text", "stop"),
+    [
+        ("aé日😀b", ()),
+        (f"x\n{TURN}\nuser q", (f"\n{TURN}\nuser",)),
+        (f"xq{TURN}\nuse", (f"q{TURN}\nuser",)),
+        ("one two three", ("two", "ee")),
+        ("onetwthree", ("two", "e t")),
+    ],
+)
+def test_what_is_settled_of_a_text_is_never_taken_back(model, text, stop):
+    ids = model.tokenizer.encode(text, add_special_tokens=False)
+    whole, before = model.decode(ids, (), stop), ""
+    for count in range(len(ids) + 1):
+        if model.text.until_stop(ids[:count], stop) is not None:
+            break
+        now = model.text.settled(ids[:count], stop)
+        assert now.startswith(before) and whole.startswith(now)
+        before = now
+    assert len(whole) - len(before) <= max(map(len, stop), default=1)
+
+
+def test_bytes_that_a_later_one_undoes_are_not_settled():
+    from mdm.models.text import TextCodec
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"a": 256, "b": 257, "<mask>": 258}
+    raw = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
+    raw.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    codec = TextCodec(PreTrainedTokenizerFast(tokenizer_object=raw, mask_token="<mask>"), "bytes", 258, set())
+    for ids in ([256, 0xC3, 0xA9, 0xC3, 256, 257], [0x41, 0x42, 0xFF, 256, 257]):
+        whole, before = codec.decode(ids), ""
+        for count in range(len(ids) + 1):
+            now = codec.settled(ids[:count], ())
+            assert now.startswith(before) and whole.startswith(now)
+            before = now
+        assert before == whole

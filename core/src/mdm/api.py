@@ -129,8 +129,9 @@ def open_session(
 ) -> Session:  # fmt: skip
     """A session that decodes requests as they come: ``submit``, ``cancel`` and ``step``.
 
-    Each is decoded as ``decode`` would decode it alone, whatever is decoded beside it. The arguments are those of
-    ``decode``, and hold for requests that say nothing else; ``batch_size`` is how many are decoded at one time.
+    Each is decoded as ``decode`` would decode it alone, whatever is decoded beside it. Sampler, cache and decoding
+    options are as in ``decode``, and hold for requests that say nothing else; ``batch_size`` is how many are decoded
+    at one time.
 
     Args:
         row_tokens: tokens of all canvases that are decoded at one time; None: what half of the free memory holds.

@@ -29,6 +29,8 @@ def label_ids(model: Model, labels: Sequence[str | int]) -> list[int]:
         raise MdmError(f"labels is {labels!r}: give a list of texts or token ids")
     found: list[int] = []
     for label in labels:
+        if type(label) not in (str, int):
+            raise MdmError(f"label {label!r} is neither a text nor a token id")
         ids = model.text.content(label, behind=True) if isinstance(label, str) else [label]
         if len(ids) != 1:
             raise MdmError(f"label {label!r} is {len(ids)} tokens, and a hole holds one: give shorter labels or ids")

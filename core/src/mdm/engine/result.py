@@ -13,6 +13,7 @@ from mdm.engine.trace import cumulative_entropy
 from mdm.errors import MdmError
 from mdm.models.layout import Layout, PromptForm
 from mdm.models.model import Model
+from mdm.models.text import HALF
 from mdm.protocols.hooks import Line, plain
 
 
@@ -91,6 +92,11 @@ class TextEnds:
     tokens: Collection[int] = ()
     stop: Sequence[str] = ()
 
+    @property
+    def come_early(self) -> bool:
+        """Whether they can be seen in a text that goes on: half of a character looks like one of these to the last."""
+        return not any(HALF in text for text in self.stop)
+
     def text(self, model: Model, tokens: Sequence[int]) -> str:
         """The text of an answer up to its end."""
         return model.decode(tokens, tuple(self.tokens), self.stop)
@@ -106,7 +112,7 @@ class TextEnds:
 class AnswerText:
     """The text of an answer that grows, of which nothing is given out that could still change.
 
-    Held back are halves of characters, and what may be the beginning of a stop text.
+    ``TextCodec.settled`` says what that is.
     """
 
     def __init__(self, model: Model, ends: TextEnds) -> None:
@@ -114,19 +120,11 @@ class AnswerText:
 
     def grown(self, tokens: Sequence[int], whole: bool) -> str:
         """What can be given out of the text of ``tokens`` and was not; all of it where they are the ``whole``."""
-        text = self.ends.text(self.model, tokens)
-        if not whole:
-            text = text.rstrip("\N{REPLACEMENT CHARACTER}")
-            text = text[: len(text) - max((_overlap(text, stop) for stop in self.ends.stop), default=0)]
+        text = self.ends.text(self.model, tokens) if whole else self.model.text.settled(tokens, self.ends.stop)
         if len(text) <= len(self.given) or not text.startswith(self.given):
             return ""
         more, self.given = text[len(self.given) :], text
         return more
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of ``text`` are a beginning of ``stop``."""
-    return next((n for n in range(min(len(text), len(stop)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 def places_of(row: RowRecord, request: Request) -> list[int]:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import count, takewhile
+from math import inf
 from typing import Any
 
 from mdm.engine.decisions import no_end
@@ -60,7 +61,9 @@ class Session:
         self._updates: list[Update] = []
         self.forwards = 0
         """model calls"""
-        self.row_tokens_limit = row_tokens or row_tokens_that_fit(model)
+        if row_tokens is not None and (type(row_tokens) is not int or row_tokens < 1):
+            raise MdmError(f"row_tokens is {row_tokens!r}: it is a number of tokens from 1")
+        self.row_tokens_limit = row_tokens_that_fit(model) if row_tokens is None else row_tokens
         self._at_once = self.row_tokens_limit  # less where that was too bold
         # What is wrong with the defaults is said here and not to every request.
         prepared(model, self._defaults, [int(model.spec.mask_id == 0)], 0, {})
@@ -95,14 +98,17 @@ class Session:
             row_id: keys its random draws together with ``seed``; samples of one prompt have 0, 1, 2 and so on.
             timeout: seconds after which it is given up, those that it waits included.
             trace: whether updates and result carry trace lines; "full": with confidences and candidates.
-            options: what differs from the session's: ``sampler``, ``sampler_options``, ``cache``, ``cache_options``,
-                ``suffix``, ``unconditional``, and the decoding options of which it may have its own.
+            options: what differs from the session's, or None for what is usual without any: ``sampler``,
+                ``sampler_options``, ``cache``, ``cache_options``, ``suffix``, ``unconditional``, and the decoding
+                options of which it may have its own.
 
         Raises:
             MdmError: as ``mdm.decode``; an option that belongs to the whole session; more than the memory holds.
         """
         if trace not in (True, False, "full"):
             raise MdmError(f'trace is {trace!r}: it is True, False or "full"')
+        if timeout is not None and not (type(timeout) in (int, float) and 0 <= timeout < inf):
+            raise MdmError(f"timeout is {timeout!r}: it is a number of seconds")
         for name in options:
             if name in SESSIONS_OWN:
                 raise MdmError(f"{name} belongs to the whole session, and not to one request")
@@ -259,7 +265,7 @@ class Session:
         final = [[row.tokens[place] for place in places if place < row.final_stop()] for row in beams]
         # What all beams share cannot change: whichever is picked descends from one of them.
         tokens = [alike[0] for alike in takewhile(lambda alike: len(set(alike)) == 1, zip(*final, strict=False))]
-        new = len(tokens) > len(ticket.tokens_given)
+        new = len(tokens) > len(ticket.tokens_given) and ticket.ends.come_early
         if new and ticket.text is not None and ticket.ends.length(self.model, tokens) is not None:
             self._finished(slot, ticket, beams[0], stop=places[len(tokens) - 1] + 1)
             return True

@@ -15,7 +15,7 @@ from mdm.engine.rows import RowRecord
 from mdm.errors import MdmError
 from mdm.models.model import Model
 from mdm.protocols.hooks import Line, plain
-from mdm.protocols.settings import ENGINES_OWN, Settings, check_settings
+from mdm.protocols.settings import DEFAULT_SAMPLER, ENGINES_OWN, Settings, check_settings
 
 Finish = Literal["stop", "length", "cancelled", "timeout", "error"]
 
@@ -90,7 +90,7 @@ def prepared(
     """
     given = _merged(defaults, options)
     policy = {name: given.pop(name) for name in POLICY if name in given}
-    settings = check_settings(given, (*POLICY, "row_id", "timeout", "trace"))
+    settings = check_settings(given, POLICY)
     job = prepare(model, [prompt], settings, gen_length=settings.gen_length, row_ids=[row_id], **policy)
     plugins = (policy.get("sampler"), policy.get("cache"))
     return job, tuple(id(plugin) for plugin in plugins if not isinstance(plugin, str | None))
@@ -128,21 +128,22 @@ POLICY = ("sampler", "sampler_options", "cache", "cache_options", "suffix", "unc
 
 def _merged(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """What a request asks for over a session's defaults: where the two exclude each other, the request's own."""
-    given = {**defaults, **{name: value for name, value in options.items() if value is not None}}
+    given = dict(defaults)
     for name, other in (("steps", "tokens_per_step"), ("tokens_per_step", "steps")):
-        if options.get(name) is not None and options.get(other) is None:
+        if options.get(name) is not None:
             given.pop(other, None)
-    if options.get("temperature") == 0:
-        for name in ("top_p", "top_k", "score_after"):
-            if options.get(name) is None:
-                given.pop(name, None)
-    for kind in ("sampler", "cache"):
-        own = options.get(f"{kind}_options")
-        if options.get(kind) is not None:  # another plugin has options of its own
-            given[f"{kind}_options"] = own
-        elif own is not None:
-            given[f"{kind}_options"] = {**(defaults.get(f"{kind}_options") or {}), **own}
-    return given
+    if options.get("temperature") == 0 and defaults.get("temperature"):
+        for name in ("top_p", "top_k", "score_after"):  # which are for draws
+            given.pop(name, None)
+    if options.get("guidance") == 0:
+        given.pop("unconditional", None)
+    for kind, usual in (("sampler", DEFAULT_SAMPLER), ("cache", None)):
+        own = f"{kind}_options"
+        if options.get(kind) not in (None, defaults.get(kind, usual)):  # another one has options of its own
+            given.pop(own, None)
+        elif options.get(own) is not None:
+            options = {**options, own: {**(defaults.get(own) or {}), **options[own]}}
+    return {name: value for name, value in {**given, **options}.items() if value is not None}
 
 
 def _key(settings: Settings, job: Job) -> Hashable:

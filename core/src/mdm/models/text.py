@@ -6,7 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 from mdm.errors import MdmError, first_line
@@ -31,6 +31,16 @@ class Rendered:
         return Rendered(
             self.text[part], tuple((a - first, b - first) for a, b in self.spelled if first <= a and b <= last)
         )
+
+
+HALF = "\N{REPLACEMENT CHARACTER}"
+"""What tokenizers write for bytes that are no character, or not yet one."""
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of ``text`` are a beginning of ``stop``."""
+    return next((n for n in range(min(len(text), len(stop)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 def refuse_halves(text: str) -> None:
@@ -152,9 +162,20 @@ class TextCodec:
         whole, at = self._stop_at(ids, stop, given)
         if at < 0:
             return plain
-        count, head = self._before(ids, whole, at)
-        rest = "" if ids[count] in self._special else whole[len(head) : at]
-        return self._text(ids[:count], skip_special_tokens=True) + rest
+        return self._up_to(ids, whole, at)
+
+    def settled(self, ids: Sequence[int], stop: Sequence[str]) -> str:
+        """Of the text of ids, without special tokens, what no further id changes.
+
+        Left out are halves of characters at its end, bytes that tokenizers write as tokens of their own (of which later
+        ones can undo a whole run), and what may be the beginning of a text of ``stop``.
+        """
+        names = self._tokenizer.convert_ids_to_tokens(list(ids))
+        ids = list(ids[: len(names) - sum(1 for _ in takewhile(_BYTE.fullmatch, reversed(names)))])
+        whole = self._text(ids)
+        begun = max((_overlap(whole, text) for text in stop), default=0)
+        text = self._up_to(ids, whole, len(whole) - begun) if begun else self._text(ids, skip_special_tokens=True)
+        return text.rstrip(HALF)
 
     def until_stop(self, ids: Sequence[int], stop: Sequence[str], otherwise: int | None = None) -> int | None:
         """How many ids stand whole before the first of the texts ``stop``; ``otherwise`` where there is none."""
@@ -166,6 +187,12 @@ class TextCodec:
         whole, before = self._text(ids), len(self._text(ids[:given]))
         found = [whole.find(text, max(0, before - len(text) + 1)) for text in stop if text]
         return whole, min((i for i in found if i >= 0), default=-1)
+
+    def _up_to(self, ids: list[int], whole: str, at: int) -> str:
+        """The text before place ``at`` of the ``whole`` text of ids, without special tokens."""
+        count, head = self._before(ids, whole, at)
+        rest = "" if ids[count] in self._special else whole[len(head) : at]
+        return self._text(ids[:count], skip_special_tokens=True) + rest
 
     def _before(self, ids: list[int], whole: str, at: int) -> tuple[int, str]:
         """How many ids end before place ``at`` of their ``whole`` text, and the text of these."""
