@@ -172,7 +172,8 @@ def test_whatever_a_fuzzer_makes_up_is_answered_for_long(server):
 
 WRONG_KEYS = (
     None, "", "Bearer", "Bearer -", f"Bearer {KEY[:-1]}", f"Bearer {KEY}x", f"Bearer {KEY.upper()}", KEY,
-    f"Basic {KEY}", f"Bearer {KEY} {KEY}", "Bearer ключ".encode(), b"Bearer \xff\xfe", "Bearer " + "k" * 50_000, "Bearer null",
+    f"Basic {KEY}", f"Bearer {KEY} {KEY}", "Bearer ключ".encode(), b"Bearer \xff\xfe", "Bearer " + "k" * 50_000,
+    "Bearer null",
 )  # fmt: skip
 
 
