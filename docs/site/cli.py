@@ -15,7 +15,7 @@ import click
 from mdm import registry
 from mdm.cli import cli
 
-COMMANDS = ("run", "grade", "compare", "generate", "bench", "plugins", "check", "new", "trace", "doctor")
+COMMANDS = ("run", "grade", "compare", "generate", "serve", "bench", "plugins", "check", "new", "trace", "doctor")
 """The core's commands and those of our tools, in the order in which people meet them."""
 PAGE = Path(__file__).parents[1] / "cli.md"
 HEAD = (

@@ -162,6 +162,45 @@ def test_a_row_that_makes_a_sampler_raise_ends_alone(model):
         assert [token for update in updates[number] for token in update.tokens] == alone.tokens
 
 
+class Nth(Picky):
+    """Commits the mask of a number that is no option."""
+
+    def __init__(self, number):
+        super().__init__(Options())
+        self.number = number
+
+    def decide(self, state, scores, memory, draws):
+        where = torch.zeros_like(scores.valid)
+        where[:, min(self.number, where.shape[1] - 1)] = True
+        where &= scores.valid
+        where[~where.any(1), 0] = True
+        return Commit(where=where & scores.valid, tokens=scores.token)
+
+
+def test_objects_of_one_class_do_not_share_an_engine(model):
+    session = open_session(model, gen_length=6)
+    samplers = [Nth(0), Nth(2)]
+    numbers = [session.submit("82,59:", sampler=sampler, trace=True) for sampler in samplers]
+    updates = run(session)
+    orders = [[line["positions"] for line in last(updates[number]).result.trace] for number in numbers]
+    assert orders[0] != orders[1]
+    for sampler, order in zip(samplers, orders, strict=True):
+        [alone] = mdm.decode(model, ["82,59:"], sampler, gen_length=6)
+        assert order == [line["positions"] for line in alone.trace]
+
+
+def test_a_text_that_cannot_be_read_ends_its_request_alone(model, monkeypatch):
+    decode, prompts = model.decode, ("2+2=", "82,59:", "78,82,55,51:")
+    first = [mdm.decode(model, [prompt], "confidence", gen_length=3)[0].tokens[0] for prompt in prompts]
+    monkeypatch.setattr(model, "decode", lambda ids, *rest: 1 / 0 if ids[:1] == first[:1] else decode(ids, *rest))
+    session = open_session(model, "confidence", gen_length=3)
+    numbers = [session.submit(prompt) for prompt in prompts]
+    updates = run(session)
+    ends = [last(updates[number]).finish for number in numbers]
+    assert [end == "error" for end in ends] == [token == first[0] for token in first] and "length" in ends
+    assert (session.running, session.engines) == (0, 0)
+
+
 def test_where_memory_runs_out_the_batch_shrinks(model, monkeypatch):
     step, most = Engine.step, []
 
@@ -270,3 +309,24 @@ def test_time_that_is_over_ends_a_row_that_is_decoded(model):
     time.sleep(0.06)
     assert [(update.request, update.finish) for update in session.step() if update.finish] == [(number, "timeout")]
     assert session.running == 0
+
+
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_room_is_given_back_when_a_long_row_has_left(model, cache):
+    session = open_session(model, "confidence", cache=cache, block_length=8, tokens_per_step=4)
+    long = session.submit("0134002130032010" * 6, gen_length=8)
+    short = [session.submit("82,59:", row_id=row, gen_length=40) for row in range(2)]
+    sizes = []
+    updates = {}
+    while session.waiting or session.running:
+        for update in session.step():
+            updates.setdefault(update.request, []).append(update)
+        sizes += [slot.engine.state.tokens.shape[1] for slot in session._slots.values()]
+    assert max(sizes) > 100 and sizes[-1] < 50
+    for row, number in enumerate(short):
+        [alone] = mdm.decode(
+            model, ["82,59:"], "confidence", cache=cache, block_length=8, tokens_per_step=4, gen_length=40,
+            row_ids=[row],
+        )  # fmt: skip
+        assert last(updates[number]).result.text == alone.text
+    assert last(updates[long]).finish == "length"

@@ -348,3 +348,18 @@ def test_decodes_on_a_gpu_are_the_same(cache):
         assert counts(on_gpu).replays
     finally:
         model.body.cpu(), model.lm_head.cpu()
+
+
+def test_graphs_share_memory_as_long_as_one_of_them_lives():
+    class Graph:
+        pass
+
+    pool = cuda_graphs.SharedPool(object)
+    first, second = Graph(), Graph()
+    shared = pool.of(first)
+    assert pool.of(second) is shared
+    del first
+    third = Graph()
+    assert pool.of(third) is shared
+    del second, third
+    assert pool.of(Graph()) is not shared

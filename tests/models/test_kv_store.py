@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 
 import mdm
@@ -32,15 +33,19 @@ def canvas(rows: int, length: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(250, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
+HERE = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize("device", HERE)
 @pytest.mark.parametrize("masked", ["all", "some", "none"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_part_and_its_weight_are_those_of_plain_operations(masked, dtype):
+def test_a_part_and_its_weight_are_those_of_plain_operations(masked, dtype, device):
     random = torch.Generator().manual_seed(0)
-    query, keys, values = (torch.randn(3, 2, n, 16, generator=random).to(dtype) for n in (5, 7, 7))
+    query, keys, values = (torch.randn(3, 2, n, 16, generator=random).to(device, dtype) for n in (5, 7, 7))
     mask = None
     if masked != "none":
         hidden = torch.rand(3, 1, 1, 7, generator=random) < (1 if masked == "all" else 0.5)
-        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
+        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, attention.hiding(dtype)).to(device)
     out, weight = attention.attention_with_lse(query, keys, values, mask, 0.3)
     plain, plain_weight = attention.plain_attention_with_lse(query, keys, values, mask, 0.3)
     far = 1e-5 if dtype is torch.float32 else 2e-2
@@ -78,6 +83,30 @@ def test_a_window_of_unchanged_tokens_is_that_of_the_whole_canvas(models, family
     )
     torch.testing.assert_close(found[valid], whole[torch.tensor(rows)[:, None], at][valid], atol=2e-5, rtol=1e-4)
     assert all(torch.equal(layer.keys, kept) for layer, kept in zip(store.layers, before, strict=True))
+
+
+def in_powers_of_two(query, keys, values, mask, scale):
+    """As CUDA's kernel goes about it: a query whose scores are all -inf has an output and a log-sum-exp of 0."""
+    scores = torch.matmul(query * scale, keys.transpose(-1, -2)).float()
+    scores = (scores if mask is None else scores + mask) * math.log2(math.e)
+    unseen = (scores == -torch.inf).all(-1)
+    scores = scores * math.log(2)
+    share = scores.softmax(-1).masked_fill(unseen[..., None], 0)
+    return torch.matmul(share.to(values.dtype), values), scores.logsumexp(-1).masked_fill(unseen, 0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.inference_mode()
+def test_what_a_window_hides_all_of_weighs_nothing_in_powers_of_two_either(models, monkeypatch, family):
+    """A window of a whole row leaves nothing to see of what is stored of it."""
+    monkeypatch.setattr(attention, "attention_with_lse", in_powers_of_two)
+    model, length = models[family], 16
+    tokens, at = canvas(2, length), torch.arange(length).expand(2, -1)
+    store, whole = KVStore(model, 2, length), model.hidden(tokens, at)
+    model.hidden(canvas(2, length, seed=1), at, cache=store.full([0, 1], write=True))
+    valid = torch.arange(length) < torch.tensor([[length], [9]])
+    found = model.hidden(tokens, at, cache=store.window([0, 1], at, valid=valid))
+    torch.testing.assert_close(found[0], whole[0], atol=2e-5, rtol=1e-4)
 
 
 @torch.inference_mode()

@@ -52,6 +52,7 @@ def test_decodes_are_held_against_the_cpu_in_every_mode(checked):
         "same": ["eager", "graphs", "temperature", "top-p", "guidance"],
         "differs": {},
         "failed": {},
+        "replays": 0,
     }
     assert "compiler" in cells["confidence none compile"]["failed"]["compile"]
     for name in ("info-gain block", "confidence prefix", "confidence none"):

@@ -454,7 +454,7 @@ def test_a_server_lets_go_of_what_is_stopped(browser, serving, model):
         shown.until(lambda: shown.do("return document.activeElement.id") == "key")
         shown.key(KEY, "\n")
         shown.ready()
-        shown.set(0, "max tokens", "256")
+        shown.set(0, "max tokens", "250")
         shown.run("1+")
         shown.until(lambda: shown.do("return +document.getElementById('step').max") > 3)
         shown.key(Keys.ESCAPE)

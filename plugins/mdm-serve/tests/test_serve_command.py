@@ -55,7 +55,8 @@ def test_flags_that_are_refused(monkeypatch, tmp_path, served):
     assert "holds no key" in serve(monkeypatch=monkeypatch, key="\xe4")
 
 
-def test_from_the_first_line_to_the_exit_status(tmp_path, model):
+@pytest.mark.wide
+def test_from_the_first_line_to_the_exit_status(tmp_path):
     flags = ["--port", "0", "--json", "--log-prompts", "--sampler", "confidence", "--name", "mine", "--steps", "64"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", command.KEY: KEY}
     with (

@@ -57,6 +57,8 @@ FIELDS: list[tuple[str, dict[str, Any], str | None, str]] = [
     (TEXT, ONE | {"prompt": [1, "a"]}, "prompt", ""),
     (TEXT, ONE | {"prompt": [[]]}, "prompt", ""),
     (TEXT, ONE | {"prompt": [-1]}, None, "outside the vocabulary"),
+    (TEXT, ONE | {"prompt": "1" * 255}, None, "257 tokens, its answer included, and this server decodes at most 256"),
+    (TEXT, ONE | {"max_tokens": 250, "suffix": "123456"}, None, "--max-length"),
     (TEXT, ONE | {"prompt": [10**30]}, None, "outside the vocabulary"),
     (TEXT, ONE | {"prompt": ["1"] * 200, "n": 2}, "n", "at most"),
     (TEXT, ONE | {"suffix": [64]}, "suffix", "outside the vocabulary"),
@@ -241,7 +243,7 @@ def test_a_full_queue(model, serving):
 
 def test_time_runs_out(model, serving):
     with serving(model, Limits(timeout=0.2), batch_size=1) as up:
-        asked = {"prompt": "1", "max_tokens": 400, "n": 4}
+        asked = {"prompt": "1", "max_tokens": 240, "n": 8}
         status, answer, _ = up.ask(TEXT, asked)
         assert status == 504 and answer["error"]["code"] == "timeout" and "0.2 s" in answer["error"]["message"]
         status, stream, _ = up.ask(TEXT, asked | {"stream": True})
@@ -252,7 +254,7 @@ def test_time_runs_out(model, serving):
 
 def test_a_client_that_goes_away_frees_its_rows(served):
     for stream in (False, True):
-        body = json.dumps({"prompt": "1", "max_tokens": 500, "n": 8, "stream": stream}).encode()
+        body = json.dumps({"prompt": "1", "max_tokens": 250, "n": 16, "stream": stream}).encode()
         head = f"POST {TEXT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         with socket.create_connection(("127.0.0.1", served.port)) as connection:
             connection.sendall(head + body)

@@ -198,6 +198,13 @@ def _first_end(tokens: Tensor, masked: Tensor, state: State, eos_ids: Tensor) ->
     return torch.where(ends, positions, length).amin(1, keepdim=True)
 
 
+def trimmed(state: State, length: int) -> State:
+    """The state with canvases of ``length`` positions, behind which all rows have ended."""
+    names = ("tokens", "masked", "in_canvas", "targets", "blocks", "unconditional")
+    cut = {name: value[:, :length] for name in names if (value := getattr(state, name)) is not None}
+    return replace(state, starts=state.starts.clamp(max=length), **cut)
+
+
 def join(old: State, new: State) -> State:
     """The rows of both, padded to one length."""
     length = max(old.tokens.shape[1], new.tokens.shape[1])

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 from mdm.engine import decisions
-from mdm.engine.canvas import check_steps, join, open_rows
+from mdm.engine.canvas import check_steps, join, open_rows, trimmed
 from mdm.engine.decisions import MAX_ASKED, check_commit, check_evaluate, check_memory, check_source, go_on
 from mdm.engine.evaluate import evaluate
 from mdm.engine.faults import not_finite
@@ -17,7 +17,7 @@ from mdm.engine.rows import RowRecord, count_calls, row_counts, share_costs
 from mdm.engine.trace import Recorder
 from mdm.engine.transition import Transition
 from mdm.errors import PromptError
-from mdm.models.cuda_graphs import LENGTH_MULTIPLE, GraphCache
+from mdm.models.cuda_graphs import GraphCache
 from mdm.models.model import Model
 from mdm.models.transfer import Array, on_host, to_device
 from mdm.protocols.cache import Plan
@@ -143,12 +143,20 @@ class Engine:
             self._continue_from(to_device(left, self.state.device), left)
 
     @torch.inference_mode()
+    def trim(self) -> None:
+        """Give back room for canvases, with what is stored of them, of which the rows need less than half."""
+        longest = max((row.length for row in self.rows), default=0)
+        longest += -longest % self.scorer.length_multiple
+        if self.rows and 2 * longest <= self.state.tokens.shape[1]:
+            self.state = trimmed(self.state, longest)
+            self.scorer.trim_store(len(self.rows), longest)
+
+    @torch.inference_mode()
     def admit(self, requests: Sequence[Request]) -> None:
         """Begin rows for ``requests`` beside those that are there."""
-        multiple = 1 if self.scorer.graphs is None else LENGTH_MULTIPLE  # prompts of most lengths then share graphs
         rows, state = open_rows(
             requests, self.model.spec, self.settings, self.sampler.works_on,
-            guided=self.scorer.cfg_branches == 2, multiple=multiple,
+            guided=self.scorer.cfg_branches == 2, multiple=self.scorer.length_multiple,
         )  # fmt: skip
         memory, known = self.asked.ask("begin", state), torch.zeros(len(rows), dtype=torch.bool)
         check_memory(self.asked, "the memory that begin returned", memory)
@@ -276,7 +284,8 @@ class Engine:
             for row in self.rows:
                 row.next_counts = None
             scores = scores.rows(commit.source)
-            commit = self._own_draws(commit, kept)
+            own = [kept.index(old) == i or not self.rows[i].settings.temperature for i, old in enumerate(kept)]
+            commit = self.transition.without_foreign_draws(commit, own)
         if commit.memory is not None:
             self.memory = commit.memory
         self._apply(commit, scores)
@@ -372,14 +381,6 @@ class Engine:
             )  # fmt: skip
             self.recorder.watch(self.rows, answer)
         raise self.asked.error(f" gets nowhere: it has looked ahead {MAX_ASKED} times in one step")
-
-    def _own_draws(self, commit: Commit, kept: list[int]) -> Commit:
-        """``commit`` without the scores of forks whose tokens were drawn with the numbers of the row they left."""
-        own = [kept.index(old) == i or not self.rows[i].settings.temperature for i, old in enumerate(kept)]
-        if commit.scores is None or all(own):
-            return commit
-        is_own = to_device(own, self.state.device).bool()
-        return replace(commit, known=is_own if commit.known is None else is_own & commit.known)
 
     def _apply(self, commit: Commit, scores: Scores) -> None:
         """Commit to the canvases, record the step and go on to the next."""

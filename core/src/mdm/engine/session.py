@@ -61,6 +61,7 @@ class Session:
         self.forwards = 0
         """model calls"""
         self.row_tokens_limit = row_tokens or row_tokens_that_fit(model)
+        self._at_once = self.row_tokens_limit  # less where that was too bold
         # What is wrong with the defaults is said here and not to every request.
         prepared(model, self._defaults, [int(model.spec.mask_id == 0)], 0, {})
 
@@ -105,8 +106,8 @@ class Session:
         for name in options:
             if name in SESSIONS_OWN:
                 raise MdmError(f"{name} belongs to the whole session, and not to one request")
-        job = prepared(self.model, self._defaults, prompt, row_id, options)
-        ticket = open_ticket(self.model, next(self._numbers), job, trace, timeout)
+        job, own = prepared(self.model, self._defaults, prompt, row_id, options)
+        ticket = open_ticket(self.model, next(self._numbers), job, own, trace, timeout)
         if ticket.length > self.row_tokens_limit:
             raise MdmError(
                 f"the request has {ticket.length:,} tokens, in whole blocks, and {self.row_tokens_limit:,} are decoded "
@@ -198,7 +199,7 @@ class Session:
             return False
         if begun and begun + ticket.length > PREFILL_TOKENS:
             return False
-        if sum(each.length for each in running) + ticket.length > self.row_tokens_limit:
+        if sum(each.length for each in running) + ticket.length > self._at_once:
             return False
         size = self._defaults.get("batch_size")
         if isinstance(size, int):
@@ -226,6 +227,7 @@ class Session:
         engine.recorder.full = any(ticket.trace == "full" for ticket in slot.tickets.values())
         try:
             with no_end(), compiled.forwards(self.model) if engine.settings.compile else nullcontext():
+                engine.trim()
                 engine.step()
                 if not engine.rows:
                     engine.flush()
@@ -245,9 +247,11 @@ class Session:
             self._close(key)
 
     def _hand_over(self, slot: _Slot) -> None:
+        """End the requests whose rows have ended; one that was cancelled meanwhile has had its end."""
         ended, slot.ended[:] = list(slot.ended), []
         for row in ended:
-            self._finished(slot, slot.tickets[row.request], row)
+            if row.request in slot.tickets:
+                self._finished(slot, slot.tickets[row.request], row)
 
     def _progress(self, slot: _Slot, ticket: Ticket, beams: Sequence[RowRecord]) -> bool:
         """Say what is new of a request that goes on, or end it where its text has ended: then True."""
@@ -267,14 +271,18 @@ class Session:
 
     def _finished(self, slot: _Slot, ticket: Ticket, row: RowRecord, stop: int | None = None) -> None:
         """End a request with what it has decoded, up to the position ``stop``."""
-        result = result_of(
-            row, ticket.request, ticket.job.layouts[0], self.model, ticket.ends, trace=ticket.trace, stop=stop
-        )
+        del slot.tickets[ticket.number]
+        try:
+            result = result_of(
+                row, ticket.request, ticket.job.layouts[0], self.model, ticket.ends, trace=ticket.trace, stop=stop
+            )
+        except Exception as error:  # a tokenizer, or what makes a picture of tokens
+            self._fail(ticket, error)
+            return
         lines = ticket.new_lines(row)
         has_end = ticket.text is not None and ticket.ends.length(self.model, result.tokens) is not None
         finish: Finish = "stop" if has_end else "length"
         text, tokens = ticket.new_text(result.tokens, True)
-        del slot.tickets[ticket.number]
         self._updates.append(Update(ticket.number, lines, tuple(tokens), text, finish, result))
 
     def _recover(self, key: Hashable, slot: _Slot, error: Exception, blamed: Ticket | None = None) -> None:
@@ -294,7 +302,7 @@ class Session:
             [blamed] = tickets
         elif out_of_memory(error):
             blamed = None
-            self.row_tokens_limit = max(1, min(self.row_tokens_limit, sum(ticket.length for ticket in tickets) // 2))
+            self._at_once = min(self._at_once, sum(ticket.length for ticket in tickets) // 2)
         elif blamed is None:
             for ticket in tickets:  # each in an engine of its own
                 ticket.key = (ticket.key, ticket.number)

@@ -80,8 +80,10 @@ class Ticket:
         return text, new
 
 
-def prepared(model: Model, defaults: Mapping[str, Any], prompt: Any, row_id: int, options: Mapping[str, Any]) -> Job:
-    """What a request asks for over a session's ``defaults``, checked.
+def prepared(
+    model: Model, defaults: Mapping[str, Any], prompt: Any, row_id: int, options: Mapping[str, Any]
+) -> tuple[Job, tuple[int, ...]]:
+    """What a request asks for over a session's ``defaults``, checked; and which plugins that are objects it brings.
 
     Raises:
         MdmError: as ``mdm.decode``.
@@ -89,10 +91,14 @@ def prepared(model: Model, defaults: Mapping[str, Any], prompt: Any, row_id: int
     given = _merged(defaults, options)
     policy = {name: given.pop(name) for name in POLICY if name in given}
     settings = check_settings(given, (*POLICY, "row_id", "timeout", "trace"))
-    return prepare(model, [prompt], settings, gen_length=settings.gen_length, row_ids=[row_id], **policy)
+    job = prepare(model, [prompt], settings, gen_length=settings.gen_length, row_ids=[row_id], **policy)
+    plugins = (policy.get("sampler"), policy.get("cache"))
+    return job, tuple(id(plugin) for plugin in plugins if not isinstance(plugin, str | None))
 
 
-def open_ticket(model: Model, number: int, job: Job, trace: bool | str, timeout: float | None) -> Ticket:
+def open_ticket(
+    model: Model, number: int, job: Job, objects: tuple[int, ...], trace: bool | str, timeout: float | None
+) -> Ticket:
     """The ticket of a job with one prompt.
 
     Raises:
@@ -109,7 +115,7 @@ def open_ticket(model: Model, number: int, job: Job, trace: bool | str, timeout:
         length += -length % block_length
     ends = TextEnds(job.eos_ids, settings.stop)
     return Ticket(
-        number, replace(job, settings=settings), request, _key(settings, job), length,
+        number, replace(job, settings=settings), request, (_key(settings, job), objects), length,
         runs=min(length, block_length) if job.policy[1].uses_kv else length, trace=trace,
         deadline=None if timeout is None else time.monotonic() + timeout, ends=ends,
         text=AnswerText(model, ends) if model.tokenizer is not None and layout.grid is None else None,
@@ -142,6 +148,6 @@ def _merged(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str
 def _key(settings: Settings, job: Job) -> Hashable:
     """What requests have to share to be decoded by one engine; ``settings`` have a block length."""
     assert job.policy is not None
-    plugins = [(type(plugin), repr(getattr(plugin, "options", id(plugin)))) for plugin in job.policy]
+    plugins = [(type(plugin), repr(getattr(plugin, "options", None))) for plugin in job.policy]
     shared = [repr(getattr(settings, name)) for name in ENGINES_OWN]
     return (*plugins, *shared, bool(settings.guidance), job.eos_ids)

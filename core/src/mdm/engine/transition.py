@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from mdm.protocols.sampler import BaseSampler, Commit
 from mdm.protocols.scores import Scores
 from mdm.protocols.settings import Settings
 from mdm.protocols.state import State
+from mdm.protocols.upload import to_device
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -125,6 +127,14 @@ class Transition:
         if commit.scores is None or commit.known is None:
             return commit.scores, torch.full_like(like, commit.scores is not None)
         return commit.scores, commit.known
+
+    def without_foreign_draws(self, commit: Commit, own: Sequence[bool]) -> Commit:
+        """``commit`` without the scores of rows whose tokens are not their ``own``: drawn with the numbers of the row
+        that they left."""
+        if commit.scores is None or all(own):
+            return commit
+        is_own = to_device(own, commit.where.device).bool()
+        return replace(commit, known=is_own if commit.known is None else is_own & commit.known)
 
 
 def _with_left(query: Tensor) -> Tensor:

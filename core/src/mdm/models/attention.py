@@ -106,6 +106,15 @@ def in_layer(number: int) -> Iterator[None]:
         _layer.reset(token)
 
 
+def hiding(dtype: torch.dtype) -> float:
+    """What a mask of this type adds to a score that is not to count.
+
+    Kernels go on in powers of two, 1.44 times the score. The lowest number there is would become -inf by that, and of a
+    query that sees none of the keys CUDA's kernel would say that the log-sum-exp is 0: a weight like any other.
+    """
+    return torch.finfo(dtype).min / 2
+
+
 def is_installed(body: nn.Module) -> bool:
     """Whether a body attends by ``attend``."""
     return getattr(getattr(body, "config", None), "_attn_implementation", None) == ATTENTION_NAME
@@ -204,7 +213,8 @@ def attention_with_lse(
 ) -> tuple[Tensor, Tensor]:
     """Attention ``[G, H, Q, D]`` over ``keys`` ``[G, H, T, D]``, and the log-sum-exp ``[G, H, Q]`` of its scores.
 
-    torch's public attention keeps the log-sum-exp to itself; its kernels for CPU and CUDA give it.
+    torch's public attention keeps the log-sum-exp to itself; its kernels for CPU and CUDA give it. What ``mask`` hides
+    it hides by ``hiding``.
     """
     if query.device.type == "cpu":
         outputs = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(

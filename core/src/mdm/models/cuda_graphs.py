@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from mdm.models.kv_store import KVStore
@@ -195,16 +195,34 @@ def is_plain(model: Model) -> bool:
     return not (hooked or _global_forward_hooks or _global_forward_pre_hooks)
 
 
+class SharedPool:
+    """Memory that graphs share as long as one of them lives.
+
+    torch does not capture into a pool whose graphs are all gone while a tensor in it is not: then there is a new one.
+    """
+
+    def __init__(self, new: Callable[[], Any]) -> None:
+        self._new, self._pool = new, None
+        self._graphs: WeakSet[Any] = WeakSet()
+
+    def of(self, graph: Any) -> Any:
+        """The pool that this graph is to be captured into."""
+        if not self._graphs:
+            self._pool = self._new()
+        self._graphs.add(graph)
+        return self._pool
+
+
 def cuda_capture(device: torch.device) -> Capture:
     """How ``GraphCache`` captures on a GPU; all graphs share their memory."""
-    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    pool, stream = SharedPool(torch.cuda.graph_pool_handle), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def capture(call: Callable[[], Any]) -> Captured | None:
         torch.cuda.empty_cache()
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.memory_reserved(device)
         try:
             # What other threads do on the device meanwhile is their own affair.
-            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=pool.of(graph), stream=stream, capture_error_mode="thread_local"):
                 result = call()
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]

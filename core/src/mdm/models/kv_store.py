@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 from mdm.errors import MdmError
-from mdm.models.attention import CachedKV, ForwardLayout, aligned, is_installed
+from mdm.models.attention import CachedKV, ForwardLayout, aligned, hiding, is_installed
 from mdm.models.model import Model
 from mdm.models.transfer import to_device
 from torch import Tensor
@@ -156,7 +156,7 @@ class KVStore:
         block_length: int | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Additive masks: over what is stored ``[G, 1 or Q, L]``, and over a window's own keys ``[R, 1 or Q, Q]``."""
-        device, length, lowest = positions.device, self.shape[1], torch.finfo(self.dtype).min
+        device, length, lowest = positions.device, self.shape[1], hiding(self.dtype)
         window = positions[first]
         # Of what is stored a query sees neither the window, whose keys are run afresh, nor padding.
         stored = torch.zeros(len(window), length, dtype=self.dtype, device=device)
@@ -201,6 +201,12 @@ class KVStore:
         if (rows, length) != self.shape:
             padding = (0, 0, 0, length - self.shape[1], 0, 0, 0, rows - self.shape[0])
             self._reshape(lambda stored: torch.nn.functional.pad(stored, padding), rows, length)
+
+    def trim(self, rows: int, length: int) -> None:
+        """Have ``rows`` rows of ``length`` at most."""
+        rows, length = min(rows, self.shape[0]), min(length, self.shape[1])
+        if (rows, length) != self.shape:
+            self._reshape(lambda stored: stored[:rows, :, :length].clone(), rows, length)
 
     def _reshape(self, change: Callable[[Tensor], Tensor], rows: int, length: int) -> None:
         self.shape, self.generation = (rows, length), next(_generations)

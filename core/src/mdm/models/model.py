@@ -137,9 +137,8 @@ class Model:
             block = at // (block_length or self.spec.block_length or length)
             hidden_from = block[None, :] > block[:, None]
             mask = torch.zeros(length, length, dtype=self.dtype, device=self.device)
-            mask = mask.masked_fill(hidden_from, torch.finfo(self.dtype).min)[None, None].expand(
-                len(tokens), -1, -1, -1
-            )
+            mask = mask.masked_fill(hidden_from, attention.hiding(self.dtype))[None, None]
+            mask = mask.expand(len(tokens), -1, -1, -1)
         source = at if positions is None else positions.to(self.device)
         if self.spec.shift:
             source = (source - 1).clamp(min=0)

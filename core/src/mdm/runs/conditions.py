@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,16 @@ EOS_RULE = ("stop_at_eos", "eos_rank", "eos_penalty", "pad_penalty", "suppressed
 """The settings that decide what becomes of end tokens."""
 
 
-def record_model(out: Path, config: RunConfig, name: str, model: Model) -> None:
-    """Write into the run's ``environment.json`` what only the loaded model tells; what stands there stays."""
+def record_model(out: Path, name: str, facts: Mapping[str, Any]) -> None:
+    """Write a model's ``model_facts`` into the run's ``environment.json``; what stands there stays."""
     environment = read_environment(out)
     if name not in environment.models:
-        environment.models = environment.models | {name: _facts(config, model)}
+        environment.models = environment.models | {name: dict(facts)}
         files.write_json(out / "environment.json", environment.model_dump(exclude_unset=True))
 
 
-def _facts(config: RunConfig, model: Model) -> dict[str, Any]:
+def model_facts(config: RunConfig, model: Model) -> dict[str, Any]:
+    """What only the loaded model tells of a run."""
     import torch
 
     is_cuda = model.device.type == "cuda"

@@ -53,7 +53,7 @@ class ExampleDecoder:
         self._run, self._model, self._variant, self._writer = run, model, variant, writer
         self._settings = decode_settings(run.config, model, variant.sampler, variant.tokens_per_step)
         self._grader = Grader(run.task, self._record, run.fail_fast, end_tokens(run.config, model))
-        self._progress = _Progress(run, variant)
+        self._progress = Progress(run, variant)
         self._decoded: set[int] = set()
         self._last_finish = time.perf_counter()
 
@@ -206,7 +206,7 @@ def _length(example: EncodedExample) -> int:
     return len(layout.tokens) + (layout.gen_length or 0) + len(layout.suffix or ())
 
 
-class _Progress:
+class Progress:
     """Counts a variant's written examples for the observer. Of several processes, each counts its own share."""
 
     def __init__(self, run: RunContext, variant: Variant) -> None:

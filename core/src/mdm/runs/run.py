@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib import metadata
@@ -17,7 +17,7 @@ from mdm.errors import MdmError, blamed
 from mdm.protocols.options import check_options
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs import files, presets
-from mdm.runs.conditions import conditions, record_model
+from mdm.runs.conditions import conditions, model_facts, record_model
 from mdm.runs.config import RunConfig
 from mdm.runs.decode_args import encode_example, load_model
 from mdm.runs.decode_examples import ExampleDecoder, RunContext
@@ -29,14 +29,21 @@ from mdm.runs.summary import summarise
 from mdm.runs.variants import Variant, autoregressive, pin_models, variants, without_policy
 from mdm.runs.watch import GuardedObserver, Interrupted, RunObserver
 
+DecodeLeft = Callable[[RunContext, Sequence[Variant], Path], None]
+"""Decodes what the folders of some variants, all of one model, lack yet, in the run whose folder is given."""
+
 
 def run(
-    config: RunConfig, out: Path, observer: RunObserver | None = None, *, fail_fast: bool = False
-) -> dict[str, Any]:
+    config: RunConfig, out: Path, observer: RunObserver | None = None, *, fail_fast: bool = False,
+    decode_left: DecodeLeft | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Decode and grade the examples whose results are not in the folder ``out`` yet.
 
     An example that cannot be decoded or graded is recorded with its error, counts as wrong and does not stop the run;
     with ``fail_fast`` it does, and is left to be done. Of several processes each decodes its share of the examples.
+
+    Args:
+        decode_left: decodes elsewhere, such as on the machines of a cluster, what this process would load a model for.
 
     Returns:
         The content of ``summary.json``; in all but the main process an empty summary.
@@ -62,7 +69,7 @@ def run(
         guarded.on_note(f"reading {config.data or config.task}")
         examples = read_examples(config, task)
         context = RunContext(config, task, examples, guarded, RunHooks(), process, fail_fast)
-        return _run_variants(context, _open_variants(context, out), out)
+        return _run_variants(context, _open_variants(context, out), out, decode_left or _decode_here)
 
 
 def environment(config: RunConfig) -> dict[str, Any]:
@@ -142,11 +149,13 @@ def _open_variants(run: RunContext, out: Path) -> list[Variant]:
     return opened
 
 
-def _run_variants(run: RunContext, variants: Sequence[Variant], out: Path) -> dict[str, Any]:
-    process = run.process
+def _run_variants(run: RunContext, variants: Sequence[Variant], out: Path, decode_left: DecodeLeft) -> dict[str, Any]:
+    process, expected = run.process, len(run.examples) * run.config.repeats
     try:
         for model in run.config.model:
-            _run_model(run, [variant for variant in variants if variant.model == model], out)
+            of_model = [variant for variant in variants if variant.model == model]
+            if any(len(variant.results.by_row) < expected for variant in of_model):
+                decode_left(run, of_model, out)
         process.barrier()
     except BaseException as stop:
         if not process.is_main:
@@ -167,16 +176,14 @@ def _run_variants(run: RunContext, variants: Sequence[Variant], out: Path) -> di
     return write_summary(run, variants, out)
 
 
-def _run_model(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
-    """Decode what is left of the variants of one model."""
+def _decode_here(run: RunContext, variants: Sequence[Variant], out: Path) -> None:
+    """Decode what is left of the variants of one model, or this process's share of it."""
     config, process = run.config, run.process
-    if all(len(variant.results.by_row) == len(run.examples) * config.repeats for variant in variants):
-        return  # without loading the model
     run.observer.on_note(f"loading {variants[0].model}")
     name = variants[0].model
     model = load_model(config, name)
     if process.is_main:
-        record_model(out, config, name, model)
+        record_model(out, name, model_facts(config, model))
         for warning in presets.warnings(config.preset, {name: model.spec.family}):
             run.observer.on_warning(warning)
     encoded = [encode_example(config, model, run.task, index, example) for index, example in enumerate(run.examples)]

@@ -10,7 +10,8 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from mdm.models.cuda_graphs import MAX_ROW_TOKENS, PADDED_ROW_TOKENS, GraphCache
+from mdm.models.attention import hiding
+from mdm.models.cuda_graphs import LENGTH_MULTIPLE, MAX_ROW_TOKENS, PADDED_ROW_TOKENS, GraphCache
 from mdm.models.kv_store import KVStore
 from mdm.models.model import Model
 from mdm.protocols.draws import Draws
@@ -75,6 +76,11 @@ class Scorer:
         """Whether tokens of any row are drawn."""
         return any(readout.draws for readout in self.readouts)
 
+    @property
+    def length_multiple(self) -> int:
+        """Canvases are padded to a multiple of so many positions: prompts of most lengths then share graphs."""
+        return 1 if self.graphs is None else LENGTH_MULTIPLE
+
     def open_store(self, rows: int, length: int) -> None:
         """Make room for the keys and values of ``rows`` rows in all, each ``length`` long."""
         rows *= self.cfg_branches
@@ -94,6 +100,13 @@ class Scorer:
         elif self.store is not None:
             branch = torch.arange(self.cfg_branches, device=index.device)
             self.store.select_rows((index[:, None] * self.cfg_branches + branch).flatten())
+
+    def trim_store(self, rows: int, length: int) -> None:
+        """Give back what is stored beyond the first ``rows`` rows and ``length`` positions."""
+        if self.store is not None:
+            self.store.trim(rows * self.cfg_branches, length)
+            if self.graphs is not None:
+                self.graphs.open(self.store)
 
     def scores(self, state: State, batch: ForwardBatch, draws: Draws) -> tuple[Scores, list[slice]]:
         """Scores ``[R, K]`` of a batch, K the most positions of a canvas, and which canvases shared a model call.
@@ -347,7 +360,7 @@ class Scorer:
                 block = around.positions[:longest] // self.block_length
                 visible = visible & (block <= block[:, None])
             mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=tokens.device)
-            mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min).expand(-1, longest, -1)[:, None]
+            mask = mask.masked_fill(~visible, hiding(mask.dtype)).expand(-1, longest, -1)[:, None]
         return self.model.hidden(tokens[:, :longest], positions, mask=mask, cache=view)
 
     def _in_canvas(self, batch: ForwardBatch, around: Surroundings) -> Tensor | None:

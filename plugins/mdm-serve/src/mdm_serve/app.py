@@ -66,7 +66,7 @@ def make_service(
     of_session = {key: value for key, value in defaults.items() if key not in ("trace", "unconditional")}
     worker = Worker(
         model, partial(api.open_session, model, row_tokens=row_tokens, **of_session), Metrics(),
-        timeout=limits.timeout, gen_length=defaults["gen_length"],
+        timeout=limits.timeout, gen_length=defaults["gen_length"], max_length=limits.max_length,
     )  # fmt: skip
     return Service(name, worker, defaults, limits)
 

@@ -34,6 +34,10 @@ NOT_SERVED = {
     help="Tokens of all canvases that are decoded at once (default: by the memory).",
 )  # fmt: skip
 @click.option(
+    "--max-length", type=click.IntRange(1), metavar="N",
+    help="Tokens of a request, its answer included (default: as many as the model was trained on).",
+)  # fmt: skip
+@click.option(
     "--timeout", default=600.0, show_default=True, type=click.FloatRange(0, min_open=True), metavar="SECONDS",
     help="How long a request may take, waiting included; also how long the server waits for what runs when it ends.",
 )  # fmt: skip
@@ -46,9 +50,9 @@ NOT_SERVED = {
 @click.option("--log-prompts", is_flag=True, help="Show in the log what is asked.")
 @decode_flags
 def serve(
-    host: str, port: int, name: str | None, queue: int, row_tokens: int | None, timeout: float, max_body: int,
-    api_key_file: Path | None, no_api_key: bool, log_prompts: bool, assignments: tuple[str, ...], as_json: bool,
-    **flags: Any,
+    host: str, port: int, name: str | None, queue: int, row_tokens: int | None, max_length: int | None,
+    timeout: float, max_body: int, api_key_file: Path | None, no_api_key: bool, log_prompts: bool,
+    assignments: tuple[str, ...], as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Serve a model at an OpenAI-compatible endpoint.
 
@@ -77,7 +81,7 @@ def serve(
                 f"--host {host} can be reached from other machines: give a key (--api-key-file FILE, or {KEY} in the "
                 "environment), or say --no-api-key"
             )
-        limits = Limits(queue, timeout, max_body, key, loopback, log_prompts)
+        limits = Limits(queue, timeout, max_body, key, loopback, max_length, log_prompts)
         model = load_model(config, config.model[0])
         for warning in presets.warnings(config.preset, {config.model[0]: model.spec.family}):
             click.echo(f"mdm: {warning}", err=True)

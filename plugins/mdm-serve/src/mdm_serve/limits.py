@@ -19,5 +19,7 @@ class Limits:
     """What clients have to send; None: nothing."""
     loopback: bool = True
     """Whether only programs of this machine are served, whatever name a page of another site gives to it."""
+    max_length: int | None = None
+    """Tokens of a request's canvas; None: as many as the model was trained on."""
     log_prompts: bool = False
     """Whether the log shows what is asked."""

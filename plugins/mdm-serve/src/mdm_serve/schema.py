@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from mdm import registry
 from mdm.data.documents import parse_json
 from mdm.errors import MdmError, explain
-from mdm.protocols.settings import LAYER, Settings
+from mdm.protocols.settings import LAYER, SESSIONS_OWN, Settings
 from mdm.protocols.task import Message
 from mdm.runs.presets import at_length
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -24,9 +24,7 @@ MAX_TOKENS = 2**20
 MAX_STOPS = 16
 """Stop texts: more than OpenAI's 4, since evaluation harnesses send all that a task names."""
 
-SERVERS_OWN = ("batch_size", "max_rows", "compile", "graphs", "reuse_scores")
-"""Decoding options that all requests share."""
-SETTINGS = tuple(name for name in Settings.model_fields if name not in (*SERVERS_OWN, "gen_length"))
+SETTINGS = tuple(name for name in Settings.model_fields if name not in (*SESSIONS_OWN, "gen_length"))
 """Decoding options that a body may hold under their own names; ``gen_length`` is called ``max_tokens`` there."""
 
 Ids = Annotated[list[int], Field(min_length=1)]

@@ -126,13 +126,17 @@ class Worker:
         open_session: makes the session; called in the thread, and again should a step ever raise.
         timeout: seconds until a row is given up, waiting included.
         gen_length: tokens that a request gets which names no number.
+        max_length: tokens of a request's canvas; None: as many as the model was trained on.
     """
 
     def __init__(
-        self, model: Model, open_session: Callable[[], Session], metrics: Metrics, *, timeout: float, gen_length: int
-    ) -> None:
+        self, model: Model, open_session: Callable[[], Session], metrics: Metrics, *, timeout: float, gen_length: int,
+        max_length: int | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.metrics, self.state = model, metrics, State()
         self._open_session, self._timeout, self.gen_length = open_session, timeout, gen_length
+        trained = getattr(getattr(model.body, "config", None), "max_position_embeddings", None)
+        self._max_length = max_length or trained or float("inf")
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._rows: dict[int, tuple[Call, int]] = {}
         self._sent = self._taken = self._forwards = 0
@@ -242,13 +246,18 @@ class Worker:
         suffix = model.encode(job.suffix, None) if isinstance(job.suffix, str) else job.suffix
         for number, prompt in enumerate(job.prompts):
             layout = lay_out(model, prompt)
+            behind = list((layout.suffix if suffix is None else suffix) or ())
+            length = job.arguments.get("gen_length", self.gen_length)
+            if (whole := len(layout.tokens) + length + len(behind)) > self._max_length:  # a step of it might never end
+                raise MdmError(
+                    f"the request has {whole:,} tokens, its answer included, and this server decodes at most "
+                    f"{self._max_length:,} (--max-length)"
+                )
             for key in range(job.n):
                 row = self._session.submit(layout, suffix=suffix, row_id=key, **arguments)
                 self._rows[row] = call, number * job.n + key
             if job.show_trace:
-                behind = layout.suffix if suffix is None else suffix
-                length = job.arguments.get("gen_length", self.gen_length)
-                texts = canvas_texts(model, layout.tokens, length) + canvas_texts(model, list(behind or ()))
+                texts = canvas_texts(model, layout.tokens, length) + canvas_texts(model, behind)
                 canvases += [Canvas(len(layout.tokens), texts)] * job.n
         return tuple(canvases)
 

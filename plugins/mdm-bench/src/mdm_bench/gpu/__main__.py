@@ -22,7 +22,7 @@ from mdm_bench.gpu.page import page
 from mdm_bench.gpu.parts import SPEED, Options
 from mdm_bench.gpu.targets import judged
 
-WEIGHTS = {"device": 1.5, "parity": 3.0, "kernels": 2.0}
+WEIGHTS = {"device": 1.5, "parity": 3.5, "kernels": 2.0}
 """A part's share of the time; what one does not need goes to those behind it."""
 SHAPE_WEIGHTS = {"llada-8b": 6.0}
 BY_DEFAULT = ("llada-8b", "dream-7b", "sdar-8b")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mdm.models.attention import attention_with_lse
+from mdm.models.attention import attention_with_lse, hiding
 from mdm.protocols import Draws
 from mdm.scoring.tile_pass import tile_stats
 from mdm.scoring.tiles import Tiles, TokenDraw, merge_tiles
@@ -106,8 +106,11 @@ def _relative(found: Tensor, exact: Tensor) -> float:
 
 
 def _attention(device: str, name: str) -> dict[str, Any]:
-    """Errors of attention and of its log-sum-exp, with and without a mask."""
-    out_error = weight_error = 0.0
+    """Errors of attention and of its log-sum-exp, with and without a mask.
+
+    Also the largest log-sum-exp of queries that see nothing, in parts of what hides (0.5 and more is nothing).
+    """
+    out_error, weight_error, unseen = 0.0, 0.0, torch.inf
     for rows, heads, stored, queries, keys, width in ATTENTION:
         random = torch.Generator().manual_seed(keys)
         q, k, v = (
@@ -115,7 +118,10 @@ def _attention(device: str, name: str) -> dict[str, Any]:
             for n in (queries * heads // stored, keys, keys)
         )
         hidden = torch.rand(rows, 1, 1, keys, generator=random) < 0.3
-        mask = torch.zeros(hidden.shape).masked_fill(hidden, -torch.inf).to(device, DTYPES[name])
+        lowest = hiding(DTYPES[name])
+        mask = torch.zeros(hidden.shape).masked_fill(hidden, lowest).to(device, DTYPES[name])
+        blind, nothing = attention_with_lse(q, k, v, torch.full_like(mask, lowest), width**-0.5)
+        unseen = min(unseen, float(nothing.max()) / lowest if blind.isfinite().all() else 0.0)
         for given in (None, mask):
             out, weight = attention_with_lse(q, k, v, given, width**-0.5)
             host_mask = None if given is None else given.double().cpu()
@@ -123,7 +129,8 @@ def _attention(device: str, name: str) -> dict[str, Any]:
             out_error = max(out_error, float((out.double().cpu() - exact).abs().max()))
             weight_error = max(weight_error, float((weight.double().cpu() - exact_weight).abs().max()))
     limit = TOLERANCE[name]
-    return {"out_error": out_error, "lse_error": weight_error, "right": out_error < limit and weight_error < limit}
+    right = out_error < limit and weight_error < limit and unseen > 0.5
+    return {"out_error": out_error, "lse_error": weight_error, "unseen": unseen, "right": right}
 
 
 def _exact(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:

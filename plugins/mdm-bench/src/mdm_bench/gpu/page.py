@@ -125,7 +125,9 @@ def _parity(part: Report) -> Iterator[str]:
     total = same + len(differs) + len(failed)
     yield "## Against the CPU, in float32"
     left = f" Not for such a model: {', '.join(refused)}." if refused else ""
-    yield f"{same} of {total} decodes commit the CPU's tokens in its order.{left}"
+    replays = [cell["replays"] for cell in cells.values() if "replays" in cell]
+    replayed = f" {sum(replays)} forwards were replays." if replays else ""
+    yield f"{same} of {total} decodes commit the CPU's tokens in its order.{replayed}{left}"
     for name, mode, at in differs:
         yield f"- {name}, {mode}: differs at step {at['step']} of row {at['row']}"
     yield from _by_reason([(f"{name}, {mode}", why) for name, mode, why in failed], "")

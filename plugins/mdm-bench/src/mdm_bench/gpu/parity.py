@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from mdm import api, registry
 from mdm.errors import MdmError
 from mdm.models import Model
+from mdm.models.cuda_graphs import counts
 from mdm.protocols.settings import DEFAULT_SAMPLER
 from mdm_testing.probe import essence
 from mdm_testing.toy import toy_model
@@ -31,26 +33,38 @@ MODES: dict[str, dict[str, Any]] = {
     "guidance": {"guidance": 0.7},
     "compile": {"compile": True},
 }
-"""What is decoded with each sampler and cache; only ``eager`` goes without graphs. Compiling takes longest, so it is a
-cell of its own, behind the others."""
+"""What is decoded; only ``eager`` goes without graphs. Compiling takes longest, so it is a cell of its own, behind the
+others."""
+THOROUGH = 2
+"""Samplers that are decoded in every mode with every cache."""
+FEW = ("graphs", "temperature")
+"""Modes of the others, unless the check is a full one."""
 
 Decoded = list[list[tuple[Any, ...]]]
 """Each row's steps, as ``essence`` gives them."""
 
 
 def part(options: Options) -> Part:
-    """A cell for a sampler, a cache, and the modes that are compiled or not."""
+    """A cell for a sampler, a cache, and the modes that are compiled or not.
+
+    Unless it is a full check, compiling and the rarer modes are for the first samplers alone: what they try does not
+    depend on the sampler.
+    """
     samplers = _samplers(every=options.full)
     if not (options.on_gpu or options.full):
         samplers = samplers[:ON_A_CPU]  # which only tries the check
-    pairs = [(sampler, name) for sampler in samplers for name in registry.names("cache")]
-    pairs.sort(key=lambda pair: pair[0] not in samplers[:2])  # all caches of these first
-    cells = {f"{sampler} {name}{more}": (sampler, name, more) for more in ("", " compile") for sampler, name in pairs}
+    thorough = samplers if options.full else samplers[:THOROUGH]
+    called = [mode for mode in MODES if mode != "compile"]
+    cells: dict[str, tuple[str, str, Sequence[str]]] = {}
+    for sampler in samplers:
+        for name in registry.names("cache"):
+            cells[f"{sampler} {name}"] = sampler, name, called if sampler in thorough else FEW
+    for sampler in thorough:
+        for name in registry.names("cache"):
+            cells[f"{sampler} {name} compile"] = sampler, name, ["compile"]
 
     def measure(cell: str) -> dict[str, Any]:
-        sampler, name, more = cells[cell]
-        modes = ["compile"] if more else [mode for mode in MODES if mode != "compile"]
-        return _compared(options.device, sampler, name, modes)
+        return _compared(options.device, *cells[cell])
 
     return Part(list(cells), measure, lambda: _exact(options), limit=60)
 
@@ -96,11 +110,13 @@ def _models(attention: str, device: str) -> tuple[Model, Model]:
     return here, Model(here.spec, body, head, here.tokenizer, name=here.name)
 
 
-def _compared(device: str, sampler: str, name: str, modes: list[str]) -> dict[str, Any]:
-    """For each mode "same", where it first differs, or why it could not be decoded on the device."""
+def _compared(device: str, sampler: str, name: str, modes: Sequence[str]) -> dict[str, Any]:
+    """For each mode "same", where it first differs, or why it could not be decoded on the device; and how many forwards
+    were replays: none are where no graph could be captured, and decodes go on without."""
     attention = registry.resolve("cache", name).attention or "full"
     there = _models(attention, device)[1]
-    found: dict[str, Any] = {"same": [], "differs": {}, "failed": {}}
+    found: dict[str, Any] = {"same": [], "differs": {}, "failed": {}, "replays": 0}
+    before = counts(there).replays
     for mode in modes:
         settings = MODES[mode]
         try:
@@ -119,6 +135,7 @@ def _compared(device: str, sampler: str, name: str, modes: list[str]) -> dict[st
             found["same"].append(mode)
         else:
             found["differs"][mode] = at
+    found["replays"] = counts(there).replays - before
     return found
 
 
