@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import socket
 import struct
 import time
 
@@ -363,6 +364,17 @@ def test_a_copy_ends_when_nothing_is_asked(monkeypatch):
     while os.waitid(os.P_PID, first, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert int(call()) != first
+
+
+def test_a_copy_holds_no_connection_of_its_original():
+    """Else a server's client, whose connection is closed, would wait for the copy to end."""
+    ours, client = socket.socketpair()
+    with ours, client:
+        call = Bounded(lambda: str(os.getpid()))
+        copy = int(call())
+        ours.close()
+        client.settimeout(10)
+        assert client.recv(1) == b"" and int(call()) == copy
 
 
 def test_one_model_in_four_threads():

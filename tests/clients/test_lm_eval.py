@@ -73,8 +73,9 @@ def test_what_a_server_has_not_is_said(server, tmp_path):
     """Log-likelihoods ask for the probabilities of the prompt's own tokens (``echo``), and are refused by that name."""
     (tmp_path / "sudokus.jsonl").write_text(json.dumps(samples()[0]) + "\n")
     task = TASK.replace("generate_until", "multiple_choice").replace("process_results: !function grade.grade\n", "")
-    lines = [line for line in task.splitlines() if not line.startswith(("generation_kwargs", "metric_list"))]
-    (tmp_path / "served_sudoku.yaml").write_text("\n".join([*lines, 'doc_to_choice: ["1", "2"]']))
+    dropped = ("generation_kwargs", "metric_list", "doc_to_target")
+    lines = [line for line in task.splitlines() if not line.startswith(dropped)]
+    (tmp_path / "served_sudoku.yaml").write_text("\n".join([*lines, 'doc_to_choice: ["1", "2"]', "doc_to_target: 0"]))
     command = [
         sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args",
         f"model=tiny,base_url={server.url}/v1/completions,tokenizer={server.model},max_retries=1",

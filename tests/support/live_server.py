@@ -112,6 +112,11 @@ class LiveServer:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def cpu_seconds(self) -> float:
+        """Seconds that its threads have spent on a CPU."""
+        times = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
     def settle(self, sockets: int | None = None, seconds: float = 30) -> int:
         """Wait until nothing runs, waits or is held, and no more than ``sockets`` sockets are open; how many are.
 

@@ -29,7 +29,7 @@ import mdm
 from live_server import LiveServer
 
 MIXED = ("confidence", "entropy", "fastdllm-threshold", "info-gain")
-BLOCK = 16
+BLOCK = 8
 """Tokens of a block, so that an answer comes in several chunks."""
 
 
@@ -78,16 +78,18 @@ class Row:
     tokens_per_second: float
     p50: float
     p95: float
+    cpu_seconds: float | None = None
+    """Of the server, where this is its parent."""
     times_one_at_a_time: float | None = None
 
 
-def asks(count: int, sampler: str, draw: random.Random, cancel: float) -> list[Ask]:
-    """A set of requests by ``sampler``, or by one of ``MIXED`` each."""
+def asks(count: int, sampler: str, draw: random.Random, cancel: float, longest: Sequence[int]) -> list[Ask]:
+    """A set of requests by ``sampler``, or by one of ``MIXED`` each; ``longest``: tokens of prompts and of answers."""
     made = []
     for _ in range(count):
-        prompt = "".join(draw.choices("01234", k=draw.randint(4, 32))) + ":"
+        prompt = "".join(draw.choices("01234", k=draw.randint(4, longest[0]))) + ":"
         options: dict[str, Any] = {
-            "gen_length": draw.randint(8, 64),
+            "gen_length": draw.randint(4, longest[1]),
             "seed": draw.randrange(2**31),
             "temperature": draw.choice((0.0, 0.0, 0.7, 1.0)),
             "sampler": draw.choice(MIXED) if sampler == "mixed" else sampler,
@@ -207,12 +209,17 @@ def row(sampler: str, how: str, got: Sequence[Answer], expected: Sequence[Answer
     )  # fmt: skip
 
 
-def measure(url: str, key: str | None, model: Any, sampler: str, args: argparse.Namespace) -> list[Row]:
+def measure(
+    url: str, key: str | None, model: Any, sampler: str, args: argparse.Namespace, server: LiveServer | None
+) -> list[Row]:  # fmt: skip
     """The lines of one sampler."""
-    todo = asks(args.requests, sampler, random.Random(f"{sampler}:{args.seed}"), args.cancel)
+    todo = asks(args.requests, sampler, random.Random(f"{sampler}:{args.seed}"), args.cancel, args.longest)
     asyncio.run(load(url, key, todo[: args.concurrency], args.concurrency))  # whatever is slow the first time
+    used = [server.cpu_seconds() if server else 0.0]
     many, many_seconds = asyncio.run(load(url, key, todo, args.concurrency))
+    used.append(server.cpu_seconds() if server else 0.0)
     single, single_seconds = asyncio.run(load(url, key, todo, 1))
+    used.append(server.cpu_seconds() if server else 0.0)
     wanted = [one.text is not None or other.text is not None for one, other in zip(many, single, strict=True)]
     expected, decode_seconds = decoded(model, todo, wanted)
     rows = [
@@ -220,6 +227,8 @@ def measure(url: str, key: str | None, model: Any, sampler: str, args: argparse.
         row(sampler, "one at a time", single, expected, single_seconds),
         row(sampler, "`mdm.decode`, one by one", expected, expected, decode_seconds),
     ]
+    if server:
+        rows[0].cpu_seconds, rows[1].cpu_seconds = used[1] - used[0], used[2] - used[1]
     for one in rows:
         one.times_one_at_a_time = one.tokens_per_second / rows[1].tokens_per_second
     return rows
@@ -227,12 +236,25 @@ def measure(url: str, key: str | None, model: Any, sampler: str, args: argparse.
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown, as the documentation has it."""
-    head = ("sampler", "requests", "answers", "abandoned", "lost", "mixed up", "tokens/s", "", "p50", "p95")
+    head = (
+        "sampler",
+        "requests",
+        "answers",
+        "abandoned",
+        "lost",
+        "mixed up",
+        "tokens/s",
+        "",
+        "tokens per s of CPU",
+        "p50",
+        "p95",
+    )
     lines = [head, ("---",) * len(head)]
     for r in rows:
         factor = f"{r.times_one_at_a_time:.2f} ×"
         counts = (str(n) for n in (r.answers, r.abandoned, r.lost, r.mixed_up))
-        lines.append((r.sampler, r.how, *counts, f"{r.tokens_per_second:,.0f}", factor,
+        per_cpu = f"{r.tokens_per_second * r.seconds / r.cpu_seconds:,.0f}" if r.cpu_seconds else ""
+        lines.append((r.sampler, r.how, *counts, f"{r.tokens_per_second:,.0f}", factor, per_cpu,
                       f"{r.p50:.2f} s", f"{r.p95:.2f} s"))  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -246,6 +268,9 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--cancel", type=float, default=0.1, help="the share that is abandoned")
+    parser.add_argument(
+        "--longest", type=int, nargs=2, default=(16, 32), metavar=("PROMPT", "ANSWER"), help="in tokens"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("serve", nargs="*", help="further flags of mdm serve, behind --")
@@ -257,7 +282,7 @@ def main() -> int:
         with own or nullcontext():
             url = args.url or own.url
             for sampler in args.sampler or ("confidence", "mixed"):
-                rows += measure(url, args.key, model, sampler, args)
+                rows += measure(url, args.key, model, sampler, args, own)
             if own:
                 own.settle()
     print(json.dumps([asdict(one) for one in rows], indent=1) if args.json else table(rows))
