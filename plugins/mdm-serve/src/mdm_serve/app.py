@@ -62,6 +62,7 @@ def make_service(
         MdmError: the model has no tokenizer.
     """
     _ = model.text
+    model.name = name  # clients are told no paths
     defaults = {"gen_length": DEFAULT_GEN_LENGTH} | dict(arguments)
     of_session = {key: value for key, value in defaults.items() if key not in ("trace", "unconditional")}
     worker = Worker(

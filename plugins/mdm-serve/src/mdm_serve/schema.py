@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from mdm import registry
 from mdm.data.documents import parse_json
-from mdm.errors import MdmError, explain
+from mdm.errors import MdmError, explain, suggest
 from mdm.protocols.settings import LAYER, SESSIONS_OWN, Settings
 from mdm.protocols.task import Message
 from mdm.runs.presets import at_length
@@ -27,7 +27,7 @@ MAX_STOPS = 16
 SETTINGS = tuple(name for name in Settings.model_fields if name not in (*SESSIONS_OWN, "gen_length"))
 """Decoding options that a body may hold under their own names; ``gen_length`` is called ``max_tokens`` there."""
 
-Ids = Annotated[list[int], Field(min_length=1)]
+Ids = Annotated[list[int], Field(min_length=1, fail_fast=True)]
 
 
 class _Model(BaseModel):
@@ -76,7 +76,7 @@ class Body(_Model):
 
 
 class _Chat(Body):
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     logprobs: bool | None = None
     metadata: dict[str, str] | None = None
@@ -100,7 +100,10 @@ class _Chat(Body):
 
 
 class _Completion(Body):
-    prompt: str | Ids | Annotated[list[str], Field(min_length=1)] | Annotated[list[Ids], Field(min_length=1)]
+    prompt: (
+        str | Ids | Annotated[list[str], Field(min_length=1, fail_fast=True)]
+        | Annotated[list[Ids], Field(min_length=1, fail_fast=True)]
+    )  # fmt: skip
     suffix: str | Ids | None = None
     logprobs: int | None = None
     echo: Any = None
@@ -181,6 +184,10 @@ def parse(schema: type[B], data: bytes, served: str) -> B:
         raise ApiError(400, f"the body is not what it should be: {error}") from None
     if not isinstance(value, dict):
         raise ApiError(400, "the body should be a JSON object")
+    if unknown := next((name for name in value if name not in schema.model_fields), None):
+        near = suggest(unknown, schema.model_fields)
+        known = ", ".join(schema.model_fields)
+        raise ApiError(400, f"{unknown[:60]}: there is no such name.{near} There are: {known}", param=unknown[:60])
     try:
         body = schema.model_validate(value)
     except ValidationError as error:
