@@ -350,9 +350,31 @@ def test_what_goes_wrong_is_said(shown, script):
     shown.run("key")
     shown.until(lambda: shown.do("return document.activeElement.id") == "key")
     assert shown.state() == "this server wants a key (401)"
+    shown.key("ключ", "\n")
+    shown.done()
+    assert shown.state() == "A key is made of plain letters, digits and signs."
+    shown.do("document.getElementById('key').value = ''")
     shown.key(KEY, "\n")
     shown.done()
     assert shown.state() == "done: the answer has ended" and shown.unseen() == []
+
+
+def test_an_autoregressive_model_has_no_samplers_to_choose(browser):
+    app = FastAPI()
+    told = {"model": "ar", "family": "gpt2", "device": "cpu", "mask": "[MASK]", "diffusion": False, "chat": False}
+    told |= {"defaults": {"max_tokens": 8, "temperature": 0.0}, "samplers": [], "caches": [], "presets": []}
+    app.include_router(page.router(lambda: told))
+    with address_of(app) as address:
+        shown = Shown(browser, address).ready()
+    labels = shown.do("return [...document.querySelectorAll('.pane:first-child label')].map((l) => l.textContent)")
+    assert labels == ["max tokens", "temperature", "seed", "further settings, as JSON"]
+    assert shown.do("return [...document.querySelectorAll('input[name=kind]:enabled')].map((i) => i.value)") == [
+        "plain"
+    ]
+    shown.run("kinds")
+    shown.done()
+    assert shown.state() == "The server cannot be reached." and shown.text("model") == "ar · gpt2 on cpu"
+    assert all("ERR_CONNECTION_REFUSED" in message for message in shown.complaints())
 
 
 def test_everything_is_reached_by_the_keyboard_and_on_a_phone(shown):
