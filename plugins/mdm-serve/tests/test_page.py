@@ -199,7 +199,7 @@ def test_what_goes_wrong_is_said(shown, script):
     shown.run("failed")
     shown.done()
     assert shown.state() == "memory ran out"
-    shown.run(" ")
+    shown.run("slow")
     shown.do("document.getElementById('prompt').value = ''")
     shown.control_enter()
     assert shown.state() == "Type a prompt first."
