@@ -92,6 +92,7 @@ function ask() {
 
 async function run() {
   if (!about) return;
+  stop();
   if (!$("prompt").value && !$("suffix").value) {
     panes[0].say("Type a prompt first.", true);
     $("prompt").focus();

@@ -57,9 +57,8 @@ export class Pane {
     state.classList.toggle("fault", fault);
   }
 
-  /** Decode what `ask` is, a path and a body, under this pane's settings. Resolves to the fault, or to nothing. */
+  /** Decode what `ask` is, a path and a body, under these settings; nothing may run. Resolves to the fault, or to nothing. */
   async run({ path, body }, key) {
-    this.stop();
     this.answer("");
     this.begin(new Decoding());
     let asked;

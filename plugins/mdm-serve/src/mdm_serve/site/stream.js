@@ -9,7 +9,12 @@ export class Refusal extends Error {
 }
 
 const BROKEN = "The server's answer broke off before its end.";
-const headers = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
+
+function headers(key) {
+  if (!key) return {};
+  if (/[^ -~]/.test(key)) throw new Refusal("A key is made of plain letters, digits and signs.", 401); // no header holds others
+  return { Authorization: `Bearer ${key}` };
+}
 
 /** The words of an answer that is not a success. */
 async function refused(answer) {
