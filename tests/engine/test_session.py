@@ -64,7 +64,7 @@ def requests(seed, count):
 
 def test_each_request_is_decoded_as_alone(model):
     session = open_session(model)
-    asked = requests(1, 24)
+    asked = requests(1, 16)
     numbers = [session.submit(prompt, row_id=row, trace="full", **options) for prompt, options, row in asked]
     updates = run(session)
     for number, (prompt, options, row) in zip(numbers, asked, strict=True):

@@ -101,6 +101,7 @@ def check_bytes(answer: bytes) -> None:
     assert not answer or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 200", b"HTTP/1.1 100", b"HTTP/1.1 3")), answer
 
 
+@pytest.mark.wide
 def test_bytes_that_are_no_request_harm_nobody(server):
     with nothing_left(server):
         for data in RAW.values():
@@ -161,6 +162,7 @@ def fuzz(server: LiveServer, examples: int) -> None:
         raw()
 
 
+@pytest.mark.wide
 def test_whatever_a_fuzzer_makes_up_is_answered(server):
     fuzz(server, 60)
 
@@ -282,6 +284,7 @@ def round_of_clients(server: LiveServer, model: mdm.Model, count: int, seed: int
     assert not wrong, wrong
 
 
+@pytest.mark.wide
 def test_clients_that_go_and_clients_that_do_not_read_harm_nobody(server, model):
     round_of_clients(server, model, 16, 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mdm.engine.evaluate
 import pytest
 from mdm.errors import MdmError
-from mdm.scoring.scorer import Query
+from mdm.scoring.forward_batch import Query
 from mdm_testing import Subject, checks, parametrize_with_checks, run, subject
 from planted_faults import FAULTS, AllRight, Echo, Edits, Overspends, Shades, Sound, WholeSpan
 

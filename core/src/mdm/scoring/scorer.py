@@ -285,33 +285,8 @@ class Scorer:
         """Scores whose tokens can be drawn again, where there is a token temperature."""
         if scores.features is None:
             return scores
-        return fast_replace(scores, redraw=lambda s, candidates: self._redraw(state, s, draws, candidates))
-
-    def _redraw(self, state: State, scores: Scores, draws: Draws, candidates: int) -> tuple[Tensor, Tensor]:
-        """Tokens and confidences ``[B, N, K]``: candidate 0 as scored, the others with draws of their own."""
-        assert scores.features is not None
-        (rows, width), device = scores.positions.shape, scores.positions.device
-        tokens, confidences = (part[:, None].expand(-1, candidates, -1) for part in (scores.token, scores.confidence))
-        groups = _groups(self.readouts, [1] * rows)
-        for readout, members in groups:
-            if not readout.draws:  # all are as scored
-                continue
-            own = to_device(members, device) if len(groups) > 1 else torch.arange(rows, device=device)
-            features, token, confidence, positions = (
-                part if len(groups) == 1 else part[own]
-                for part in (scores.features, scores.token, scores.confidence, scores.positions)
-            )
-            row = own.repeat_interleave(width)
-            drawn = readout.draw_tokens(
-                features.flatten(0, 1), state.tokens, row, positions.flatten(), draws.rows(row),
-                torch.arange(1, candidates, device=device),
-            )  # fmt: skip
-            others = (d.view(len(members), width, candidates - 1).transpose(1, 2) for d in drawn)
-            new = [torch.cat([first[:, None], d], 1) for first, d in zip((token, confidence), others, strict=True)]
-            if len(groups) == 1:
-                return new[0], new[1]
-            tokens, confidences = tokens.index_copy(0, own, new[0]), confidences.index_copy(0, own, new[1])
-        return tokens, confidences
+        readouts = self.readouts  # of the rows as they are now
+        return fast_replace(scores, redraw=lambda s, candidates: _redraw(readouts, state, s, draws, candidates))
 
     def _hidden(self, batch: ForwardBatch, around: Surroundings, width: int) -> tuple[Tensor, Tensor | None]:
         """Hidden states ``[R * branches, Q, D]``, and which positions these are ``[R, Q]`` (None: the first ones)."""
@@ -379,6 +354,35 @@ class Scorer:
 
     def _per_branch(self, x: Tensor) -> Tensor:
         return x.repeat_interleave(self.cfg_branches, 0) if self.cfg_branches == 2 else x
+
+
+def _redraw(
+    readouts: Sequence[Readout], state: State, scores: Scores, draws: Draws, candidates: int
+) -> tuple[Tensor, Tensor]:
+    """Tokens and confidences ``[B, N, K]``: candidate 0 as scored, the others with draws of their own."""
+    assert scores.features is not None
+    (rows, width), device = scores.positions.shape, scores.positions.device
+    tokens, confidences = (part[:, None].expand(-1, candidates, -1) for part in (scores.token, scores.confidence))
+    groups = _groups(readouts, [1] * rows)
+    for readout, members in groups:
+        if not readout.draws:  # all are as scored
+            continue
+        own = to_device(members, device) if len(groups) > 1 else torch.arange(rows, device=device)
+        features, token, confidence, positions = (
+            part if len(groups) == 1 else part[own]
+            for part in (scores.features, scores.token, scores.confidence, scores.positions)
+        )
+        row = own.repeat_interleave(width)
+        drawn = readout.draw_tokens(
+            features.flatten(0, 1), state.tokens, row, positions.flatten(), draws.rows(row),
+            torch.arange(1, candidates, device=device),
+        )  # fmt: skip
+        others = (d.view(len(members), width, candidates - 1).transpose(1, 2) for d in drawn)
+        new = [torch.cat([first[:, None], d], 1) for first, d in zip((token, confidence), others, strict=True)]
+        if len(groups) == 1:
+            return new[0], new[1]
+        tokens, confidences = tokens.index_copy(0, own, new[0]), confidences.index_copy(0, own, new[1])
+    return tokens, confidences
 
 
 def _groups(readouts: Sequence[Readout], sizes: Sequence[int]) -> list[tuple[Readout, list[int]]]:
