@@ -63,7 +63,7 @@ def running(model: Any, limits: Limits, **defaults: Any) -> Iterator[Running]:
     service = make_service(model, "tiny", DEFAULTS | defaults, limits)
     with server.listen("127.0.0.1", 0) as listener:
         config = uvicorn.Config(
-            make_app(service), http="h11", ws="none", lifespan="on", log_config=None, access_log=False
+            make_app(service), http=server.Protocol, ws="none", lifespan="on", log_config=None, access_log=False
         )
         process = server.Server(config, service)
         thread = threading.Thread(target=process.run, args=([listener],))

@@ -264,6 +264,27 @@ def test_a_client_that_goes_away_frees_its_rows(served):
     assert served.ask(TEXT, ONE)[0] == 200
 
 
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["first", "second"])
+def test_half_a_head_is_not_waited_for(served, monkeypatch, before):
+    monkeypatch.setattr("mdm_serve.server.HEAD_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
+        connection.sendall(before)
+        if before:
+            assert b"200 OK" in connection.recv(65536)
+        for byte in b"GET /health HTTP":  # one at a time keeps nobody waiting either
+            time.sleep(0.05)
+            try:
+                connection.sendall(bytes([byte]))
+            except OSError:
+                break
+        try:
+            while connection.recv(65536):
+                pass
+        except ConnectionError:
+            pass
+    assert served.ask(TEXT, ONE)[0] == 200
+
+
 @pytest.mark.parametrize("kind", ["memory", "mistake"])
 def test_a_failure_ends_its_request_and_no_other(served, monkeypatch, kind):
     session = served.service.worker._session

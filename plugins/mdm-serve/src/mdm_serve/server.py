@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -13,12 +14,16 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from types import FrameType
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from mdm.errors import MdmError
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mdm_serve.app import Service
 
+HEAD_SECONDS = 60.0
+"""Within which the head of a request has to arrive, on a connection that has begun or sent a part of it."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STUCK = 60_000
 """Milliseconds after which a connection is given up whose client reads nothing of what it is sent."""
@@ -54,6 +59,37 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class Protocol(H11Protocol):
+    """uvicorn's, but who does not finish the head of a request is not waited for."""
+
+    late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a first request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has come, which may be the beginning of another request."""
+        super().data_received(data)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        if self.late is not None:
+            self.late.cancel()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        """Begin to wait where a head is missing, and end where one is complete."""
+        if self.conn.their_state is not h11.IDLE:
+            if self.late is not None:
+                self.late.cancel()
+            self.late = None
+        elif self.late is None:
+            self.late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+
 class Server(uvicorn.Server):
     """uvicorn's server with an end of our own: one signal drains and leaves with status 0, a second ends at once."""
 
@@ -87,7 +123,7 @@ class Server(uvicorn.Server):
 def serve(app: FastAPI, service: Service, listener: socket.socket) -> None:
     """Serve until a signal, and then until what runs is done, or its time is over."""
     config = uvicorn.Config(
-        app, http="h11", ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
+        app, http=Protocol, ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
         server_header=False, proxy_headers=False, timeout_graceful_shutdown=max(1, round(service.limits.timeout)),
     )  # fmt: skip
     Server(config, service).run([listener])
