@@ -1,6 +1,6 @@
 """What a long prompt costs the requests that it joins: step times before, at and after its first step.
 
-Run: ``python plugins/mdm-serve/benchmarks/prefill.py``
+Run: ``python docs/serve_prefill.py``
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Many requests at a server, some taken back: none is lost, none mixed up, and how long they take.
 
-    PYTHONPATH=tests/support python plugins/mdm-serve/benchmarks/load.py --sampler confidence --sampler mixed
+    PYTHONPATH=tests/support python docs/serve_load.py --sampler confidence --sampler mixed
 
 Each sampler has a set of requests: prompts, lengths, seeds, temperatures and stop texts drawn by ``--seed``; half of
 them stream, and a share is abandoned on the way. The set is sent with 16 requests open at a time, then with one, and
