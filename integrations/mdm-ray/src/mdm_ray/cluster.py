@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mdm.errors import MdmError
@@ -69,7 +70,11 @@ def connected(address: str | None, cpus: int | None = None) -> Iterator[None]:
 
 def _check_reachable(address: str) -> None:
     """Raise an MdmError where nobody listens, for which Ray would wait for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
+    found = address
+    if address == "auto":  # where `ray start` noted its cluster, which may have ended since without a word
+        note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+        found = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+    host, _, port = found.rpartition("://")[2].rpartition(":")
     if port.isdecimal():
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
