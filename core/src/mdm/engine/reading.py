@@ -57,9 +57,7 @@ def read(model: Model, layouts: Sequence[Layout], labels: Sequence[int]) -> list
     settings = settings.model_copy(update={"block_length": block_length_of(settings, spec)})
     requests = open_requests(spec, layouts, 0, None, None, guidance=False)
     longest = max((len(layout.tokens) + len(layout.suffix or ()) for layout in layouts), default=1)
-    sizes = plan_batch(
-        model, longest, len(layouts), kv=False, cfg_branches=1, batch_size="auto", max_rows="auto"
-    )  # fmt: skip
+    sizes = plan_batch(model, longest, len(layouts), kv=False, cfg_branches=1, batch_size="auto", max_rows="auto")
     found: list[list[float]] = []
     for start in range(0, len(requests), sizes.batch_size):
         rows, state = open_rows(requests[start : start + sizes.batch_size], spec, settings, "canvas")

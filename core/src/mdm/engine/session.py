@@ -262,7 +262,10 @@ class Session:
     def _progress(self, slot: _Slot, ticket: Ticket, beams: Sequence[RowRecord]) -> bool:
         """Say what is new of a request that goes on, or end it where its text has ended: then True."""
         places = places_of(beams[0], ticket.request)
-        final = [[row.tokens[place] for place in places if place < row.final_stop()] for row in beams]
+        stops = [row.final_stop() for row in beams]
+        final = [
+            [row.tokens[place] for place in places if place < stop] for row, stop in zip(beams, stops, strict=True)
+        ]
         # What all beams share cannot change: whichever is picked descends from one of them.
         tokens = [alike[0] for alike in takewhile(lambda alike: len(set(alike)) == 1, zip(*final, strict=False))]
         new = len(tokens) > len(ticket.tokens_given) and ticket.ends.come_early
@@ -286,7 +289,7 @@ class Session:
             self._fail(ticket, error)
             return
         lines = ticket.new_lines(row)
-        has_end = ticket.text is not None and ticket.ends.length(self.model, result.tokens) is not None
+        has_end = ticket.text is not None and result.completion_tokens < len(result.tokens)
         finish: Finish = "stop" if has_end else "length"
         text, tokens = ticket.new_text(result.tokens, True)
         self._updates.append(Update(ticket.number, lines, tuple(tokens), text, finish, result))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mdm.errors import MdmError, suggest
 from mdm.runs import config as configs
 from mdm.runs.config import DecodeConfig
-from mdm.runs.decode_args import decode_settings, load_model
+from mdm.runs.decode_args import load_model
 
 from mdm_ray.cluster import check_device, import_ray
 
@@ -83,12 +83,10 @@ def deployment(
 
     def make() -> FastAPI:
         """The app of a replica, made on its machine."""
-        from mdm_serve.app import make_app, make_service
+        from mdm_serve.app import arguments_of, make_app, make_service
 
         model = load_model(config, config.model[0])
-        arguments = decode_settings(config, model, next(iter(config.sampler), ""))
-        if config.gen_length is not None:
-            arguments["gen_length"] = config.gen_length
+        arguments = arguments_of(config, model)
         service = make_service(model, name or config.model[0], arguments, bounds, row_tokens=row_tokens)
         made = make_app(service)
         made.state.service = service

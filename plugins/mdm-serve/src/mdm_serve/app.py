@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request
 from mdm import api
 from mdm.protocols.settings import DEFAULT_GEN_LENGTH
+from mdm.runs.decode_args import decode_settings
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
@@ -31,6 +32,7 @@ from mdm_serve.worker import Ended, Worker
 
 if TYPE_CHECKING:
     from mdm.models.model import Model
+    from mdm.runs.config import DecodeConfig
 
 log = logging.getLogger("mdm.serve")
 
@@ -47,6 +49,12 @@ class Service:
     limits: Limits
     draining: bool = False
     """Whether the server is about to end."""
+
+
+def arguments_of(config: DecodeConfig, model: Model) -> dict[str, Any]:
+    """The arguments of ``mdm.decode`` that a configuration fixes for all requests."""
+    length = {} if config.gen_length is None else {"gen_length": config.gen_length}
+    return decode_settings(config, model, next(iter(config.sampler), "")) | length
 
 
 def make_service(

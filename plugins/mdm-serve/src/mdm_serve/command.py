@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from mdm.cli.flags import decode_flags, used
 from mdm.errors import MdmError
-
-if TYPE_CHECKING:
-    from mdm.runs.config import DecodeConfig
 
 KEY = "MDM_API_KEY"
 """The environment variable that may hold the key."""
@@ -59,10 +56,10 @@ def serve(
     The settings of decoding hold for every request that does not bring its own.
     """
     from mdm.runs import config as configs, presets
-    from mdm.runs.decode_args import decode_settings, load_model
+    from mdm.runs.decode_args import load_model
 
     from mdm_serve import server
-    from mdm_serve.app import make_app, make_service
+    from mdm_serve.app import arguments_of, make_app, make_service
     from mdm_serve.limits import Limits
 
     asked = used(flags)
@@ -85,17 +82,12 @@ def serve(
         model = load_model(config, config.model[0])
         for warning in presets.warnings(config.preset, {config.model[0]: model.spec.family}):
             click.echo(f"mdm: {warning}", err=True)
-        arguments = decode_settings(config, model, config.sampler[0]) | _length(config)
         name = name or next(iter(flags["model"] or config.model))  # a folder as it was written, not its whole path
-        service = make_service(model, name, arguments, limits, row_tokens=row_tokens)
+        service = make_service(model, name, arguments_of(config, model), limits, row_tokens=row_tokens)
         service.worker.open()  # what does not fit is said before anybody is let in
         server.log_to_stderr()
         _welcome(server.url_of(listener), name, bool(key), as_json)
         server.serve(make_app(service), service, listener)
-
-
-def _length(config: DecodeConfig) -> dict[str, Any]:
-    return {} if config.gen_length is None else {"gen_length": config.gen_length}
 
 
 def _key(file: Path | None) -> str | None:
