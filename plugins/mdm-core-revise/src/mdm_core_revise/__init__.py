@@ -1,0 +1,1 @@
+"""CORE for mdm: revises brittle tokens while it decodes."""

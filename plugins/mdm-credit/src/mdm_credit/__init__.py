@@ -1,0 +1,1 @@
+"""CreditDecoding for mdm: confidence with credit for tokens that keep being predicted."""

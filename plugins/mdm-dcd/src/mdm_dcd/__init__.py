@@ -1,0 +1,1 @@
+"""Deferred commitment decoding for mdm: a sliding window of masks."""

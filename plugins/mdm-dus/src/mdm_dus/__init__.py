@@ -1,0 +1,1 @@
+"""Dilated unmasking schedules for mdm."""

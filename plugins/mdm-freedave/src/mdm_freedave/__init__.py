@@ -1,0 +1,1 @@
+"""FreeDave for mdm: lossless parallel drafts that the model itself verifies."""

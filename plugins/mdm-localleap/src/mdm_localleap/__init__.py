@@ -1,0 +1,1 @@
+"""LocalLeap for mdm: commits beside anchors that are sure."""

@@ -1,0 +1,1 @@
+"""Particle decoding for mdm: rows of one prompt, resampled by their entropy."""

@@ -1,0 +1,1 @@
+"""Prophet for mdm: ends early once the answer is settled."""

@@ -1,0 +1,1 @@
+"""Protein sequences for mdm: generation, infilling and their measures."""

@@ -1,0 +1,1 @@
+"""Saber for mdm: adaptive speed with backtracking."""

@@ -1,0 +1,1 @@
+"""Slow-fast sampling for mdm: explores, then decodes a stable region fast."""

@@ -1,0 +1,1 @@
+"""SOAR for mdm: parallel beams where the model is unsure."""
