@@ -1,0 +1,33 @@
+"""FreeDave, SOAR, DCD and Prophet against the traces of their published code."""
+
+from __future__ import annotations
+
+import mdm
+import pytest
+from goldens import committed, steps
+from samplers2026 import llada, traces
+
+
+def freedave_cases() -> list:
+    """FreeDave's, less eager acceptance, which the plugin has not (fault F1)."""
+    return [c for c in traces("freedave") if "eager" not in c.id]
+
+
+@pytest.mark.parametrize("case", freedave_cases())
+def test_freedave(case):
+    p = case["params"]
+    options = {
+        "draft_steps": p["draft_steps"],
+        "confidence_threshold": p["confidence_threshold"],
+        "order": "left-to-right" if p["alg_temp"] == -1 else "confidence",
+    }
+    cache = case["name"].split(".")[1]
+    [result] = mdm.decode(
+        llada(case["head_scale"]), case["prompt"], "freedave", options, cache=cache,
+        gen_length=p["max_gen_length"], block_length=p["block_length"],
+    )  # fmt: skip
+    assert committed(result.trace) == steps(case)
+    assert result.sequence == case["output"][0]
+    assert result.forwards == case["forwards"]
+    if p["confidence_threshold"] is None:  # with one, the published code also runs a draft that adds nothing
+        assert result.rows == case["rows"]
