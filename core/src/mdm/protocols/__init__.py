@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mdm.protocols.beams import all_filled, best_rows, best_successors
     from mdm.protocols.cache import BaseCache, BlockCache, NoCache, Plan
     from mdm.protocols.draws import Draws, mixed
     from mdm.protocols.hooks import Line, StepEvent, hookimpl
@@ -25,10 +26,12 @@ __all__ = [
     "MASK", "Actions", "Attention", "Autoregressive", "BaseCache", "BaseSampler", "BaseTask", "BlockCache",
     "CandidateScores", "Commit", "Decision", "Draws", "Evaluate", "Example", "Line", "Lookahead", "LookaheadOptions",
     "Message", "ModelSpec", "Network", "NoCache", "NoOptions", "Picture", "Plan", "Preset", "Prompt", "PromptStyle",
-    "Rowwise", "Scores", "State", "StepEvent", "TaskPreset", "hookimpl", "mixed", "ranks", "top_k",
+    "Rowwise", "Scores", "State", "StepEvent", "TaskPreset", "all_filled", "best_rows", "best_successors", "hookimpl",
+    "mixed", "ranks", "top_k",
 ]  # fmt: skip
 
 _NAMES = {
+    "beams": ("all_filled", "best_rows", "best_successors"),
     "cache": ("BaseCache", "BlockCache", "NoCache", "Plan"),
     "draws": ("Draws", "mixed"),
     "hooks": ("Line", "StepEvent", "hookimpl"),
