@@ -31,3 +31,18 @@ def test_freedave(case):
     assert result.forwards == case["forwards"]
     if p["confidence_threshold"] is None:  # with one, the published code also runs a draft that adds nothing
         assert result.rows == case["rows"]
+
+
+@pytest.mark.parametrize("case", traces("soar"))
+def test_soar(case):
+    """``pbs`` is the position beam without parallel steps, which its code runs a forward a beam."""
+    p = case["params"]
+    beam = case["name"].startswith("soar")
+    options = {"max_beam_size": p["max_beam_size"]} if beam else {"max_beam_size": p["beam_size"], "threshold": 1.0}
+    [result] = mdm.decode(
+        llada(case["head_scale"]), case["prompt"], "soar", options, cache="none",
+        gen_length=p["gen_length"], block_length=p["block_length"],
+    )  # fmt: skip
+    assert committed(result.trace) == steps(case)
+    assert result.sequence == case["output"][0]
+    assert result.rows == case["rows"] and (result.forwards == case["forwards"] or not beam)
