@@ -5,7 +5,7 @@ from __future__ import annotations
 import mdm
 import pytest
 from goldens import committed, steps
-from samplers2026 import llada, traces
+from samplers2026 import changed, changes, llada, traces
 
 
 def freedave_cases() -> list:
@@ -46,3 +46,21 @@ def test_soar(case):
     assert committed(result.trace) == steps(case)
     assert result.sequence == case["output"][0]
     assert result.rows == case["rows"] and (result.forwards == case["forwards"] or not beam)
+
+
+def dcd_cases() -> list:
+    """DCD's without a cache: its caches follow the window (fault DC1 in one that does not bind)."""
+    return [c for c in traces("dcd") if c.values[0] is None or c.values[0]["params"]["cache_type"] == "none"]
+
+
+@pytest.mark.parametrize("case", dcd_cases())
+def test_dcd(case):
+    p = case["params"]
+    options = {name: p[name] for name in ("initial_window_length", "max_window_length", "decode_algo", "decode_param")}
+    [result] = mdm.decode(
+        llada(case["head_scale"]), case["prompt"], "dcd", options, cache="none", gen_length=p["generate_length"],
+        stop_at_eos=True, eos_token_id=p["eos_id"],
+    )  # fmt: skip
+    assert changed(result) == changes(case)
+    assert result.sequence == case["output"][0]
+    assert result.forwards == case["forwards"]
