@@ -64,3 +64,17 @@ def test_dcd(case):
     assert changed(result) == changes(case)
     assert result.sequence == case["output"][0]
     assert result.forwards == case["forwards"]
+
+
+@pytest.mark.parametrize("case", traces("prophet"))
+def test_prophet(case):
+    p = case["params"]
+    [prompt] = case["prompt"]
+    options = {"answer_start": p["answer_start_pos"] - len(prompt), **(p["early_exit_thresholds"] or {})}
+    [result] = mdm.decode(
+        llada(case["head_scale"]), case["prompt"], "prophet", options, cache="none",
+        gen_length=p["gen_length"], block_length=p["block_length"], steps=p["steps"],
+    )  # fmt: skip
+    assert changed(result) == changes(case)
+    assert result.sequence == case["output"][0]
+    assert result.forwards == case["forwards"]

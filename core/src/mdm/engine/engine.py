@@ -276,8 +276,9 @@ class Engine:
             self._fetch()
             self._settle()
             raise
-        if commit.source is not None:
+        if self._forked:
             share_costs(self.rows)
+        if commit.source is not None:
             [source] = self._fetch(commit.source)
             kept = source.tolist()
             check_source(self.asked, kept, self.rows)
