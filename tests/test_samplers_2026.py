@@ -1,0 +1,62 @@
+"""core, saber, credit, local-leap, dus and slow-fast under each cache on a family of each kind, in batches."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import mdm
+import pytest
+from mdm_testing.probe import essence
+from tiny_families import MASK, SCRATCH, save
+
+OPTIONS = {
+    "core": {"every": 2, "remask_k": 2, "revise": "margin"},
+    "saber": {"n": 3},
+    "credit": {"threshold": 0.5},
+    "local-leap": {"anchor_threshold": 0.2, "neighbor_threshold": 0.1},
+    "dus": {},
+    "slow-fast": {"k_exploration_steps": 2, "cycle_len_confidence_threshold": 0.4, "high_confidence_threshold": 0.4},
+}
+GRIDS = {"sdar": {"block_size": 24}, "llada2": {}}
+CELLS = [(family, cache) for family in ("llada", "dream") for cache in ("none", "prefix", "dual")]
+CELLS += [(family, "block") for family in GRIDS]
+PROMPTS = [[3, 14, 15, 92], [2, 71, 82, 81, 82, 84, 59, 4, 52], [6, 62]]
+LENGTHS = [40, 26, 30]
+
+
+@lru_cache
+def model(family):
+    folder = save(SCRATCH / f"samplers-2026-{family}", family, **GRIDS.get(family, {}))
+    return mdm.load_model(folder, device="cpu", dtype="float32")
+
+
+def decode(family, cache, sampler, rows=(0, 1, 2), **settings):
+    block = {} if family in GRIDS else {"block_length": 24}
+    return mdm.decode(
+        model(family), [PROMPTS[i] for i in rows], sampler, OPTIONS[sampler], cache=cache, row_ids=list(rows),
+        gen_length=[LENGTHS[i] for i in rows], tokens_per_step=2, **block, **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", OPTIONS)
+@pytest.mark.parametrize(("family", "cache"), CELLS)
+def test_a_batch_is_its_rows(sampler, family, cache):
+    """Each of which ends, under an exact cache as without one."""
+    together = decode(family, cache, sampler, batch_size=2)
+    [alone] = decode(family, "none" if family in GRIDS else cache, sampler, (1,))
+    assert essence(together[1]) == essence(alone) and together[1].forwards == alone.forwards
+    for result, length in zip(together, LENGTHS, strict=True):
+        assert MASK not in result.sequence and len(result.tokens) >= length
+        assert result.forwards < 2 * length
+    if sampler in ("core", "saber"):
+        kinds = {line["kind"] for result in together for line in result.trace if line["positions"]}
+        assert kinds == {"commit", "edit" if sampler == "core" else "remask"}
+
+
+@pytest.mark.parametrize("sampler", OPTIONS)
+def test_draws_and_an_end_in_between_do_no_harm(sampler):
+    settings = {"temperature": 0.9, "stop_at_eos": True, "eos_token_id": 7, "schedule": "dream"}
+    together = decode("llada", "dual", sampler, batch_size=2, **settings)
+    [alone] = decode("llada", "dual", sampler, (1,), **settings)
+    assert essence(together[1]) == essence(alone)
+    assert all(MASK not in result.sequence for result in together)
