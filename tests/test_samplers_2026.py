@@ -17,24 +17,26 @@ OPTIONS = {
     "dus": {},
     "slow-fast": {"k_exploration_steps": 2, "cycle_len_confidence_threshold": 0.4, "high_confidence_threshold": 0.4},
 }
-GRIDS = {"sdar": {"block_size": 24}, "llada2": {}}
+GRIDS = ("sdar", "llada2")
 CELLS = [(family, cache) for family in ("llada", "dream") for cache in ("none", "prefix", "dual")]
 CELLS += [(family, "block") for family in GRIDS]
 PROMPTS = [[3, 14, 15, 92], [2, 71, 82, 81, 82, 84, 59, 4, 52], [6, 62]]
-LENGTHS = [40, 26, 30]
 
 
 @lru_cache
-def model(family):
-    folder = save(SCRATCH / f"samplers-2026-{family}", family, **GRIDS.get(family, {}))
-    return mdm.load_model(folder, device="cpu", dtype="float32")
+def model(family, block):
+    folder = SCRATCH / f"samplers-2026-{family}-{block}"
+    changes = {"block_size": block} if family == "sdar" else {}
+    return mdm.load_model(save(folder, family, **changes), device="cpu", dtype="float32")
 
 
 def decode(family, cache, sampler, rows=(0, 1, 2), **settings):
-    block = {} if family in GRIDS else {"block_length": 24}
+    """Of ``core``, which leaves the last 16 positions of a block as they are, longer answers in longer blocks."""
+    block, lengths = (20, [28, 20, 24]) if sampler == "core" else (6, [14, 9, 12])
+    sizes = {} if family in GRIDS else {"block_length": block}
     return mdm.decode(
-        model(family), [PROMPTS[i] for i in rows], sampler, OPTIONS[sampler], cache=cache, row_ids=list(rows),
-        gen_length=[LENGTHS[i] for i in rows], tokens_per_step=2, **block, **settings,
+        model(family, block), [PROMPTS[i] for i in rows], sampler, OPTIONS[sampler], cache=cache, row_ids=list(rows),
+        gen_length=[lengths[i] for i in rows], tokens_per_step=2, **sizes, **settings,
     )  # fmt: skip
 
 
@@ -45,9 +47,8 @@ def test_a_batch_is_its_rows(sampler, family, cache):
     together = decode(family, cache, sampler, batch_size=2)
     [alone] = decode(family, "none" if family in GRIDS else cache, sampler, (1,))
     assert essence(together[1]) == essence(alone) and together[1].forwards == alone.forwards
-    for result, length in zip(together, LENGTHS, strict=True):
-        assert MASK not in result.sequence and len(result.tokens) >= length
-        assert result.forwards < 2 * length
+    for result in together:
+        assert MASK not in result.sequence and result.forwards < 2 * len(result.tokens)
     if sampler in ("core", "saber"):
         kinds = {line["kind"] for result in together for line in result.trace if line["positions"]}
         assert kinds == {"commit", "edit" if sampler == "core" else "remask"}

@@ -70,7 +70,7 @@ def rule(options, seen=None):
 )  # fmt: skip
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_cycles_are_the_rules(options, scale):
-    agree("slow-fast", options, rule(options), [24, 14, 9], 12, scale)
+    agree("slow-fast", options, rule(options), [16, 11, 7], 11, scale)
 
 
 def test_the_rule_of_these_tests_has_been_everywhere():

@@ -51,6 +51,9 @@ class Credit(BaseSampler):
     pace: ClassVar[Literal["schedule", "own"]] = "own"
     keeps_logits: ClassVar[bool] = True
 
+    def step_bytes(self, positions: int, length: int) -> int:
+        return 24 * positions**2  # the memory of 12 bytes an entry, and the next one
+
     def begin(self, state: State) -> Credits:
         stop = (state.targets * (state.positions + 1)).amax(1, keepdim=True)
         width = int(state.starts.minimum(stop).diff(dim=1).amax())  # the state is on the host
@@ -63,9 +66,10 @@ class Credit(BaseSampler):
         at = (scores.positions - state.block_bounds[:, :1]).clamp(0, width - 1)[..., None].expand(-1, -1, width)
         tokens, credits = self._earned(state, scores, memory.tokens.gather(1, at), memory.credits.gather(1, at))
         raised = scores.logits.scatter_add(-1, tokens, self.options.credit_alpha * torch.log1p(credits))
-        as_drawn = scores.token != _likeliest(scores.logits, state.mask_id)
-        token = torch.where(as_drawn, scores.token, _likeliest(raised, state.mask_id))
-        confidence = (raised.gather(-1, token[..., None])[..., 0] - raised.logsumexp(-1)).exp().where(scores.valid, 0.0)
+        total = raised.logsumexp(-1)
+        drawn = scores.token != _likeliest(scores.logits, state.mask_id)
+        token = torch.where(drawn, scores.token, _likeliest(raised, state.mask_id))
+        confidence = (raised.gather(-1, token[..., None])[..., 0] - total).exp().where(scores.valid, 0.0)
         bound = (confidence.amax(1, keepdim=True) - SLACK).clamp(max=self.options.threshold)
         best = ranks(confidence, scores.valid) == 0
         where = scores.valid & (best | ((confidence >= bound) & (confidence > 0)))
@@ -87,8 +91,8 @@ class Credit(BaseSampler):
 
 def _likeliest(logits: Tensor, mask_id: int) -> Tensor:
     """int64 ``[B, K]``: the token of the largest of ``logits`` ``[B, K, V]`` that is not the mask."""
-    never = torch.arange(logits.shape[-1], device=logits.device) == mask_id
-    return logits.masked_fill(never, -torch.inf).argmax(-1)
+    first, second = logits.topk(2).indices.unbind(-1)
+    return torch.where(first == mask_id, second, first)
 
 
 def _put(block: Tensor, at: Tensor, values: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from typing import ClassVar, Literal
 
 from mdm.protocols import BaseSampler, Commit, Draws, NoOptions, Scores, State, top_k
 from pydantic import BaseModel, Field
+from torch import Tensor
+from torch.nn.functional import pad
 
 
 class LocalLeapOptions(NoOptions):
@@ -36,7 +38,15 @@ class LocalLeap(BaseSampler):
     def decide(self, state: State, scores: Scores, memory: None, draws: Draws) -> Commit:
         due = top_k(scores.log_odds, scores.valid, state.budget)
         anchors = due & (scores.confidence >= self.options.anchor_threshold)
-        apart = (scores.positions[:, :, None] - scores.positions[:, None]).abs()
-        near = ((apart <= self.options.radius) & anchors[:, None]).any(-1)
+        near = _near(anchors, scores.positions, self.options.radius, state.tokens.shape[1])
         leaps = scores.valid & near & (scores.confidence >= self.options.neighbor_threshold)
         return Commit(due | leaps, scores.token)
+
+
+def _near(marked: Tensor, positions: Tensor, radius: int, length: int) -> Tensor:
+    """bool ``[B, K]``: the ``positions`` ``[B, K]`` of a canvas within ``radius`` places of a ``marked`` one."""
+    at = positions.masked_fill(~marked, length)
+    canvas = positions.new_zeros(len(at), length + 1).scatter(1, at, 1)[:, :length]
+    before = pad(canvas.cumsum(1), (1, 0))  # how many are marked before each position
+    first, stop = (positions - radius).clamp_min(0), (positions + radius + 1).clamp_max(length)
+    return before.gather(1, stop) > before.gather(1, first)
