@@ -1,4 +1,4 @@
-"""core, saber, credit, local-leap, dus and slow-fast under each cache on a family of each kind, in batches."""
+"""core, saber, credit, local-leap, dus, slow-fast and p2 under each cache on a family of each kind, in batches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mdm_testing.probe import essence
 from tiny_families import MASK, SCRATCH, save
 
 OPTIONS = {
+    "p2": {"eta": 1.4},
     "core": {"every": 2, "remask_k": 2, "revise": "margin"},
     "saber": {"n": 3},
     "credit": {"threshold": 0.5},
@@ -49,7 +50,7 @@ def test_a_batch_is_its_rows(sampler, family, cache):
     assert essence(together[1]) == essence(alone) and together[1].forwards == alone.forwards
     for result in together:
         assert MASK not in result.sequence and result.forwards < 2 * len(result.tokens)
-    if sampler in ("core", "saber"):
+    if sampler in ("core", "saber", "p2"):
         kinds = {line["kind"] for result in together for line in result.trace if line["positions"]}
         assert kinds == {"commit", "edit" if sampler == "core" else "remask"}
 
