@@ -10,6 +10,8 @@ from mdm.models import load_network, stock_config
 from mdm.models.checkpoints import locate, read_config
 from mdm.models.weight_files import check_weights
 
+from mdm_protein.kept import Values, checkpoint
+
 ARCHITECTURE = "EsmForProteinFolding"
 
 
@@ -31,12 +33,13 @@ class Folder:
         check_weights(folder, config)
         source = str(folder)
         self.name = name
+        self.question: dict[str, Any] = {"fold": checkpoint(name)}
         self._network: Any = load_network(
             EsmForProteinFolding, source, stock_config(source), device=device, dtype="float32", bidirectional=False,
             surplus=r"position_ids$|contact_head|^esm\.lm_head",
         )  # fmt: skip
 
-    def confidence(self, sequence: str) -> dict[str, float]:
+    def confidence(self, sequence: str) -> Values:
         """``plddt``, 0 to 100, and ``ptm``, 0 to 1, of the structure predicted for one sequence.
 
         pLDDT is the mean over all atoms of the predicted local distance difference test, as ESMFold reports it (Lin et

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import exp, fsum
+from typing import Any
 
 import torch
 from mdm.api import load_model
 from mdm.errors import MdmError, PromptError
 from mdm.models import Model
 
+from mdm_protein.kept import checkpoint
 from mdm_protein.sequences import STANDARD
 
 
@@ -27,28 +30,31 @@ class Pace:
 
 
 class Scorer:
-    """A masked language model of proteins.
+    """A masked language model of proteins, in float32.
 
     Raises:
         MdmError: there is no such model, or it is of another kind.
     """
 
-    def __init__(self, name: str, device: str) -> None:
-        self.name = name
-        self._model: Model = load_model(name, device=device)
+    def __init__(self, name: str, device: str, pace: Pace | None = None) -> None:
+        self.name, self.pace = name, pace or Pace()
+        self._model: Model = load_model(name, device=device, dtype="float32")
         spec = self._model.spec
         if spec.attention != "full" or spec.shift:
             raise MdmError(f"{name} is a {spec.family} model: a scorer is a masked language model, such as ESM-2")
         if self._model.tokenizer is None:
             raise MdmError(f"{name} has no tokenizer, so nothing says which token is which residue")
 
-    def places(self, sequence: str, pace: Pace) -> list[int]:
-        """The residues that are scored: every ``stride``-th, of those that are one of the 20 amino acids."""
-        return [place for place in range(0, len(sequence), pace.stride) if sequence[place] in STANDARD]
+    @cached_property
+    def question(self) -> dict[str, Any]:
+        """What a pseudo-perplexity hangs on, beside the sequence."""
+        return {"scorer": checkpoint(self.name), "stride": self.pace.stride, "window": self.pace.window}
 
-    def pseudo_perplexity(
-        self, sequence: str, pace: Pace | None = None, on_progress: Callable[[int], None] = lambda done: None
-    ) -> float | None:
+    def places(self, sequence: str) -> list[int]:
+        """The residues that are scored: every ``stride``-th, of those that are one of the 20 amino acids."""
+        return [place for place in range(0, len(sequence), self.pace.stride) if sequence[place] in STANDARD]
+
+    def pseudo_perplexity(self, sequence: str, on_progress: Callable[[int], None] = lambda done: None) -> float | None:
         """exp of the mean over residues of -ln p(residue | all others), each masked by itself, one row a residue.
 
         From 1 (each residue is certain) upwards; by chance among V tokens V. The probability is that over the whole
@@ -63,12 +69,10 @@ class Scorer:
         Raises:
             MdmError: the scorer does not read one residue a token, or cannot take so many.
         """
-        pace = pace or Pace()
-        ids = self._ids(sequence)
-        places = self.places(sequence, pace)
+        ids, places, rows = self._ids(sequence), self.places(sequence), self.pace.batch_size
         losses: list[float] = []
-        for start in range(0, len(places), pace.batch_size):
-            losses += self._losses(ids, places[start : start + pace.batch_size], pace.window)
+        for start in range(0, len(places), rows):
+            losses += self._losses(ids, places[start : start + rows], self.pace.window)
             on_progress(len(losses))
         return exp(fsum(losses) / len(losses)) if losses else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from mdm_protein.sets import SequenceSet, fasta_set
 
 if TYPE_CHECKING:
     from mdm_protein.folding import Folder
-    from mdm_protein.perplexity import Pace, Scorer
+    from mdm_protein.kept import Kept, Values
+    from mdm_protein.perplexity import Scorer
 
 SAMPLE = 1000
 """Sequences of a reference that are measured by themselves; its composition and lengths are those of all."""
@@ -57,12 +59,11 @@ class Meter:
     observer: RunObserver
     reference: Reference | None = None
     scorer: Scorer | None = None
-    pace: Pace | None = None
     folder: Folder | None = None
     fold_up_to: int = 1024
 
-    def measure(self, found: SequenceSet) -> Record:
-        """A set's measures, with those of each sequence under ``examples``."""
+    def measure(self, found: SequenceSet, kept: Kept) -> Record:
+        """A set's measures, with those of each sequence under ``examples``; ``kept``: what networks said before."""
         rows: list[Record] = []
         for entry in found.entries:
             rows.append({"id": entry.id, "repeat": entry.repeat, "sequence": entry.sequence, **alone(entry.sequence)})
@@ -75,9 +76,9 @@ class Meter:
             record["divergence"] = measures.jensen_shannon(record["composition"], self.reference.composition)
             self._neighbours(found, rows, self.reference)
         if self.scorer is not None:
-            self._perplexities(found, rows, self.scorer)
+            self._perplexities(found, rows, self.scorer, kept)
         if self.folder is not None:
-            self._folds(found, rows, self.folder)
+            self._folds(found, rows, self.folder, kept)
         for name in (*OF_NETWORKS, *OF_NEIGHBOURS):
             if name in rows[0]:
                 record[name] = _mean(row[name] for row in rows)
@@ -98,27 +99,30 @@ class Meter:
                 self.observer.on_progress(f"{found.label}: alignments", number, len(rows), None)
             row |= {"nearest_words": shared, "nearest": reference.found.entries[place].name}
 
-    def _perplexities(self, found: SequenceSet, rows: Sequence[Record], scorer: Scorer) -> None:
-        from mdm_protein.perplexity import Pace
+    def _perplexities(self, found: SequenceSet, rows: Sequence[Record], scorer: Scorer, kept: Kept) -> None:
+        label, counts = f"{found.label}: residues scored", [len(scorer.places(s)) for s in found.sequences]
+        before = 0
+        for row, count in zip(rows, counts, strict=True):
 
-        pace = self.pace or Pace()
-        total, before = sum(len(scorer.places(sequence, pace)) for sequence in found.sequences), 0
-        for row in rows:
+            def show(done: int, before: int = before) -> None:
+                self.observer.on_progress(label, before + done, sum(counts), None)
 
-            def done(count: int, before: int = before) -> None:
-                self.observer.on_progress(f"{found.label}: residues scored", before + count, total, None)
+            def score(sequence: str = row["sequence"], show: Callable[[int], None] = show) -> Values:
+                return {"pseudo_perplexity": scorer.pseudo_perplexity(sequence, show)}
 
-            row["pseudo_perplexity"] = scorer.pseudo_perplexity(row["sequence"], pace, done)
-            before += len(scorer.places(row["sequence"], pace))
+            row |= kept.ask({**scorer.question, "sequence": row["sequence"]}, score)
+            show(count)
+            before += count
 
-    def _folds(self, found: SequenceSet, rows: Sequence[Record], folder: Folder) -> None:
+    def _folds(self, found: SequenceSet, rows: Sequence[Record], folder: Folder, kept: Kept) -> None:
         left_out = 0
         for number, row in enumerate(rows, 1):
+            sequence = row["sequence"]
             row |= {"plddt": None, "ptm": None}
-            if len(row["sequence"]) > self.fold_up_to:
+            if len(sequence) > self.fold_up_to:
                 left_out += 1
-            elif row["sequence"]:
-                row |= folder.confidence(row["sequence"])
+            elif sequence:
+                row |= kept.ask({**folder.question, "sequence": sequence}, partial(folder.confidence, sequence))
             self.observer.on_progress(f"{found.label}: folded", number, len(rows), None)
         if left_out:
             self.observer.on_warning(

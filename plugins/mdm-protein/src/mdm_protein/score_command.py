@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
-    from mdm_protein.score import Record
+    from mdm_protein.score import Record, Reference
+    from mdm_protein.sets import SequenceSet
 
 PATH = click.Path(path_type=Path, exists=True)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -84,44 +87,35 @@ def protein_score(
 
     Letters alone give composition, entropy, low complexity, repeats and diversity. --reference adds the divergence from
     its composition and what each sequence shares with the nearest of it; --scorer the pseudo-perplexity; --fold pLDDT.
-    A run's scores are kept in its folder, too.
+    A run's scores are kept in its folder; the same command, stopped, goes on where it was.
     """
-    from mdm.cli.progress import progress
     from mdm.runs import files
 
     from mdm_protein import plot
-    from mdm_protein.score import Meter, Reference
+    from mdm_protein.score import Reference
     from mdm_protein.sequences import fasta as fasta_lines
     from mdm_protein.sets import sequence_sets
 
-    if align and reference is None:
-        raise click.UsageError("--align aligns with a reference: give --reference FASTA")
-    for flag, needs in {"stride": "scorer", "window": "scorer", "batch_size": "scorer", "fold_up_to": "fold"}.items():
-        if flags[needs] is None and _is_given(flag):
-            raise click.UsageError(f"--{flag.replace('_', '-')} is of --{needs}, which is not given")
+    _check_flags(flags, align, reference)
     sets = sequence_sets(paths)
-    written = [path for path in (fasta, table, picture, out) if path is not None]
+    places = [out or (one.source / NAME if one.source.is_dir() else None) for one in sets]
+    documents = dict.fromkeys(place for place in places if place is not None)
+    written = [*filter(None, (fasta, table, picture)), *documents]
     if len({path.resolve() for path in written}) < len(written):
         raise click.UsageError("two of --fasta, --csv, --plot and --out are one file: name several")
-    kept = {out: sets} if out else {
-        path / NAME: [one for one in sets if one.source == path] for path in paths if path.is_dir()
-    }  # fmt: skip
-    for path in (*written, *kept):
+    for path in written:
         files.check_writable(path)
     empty = plot.figure(picture) if picture else None
     against = Reference.read(reference, align) if reference else None
-    with progress() as observer:
-        meter = Meter(observer, against, **_networks(flags))
-        records = [meter.measure(one) for one in sets]
-        of_reference = meter.measure_reference()
+    records, of_reference = _measured(sets, places, against, flags)
     asked = {
         "reference": of_reference, "align": align if reference else None, "scorer": flags["scorer"],
         "stride": flags["stride"] if flags["scorer"] else None,
         "window": flags["window"] if flags["scorer"] else None, "fold": flags["fold"],
     }  # fmt: skip
-    for path, some in kept.items():
-        of_path = [record for record, one in zip(records, sets, strict=True) if one in some]
-        files.write_json(path, asked | {"sets": of_path})
+    for path in documents:
+        here = [record for record, place in zip(records, places, strict=True) if place == path]
+        files.write_json(path, asked | {"sets": here})
     if fasta:
         lines = fasta_lines((f"{_plain(one.label)}/{e.name}", e.sequence) for one in sets for e in one.entries)
         files.write_text_atomic(fasta, "".join(lines))
@@ -133,17 +127,47 @@ def protein_score(
         click.echo(files.to_json(asked | {"sets": records}, indent=2))
         return
     _show(records, of_reference)
-    for path in dict.fromkeys((*written, *kept)):
+    for what in ("reference", "scorer", "fold"):
+        if name := reference if what == "reference" else flags[what]:
+            click.echo(f"{what}: {name}")
+    for path in written:
         click.echo(f"written: {path}")
 
 
-def _is_given(flag: str) -> bool:
-    from click.core import ParameterSource
+def _check_flags(flags: Mapping[str, Any], align: int, reference: Path | None) -> None:
+    """Refuse flags that say how to do what is not asked for."""
+    if align and reference is None:
+        raise click.UsageError("--align aligns with a reference: give --reference FASTA")
+    asked = {**flags, "network": flags["scorer"] or flags["fold"]}
+    needs = {"stride": "scorer", "window": "scorer", "batch_size": "scorer", "fold_up_to": "fold", "device": "network"}
+    context = click.get_current_context()
+    for flag, need in needs.items():
+        if asked[need] is None and context.get_parameter_source(flag) is ParameterSource.COMMANDLINE:
+            wanted = "--scorer and --fold" if need == "network" else f"--{need}"
+            raise click.UsageError(f"--{flag.replace('_', '-')} is of {wanted}, which is not given")
 
-    return click.get_current_context().get_parameter_source(flag) is ParameterSource.COMMANDLINE
+
+def _measured(
+    sets: Sequence[SequenceSet], places: Sequence[Path | None], reference: Reference | None, flags: Mapping[str, Any]
+) -> tuple[list[Record], Record | None]:
+    """The measures of sets and of the reference. What networks say is kept in a log beside each place, as it comes."""
+    from mdm.cli.progress import progress
+
+    from mdm_protein.kept import Kept
+    from mdm_protein.score import Meter
+
+    networks = _networks(flags)
+    with progress() as observer, ExitStack() as logs:
+        meter = Meter(observer, reference, **networks)
+        kept = {
+            place: logs.enter_context(closing(Kept(place.with_name(place.name + "l") if place and networks else None)))
+            for place in dict.fromkeys(places)
+        }
+        records = [meter.measure(one, kept[place]) for one, place in zip(sets, places, strict=True)]
+        return records, meter.measure_reference()
 
 
-def _networks(flags: dict[str, Any]) -> dict[str, Any]:
+def _networks(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The networks of the flags, loaded before anything is measured."""
     found: dict[str, Any] = {}
     if flags["scorer"] is None and flags["fold"] is None:
@@ -154,8 +178,7 @@ def _networks(flags: dict[str, Any]) -> dict[str, Any]:
     if flags["scorer"] is not None:
         from mdm_protein.perplexity import Pace, Scorer
 
-        found["scorer"] = Scorer(flags["scorer"], device)
-        found["pace"] = Pace(flags["batch_size"], flags["stride"], flags["window"])
+        found["scorer"] = Scorer(flags["scorer"], device, Pace(flags["batch_size"], flags["stride"], flags["window"]))
     if flags["fold"] is not None:
         from mdm_protein.folding import Folder
 
@@ -218,7 +241,7 @@ def _show(records: Sequence[Record], reference: Record | None) -> None:
     from mdm.cli.tables import show
 
     columns = [*records, *([reference] if reference else [])]
-    names = [record["label"] for record in records] + ([f"reference: {reference['label']}"] if reference else [])
+    names = [record["label"] for record in records] + (["reference"] if reference else [])
     cells = [[name, *(cell(record) for record in columns)] for name, cell in ROWS.items()]
     show(["means over sequences", *names], [row for row in cells if any(row[1:])], right=names)
     if reference and reference["measured"] < reference["sequences"]:

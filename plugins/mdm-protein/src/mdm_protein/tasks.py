@@ -6,6 +6,7 @@ All of them show a model one sequence in which some residues are masked, and not
 from __future__ import annotations
 
 import random
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
@@ -71,11 +72,8 @@ def _lengths(value: int | str) -> int | str:
 
 def span(value: int | str) -> tuple[int, int]:
     """``80`` -> (80, 80); ``"50:200"`` -> (50, 200); what is neither -> (0, 0)."""
-    least, _, most = str(value).partition(":")
-    most = most or least
-    if not all(text.isascii() and text.isdigit() and len(text) < 9 for text in (least, most)):
-        return 0, 0
-    return int(least), int(most)
+    found = re.fullmatch(r"([0-9]{1,8})(?::([0-9]{1,8}))?", str(value))
+    return (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
 
 
 class ProteinOptions(NoOptions):
