@@ -18,6 +18,8 @@ ARCHITECTURE = "EsmForProteinFolding"
 class Folder:
     """ESMFold by transformers' own ``EsmForProteinFolding``, in float32.
 
+    Where its configuration says ``fp16_esm``, as the published one does, the language model in it runs in half.
+
     Raises:
         MdmError: there is no such checkpoint, or it is of another kind.
     """
