@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from itertools import islice
 
 import pytest
+from goldens import ROOT
 from mdm.errors import MdmError
 from mdm.protocols import MASK, Example
 from mdm.protocols.options import check_options
@@ -89,6 +91,13 @@ def test_scaffolds_around_motifs(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text(json.dumps({"sequence": "acdefg", "motif": [[1, 2], [5, 6]], "lengths": [0, [3, 3], 1]}))
     assert templates(make(ProteinScaffold, designs=1), data=path) == ["AC___FG_"]
+
+
+@pytest.mark.parametrize("page", ["plugins/mdm-protein/README.md", "docs/proteins.md"])
+def test_the_motif_of_a_page_is_one(tmp_path, page):
+    [line] = re.findall(r"^```json\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+    (tmp_path / "m.jsonl").write_text(line)
+    assert all(EF_HAND in template for template in templates(make(ProteinScaffold), data=tmp_path / "m.jsonl"))
 
 
 @pytest.mark.parametrize(
