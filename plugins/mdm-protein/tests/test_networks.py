@@ -70,7 +70,7 @@ def test_a_scorer_that_knows_nothing_is_at_chance(esm, tmp_path):
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     assert Scorer(str(tmp_path), "cpu").pseudo_perplexity(SEQUENCE) == pytest.approx(33, rel=1e-6)
     save_file({name: weight + torch.nan for name, weight in weights.items()}, tmp_path / "model.safetensors")
-    with pytest.raises(MdmError, match="not finite: its weights are damaged"):
+    with pytest.raises(MdmError, match="not finite, or nothing: its weights are damaged"):
         Scorer(str(tmp_path), "cpu").pseudo_perplexity("MKT")
 
 

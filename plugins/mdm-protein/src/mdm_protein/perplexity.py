@@ -16,6 +16,9 @@ from mdm.models import Model
 from mdm_protein.kept import checkpoint
 from mdm_protein.sequences import STANDARD
 
+WORST = 700.0
+"""Nats; e to this power is near the largest number there is."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -104,6 +107,6 @@ class Scorer:
         except PromptError as error:
             raise MdmError(f"{error}; --window {max(1, window // 2)} shows the scorer less of a sequence") from None
         losses = -logits.float().log_softmax(-1)[each, true]
-        if not losses.isfinite().all():
-            raise MdmError(f"{self.name} gives probabilities that are not finite: its weights are damaged")
+        if not (losses <= WORST).all():
+            raise MdmError(f"{self.name} gives probabilities that are not finite, or nothing: its weights are damaged")
         return losses.double().cpu().tolist()

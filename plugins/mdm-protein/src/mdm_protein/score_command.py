@@ -61,7 +61,7 @@ COLUMNS = (
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Rows in a scorer's forward.")
-@click.option("--fasta", type=FILE, metavar="FILE", help="Write the sequences as FASTA.")
+@click.option("--fasta", type=FILE, metavar="FILE", help="Write the sequences as FASTA, but for empty ones.")
 @click.option("--csv", "table", type=FILE, metavar="FILE", help="Write the measures of each sequence as CSV.")
 @click.option(
     "--plot",
@@ -117,7 +117,8 @@ def protein_score(
         here = [record for record, place in zip(records, places, strict=True) if place == path]
         files.write_json(path, asked | {"sets": here})
     if fasta:
-        lines = fasta_lines((f"{_plain(one.label)}/{e.name}", e.sequence) for one in sets for e in one.entries)
+        entries = ((one, entry) for one in sets for entry in one.entries if entry.sequence)
+        lines = fasta_lines((f"{_plain(one.label)}/{entry.name}", entry.sequence) for one, entry in entries)
         files.write_text_atomic(fasta, "".join(lines))
     if table:
         files.write_text_atomic(table, _csv(records))
