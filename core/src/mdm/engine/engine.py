@@ -276,8 +276,7 @@ class Engine:
             self._fetch()
             self._settle()
             raise
-        if self._forked:
-            share_costs(self.rows)
+        share_costs(self.rows)
         if commit.source is not None:
             [source] = self._fetch(commit.source)
             kept = source.tolist()
