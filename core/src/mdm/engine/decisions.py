@@ -186,6 +186,12 @@ def check_plan(who: Asked, plan: Any, state: State) -> None:
         raise who.error(f": plan returned {_shown(plan)}, which is no Plan")
     for name in ("query", "write", "window"):
         _check(who, f"Plan.{name}", getattr(plan, name), torch.bool, tuple(state.tokens.shape), state.device)
+    inside = who.plugin.inside_layers
+    for name, value, like in (("watched", plan.watched, plan.query), ("picked", plan.picked, state.step)):
+        if inside:
+            _check(who, f"Plan.{name}", value, like.dtype, tuple(like.shape), state.device)
+        elif value is not None:
+            raise who.error(f": Plan.{name} is for a LayerCache, which it is not")
 
 
 def check_flags(who: Asked, name: str, flags: Any, state: State) -> None:

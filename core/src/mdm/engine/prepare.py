@@ -12,7 +12,7 @@ from mdm.engine.memory import check_fits, plan_batch
 from mdm.engine.pictures import for_pictures
 from mdm.engine.requests import Request, encode_prompts, open_requests, with_unconditional
 from mdm.errors import MdmError, blamed
-from mdm.models import compiled
+from mdm.models import compiled, features
 from mdm.models.layout import Layout
 from mdm.models.model import Model
 from mdm.protocols.cache import BaseCache
@@ -71,6 +71,8 @@ def prepare(
             make_sampler(spec, sampler or DEFAULT_SAMPLER, sampler_options),
             make_cache(spec, spec.default_cache if cache is None else cache, cache_options),
         )
+        if policy[1].inside_layers:
+            features.require(model, compiled=settings.compile)
         if settings.eos_rank == "last" and not policy[0].ranks_by_certainty:
             name = sampler if isinstance(sampler, str) else type(sampler).__name__
             raise MdmError(f"eos_rank last does not apply to {name}, which does not rank by certainty")

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdm.protocols.cache import BaseCache, BlockCache, NoCache, Plan
+    from mdm.protocols.cache import BaseCache, BlockCache, LayerCache, NoCache, Plan
     from mdm.protocols.draws import Draws, mixed
     from mdm.protocols.hooks import Line, StepEvent, hookimpl
     from mdm.protocols.lookahead import Actions, Lookahead, LookaheadOptions
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MASK", "Actions", "Attention", "Autoregressive", "BaseCache", "BaseSampler", "BaseTask", "BlockCache",
-    "CandidateScores", "Commit", "Decision", "Draws", "Evaluate", "Example", "Line", "Lookahead", "LookaheadOptions",
-    "Message", "ModelSpec", "Network", "NoCache", "NoOptions", "Picture", "Plan", "Preset", "Prompt", "PromptStyle",
-    "Rowwise", "Scores", "State", "StepEvent", "TaskPreset", "hookimpl", "mixed", "ranks", "top_k",
+    "CandidateScores", "Commit", "Decision", "Draws", "Evaluate", "Example", "LayerCache", "Line", "Lookahead",
+    "LookaheadOptions", "Message", "ModelSpec", "Network", "NoCache", "NoOptions", "Picture", "Plan", "Preset",
+    "Prompt", "PromptStyle", "Rowwise", "Scores", "State", "StepEvent", "TaskPreset", "hookimpl", "mixed", "ranks",
+    "top_k",
 ]  # fmt: skip
 
 _NAMES = {
-    "cache": ("BaseCache", "BlockCache", "NoCache", "Plan"),
+    "cache": ("BaseCache", "BlockCache", "LayerCache", "NoCache", "Plan"),
     "draws": ("Draws", "mixed"),
     "hooks": ("Line", "StepEvent", "hookimpl"),
     "lookahead": ("Actions", "Lookahead", "LookaheadOptions"),

@@ -14,17 +14,20 @@ from torch import Tensor
 class Query:
     """Which positions a forward over stored keys runs: bool ``run`` ``[R, L]``, of which row r has ``counts[r]``.
 
-    ``write``, if given, marks the positions whose keys and values are stored, ``write_counts[r]`` of them.
+    ``write``, if given, marks the positions whose keys and values are stored, ``write_counts[r]`` of them. Of a cache
+    mode inside the layers every layer runs ``run``, and ``picked[r]`` of the ``watched`` positions beside them.
     """
 
     run: Tensor
     counts: Sequence[int]
     write: Tensor | None = None
     write_counts: Sequence[int] = ()
+    watched: Tensor | None = None
+    watched_counts: Sequence[int] = ()
+    picked: Sequence[int] = ()
 
     def __getitem__(self, rows: slice) -> Query:
-        write = None if self.write is None else self.write[rows]
-        return Query(self.run[rows], self.counts[rows], write, self.write_counts[rows])
+        return fast_replace(self, **{f.name: v[rows] for f in fields(self) if (v := getattr(self, f.name)) is not None})
 
     def runs_all(self, lengths: Sequence[int]) -> bool:
         """Whether all of rows of these ``lengths`` is run, and stored if anything is."""
@@ -65,7 +68,12 @@ class ForwardBatch:
     @property
     def width(self) -> int:
         """Positions that a forward runs of each canvas, the most of any."""
-        return max(self.lengths if self.runs_whole else self.query.counts)  # type: ignore[union-attr]
+        return max(self.lengths if self.gives_whole else self.query.counts)  # type: ignore[union-attr]
+
+    @property
+    def gives_whole(self) -> bool:
+        """Whether the hidden states are those of whole canvases: all is run, or a part of each layer."""
+        return self.runs_whole or (self.query is not None and self.query.watched is not None)
 
     @property
     def runs_whole(self) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
+from functools import partial
 from itertools import accumulate
 from typing import Any
 from weakref import WeakValueDictionary
@@ -12,15 +14,17 @@ from weakref import WeakValueDictionary
 import torch
 from mdm.models.attention import hiding
 from mdm.models.cuda_graphs import LENGTH_MULTIPLE, MAX_ROW_TOKENS, PADDED_ROW_TOKENS, GraphCache
+from mdm.models.features import FeatureStore, FeatureView
 from mdm.models.kv_store import KVStore
-from mdm.models.model import Model
+from mdm.models.model import Model, running
+from mdm.protocols.cache import LayerCache
 from mdm.protocols.draws import Draws
 from mdm.protocols.rowwise import fast_replace, map_tensors
 from mdm.protocols.scores import Scores, Stats
 from mdm.protocols.settings import Settings
 from mdm.protocols.state import ABSENT, State
 from mdm.protocols.upload import to_device
-from mdm.scoring.forward_batch import ForwardBatch, Surroundings
+from mdm.scoring.forward_batch import ForwardBatch, Query, Surroundings
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.readout import Readout
 from torch import Tensor
@@ -36,11 +40,13 @@ class Scorer:
     Args:
         eos_ids, held, logits: see ``Readout``.
         graphs: where forwards whose shapes repeat are captured, if they are.
+        inside: the cache mode, if it is one inside the layers, whose forwards are not captured.
     """
 
     def __init__(
         self, model: Model, rules: LogitRules, settings: Settings, eos_ids: Sequence[int] = (), *,
         held: bool = False, logits: bool = False, graphs: GraphCache | None = None,
+        inside: LayerCache | None = None,
     ) -> None:  # fmt: skip
         self.model, self.settings = model, settings
         self.block_length = settings.block_length if model.spec.attention == "block-causal" else None
@@ -58,7 +64,8 @@ class Scorer:
         """model calls so far"""
         # A processor is anybody's code: what it does on the host would not be done again in a replay. Every graph would
         # hold logits of its own.
-        self.graphs = None if rules.processors or logits else graphs
+        self.graphs = None if rules.processors or logits or inside else graphs
+        self._inside = inside
 
     def readout_of(self, settings: Settings | None, rules: LogitRules | None) -> Readout:
         """The readout of a row with ``settings`` and ``rules`` of its own; None: the common ones."""
@@ -87,7 +94,8 @@ class Scorer:
         if self.store is None:
             kept = None if self.graphs is None else self.graphs.store
             fits = kept is not None and kept.shape[0] >= rows and kept.shape[1] == length
-            self.store = kept if fits else KVStore(self.model, rows, length)
+            new = KVStore if self._inside is None else partial(FeatureStore, self._inside)
+            self.store = kept if fits else new(self.model, rows, length)
         assert self.store is not None
         self.store.make_room(rows, length)
         if self.graphs is not None:
@@ -294,7 +302,7 @@ class Scorer:
         if around.unconditional is not None:
             unconditional = torch.where(around.unconditional < 0, tokens, around.unconditional)
             tokens = torch.stack([tokens, unconditional], 1).flatten(0, 1)
-        if query is None or batch.runs_whole:
+        if query is None or batch.gives_whole:
             return self._hidden_full(batch, around, tokens, width), None
         assert self.store is not None
         valid = write = None
@@ -327,6 +335,8 @@ class Scorer:
         if batch.query is not None:
             assert self.store is not None
             view = self.store.full(self._store_rows(batch), batch.writes)
+            if isinstance(view, FeatureView) and not batch.runs_whole:
+                view = view.of_parts(*self._parts(batch.query))
         if self.block_length is not None or min(batch.lengths) < longest or any(batch.unconditional_starts):
             in_canvas = self._in_canvas(batch, around)
             assert in_canvas is not None
@@ -336,7 +346,17 @@ class Scorer:
                 visible = visible & (block <= block[:, None])
             mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=tokens.device)
             mask = mask.masked_fill(~visible, hiding(mask.dtype)).expand(-1, longest, -1)[:, None]
-        return self.model.hidden(tokens[:, :longest], positions, mask=mask, cache=view)
+        with running(self.model, view.run) if isinstance(view, FeatureView) else nullcontext():
+            return self.model.hidden(tokens[:, :longest], positions, mask=mask, cache=view)
+
+    def _parts(self, query: Query) -> tuple[Tensor, list[int], Tensor, list[int]]:
+        """What the layers of every branch compute of whole canvases."""
+        assert query.watched is not None
+        picked = zip(query.counts, query.picked, query.watched_counts, strict=True)
+        widths, watches = [run + min(most, watched) for run, most, watched in picked], query.watched_counts
+        of_branches = ([n for n in counts for _ in range(self.cfg_branches)] for counts in (widths, watches))
+        widths, watches = of_branches
+        return self._per_branch(query.run), widths, self._per_branch(query.watched), watches
 
     def _in_canvas(self, batch: ForwardBatch, around: Surroundings) -> Tensor | None:
         """bool ``[R * branches, L]``: what there is of each branch; None where nothing is padding."""
