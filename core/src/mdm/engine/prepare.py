@@ -12,7 +12,8 @@ from mdm.engine.memory import check_fits, plan_batch
 from mdm.engine.pictures import for_pictures
 from mdm.engine.requests import Request, encode_prompts, open_requests, with_unconditional
 from mdm.errors import MdmError, blamed
-from mdm.models import compiled, features
+from mdm.models import compiled
+from mdm.models.features import require as require_layers
 from mdm.models.layout import Layout
 from mdm.models.model import Model
 from mdm.protocols.cache import BaseCache
@@ -72,7 +73,7 @@ def prepare(
             make_cache(spec, spec.default_cache if cache is None else cache, cache_options),
         )
         if policy[1].inside_layers:
-            features.require(model, compiled=settings.compile)
+            require_layers(model, compiled=settings.compile)
         if settings.eos_rank == "last" and not policy[0].ranks_by_certainty:
             name = sampler if isinstance(sampler, str) else type(sampler).__name__
             raise MdmError(f"eos_rank last does not apply to {name}, which does not rank by certainty")
@@ -203,7 +204,7 @@ def with_sizes(
     kv, block_length = policy is None or policy[1].uses_kv, block_length_of(settings, model.spec)
     if model.spec.attention == "block-causal" and model.spec.rounds_up:
         longest += -longest % block_length
-    beside = {}
+    beside, features = {}, policy is not None and policy[1].inside_layers
     if policy is not None:
         scored = longest if policy[0].works_on == "canvas" else min(block_length, longest)
         options = ""
@@ -214,10 +215,10 @@ def with_sizes(
             "step_bytes": policy[0].step_bytes(scored, longest),
             "sampler": f"sampler {type(policy[0]).__name__}({options})",
         }
-    check_fits(model, longest, len(requests), kv=kv, batch_size=settings.batch_size, **beside)
+    check_fits(model, longest, len(requests), kv=kv, features=features, batch_size=settings.batch_size, **beside)
     sizes = plan_batch(
         model, longest, len(requests), kv=kv, cfg_branches=2 if settings.guidance else 1,
-        batch_size=settings.batch_size, max_rows=settings.max_rows,
+        batch_size=settings.batch_size, max_rows=settings.max_rows, features=features,
     )  # fmt: skip
     decided = {"batch_size": sizes.batch_size, "max_rows": sizes.max_rows, "block_length": block_length}
     return settings.model_copy(update=decided)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import torch
 from mdm.protocols.draws import Draws
 from mdm.protocols.rowwise import fast_replace
 from torch import Tensor
@@ -28,6 +29,15 @@ class Query:
 
     def __getitem__(self, rows: slice) -> Query:
         return fast_replace(self, **{f.name: v[rows] for f in fields(self) if (v := getattr(self, f.name)) is not None})
+
+    def parts(self, branches: int) -> tuple[Tensor, list[int], Tensor, list[int]]:
+        """What every layer runs of each branch: ``run``, positions in all, ``watched``, and how many these are."""
+        assert self.watched is not None
+        picked = map(min, self.picked, self.watched_counts)
+        widths = [run + more for run, more in zip(self.counts, picked, strict=True)]
+        run, watched = (x.repeat_interleave(branches, 0) for x in (self.run, self.watched))
+        widths, watches = ([n for n in counts for _ in range(branches)] for counts in (widths, self.watched_counts))
+        return run, widths, watched, watches
 
     def runs_all(self, lengths: Sequence[int]) -> bool:
         """Whether all of rows of these ``lengths`` is run, and stored if anything is."""
@@ -61,6 +71,18 @@ class ForwardBatch:
 
     def __getitem__(self, rows: slice) -> ForwardBatch:
         return fast_replace(self, **{f.name: v[rows] for f in fields(self) if (v := getattr(self, f.name)) is not None})
+
+    def repeated(self) -> ForwardBatch:
+        """The batch to run where its forward broke off.
+
+        What that one stored is stored again, the same; but watched positions are picked by what was stored before, so
+        that of such rows all is run.
+        """
+        query = self.query
+        if query is None or query.write is None or not max(query.watched_counts, default=0):
+            return self
+        whole = torch.ones_like(query.run)
+        return fast_replace(self, query=Query(whole, self.lengths, whole, self.lengths))
 
     def __len__(self) -> int:
         return len(self.rows)

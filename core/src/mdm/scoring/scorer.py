@@ -7,7 +7,6 @@ from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from functools import partial
-from itertools import accumulate
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -24,9 +23,9 @@ from mdm.protocols.scores import Scores, Stats
 from mdm.protocols.settings import Settings
 from mdm.protocols.state import ABSENT, State
 from mdm.protocols.upload import to_device
-from mdm.scoring.forward_batch import ForwardBatch, Query, Surroundings
+from mdm.scoring.forward_batch import ForwardBatch, Surroundings
 from mdm.scoring.logit_rules import LogitRules
-from mdm.scoring.readout import Readout
+from mdm.scoring.readout import Readout, groups, redraw
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -137,7 +136,7 @@ class Scorer:
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
-                self.max_rows = size // 2  # for the rest of the decode; what was stored is stored again, the same
+                self.max_rows, batch = size // 2, batch.repeated()  # so many for the rest of the decode
                 continue
             calls.append(rows)
             start += size
@@ -211,10 +210,10 @@ class Scorer:
         row, index, positions, valid = self._scored_positions(batch, run, width)
         features = self._gather(hidden, row, index)
         draws = around.draws.rows(batch.row_index[row]) if around.draws is not None else None
-        groups = _groups([self.readouts[each] for each in batch.rows], batch.score_counts or [width] * len(batch))
+        shared = groups([self.readouts[each] for each in batch.rows], batch.score_counts or [width] * len(batch))
         parts, order = [], list[int]()
-        for readout, lines in groups:
-            if len(groups) == 1:
+        for readout, lines in shared:
+            if len(shared) == 1:
                 parts.append(readout(features, batch.tokens, row, positions, draws, batch.held))
                 continue
             at = to_device(lines, row.device)
@@ -294,7 +293,7 @@ class Scorer:
         if scores.features is None:
             return scores
         readouts = self.readouts  # of the rows as they are now
-        return fast_replace(scores, redraw=lambda s, candidates: _redraw(readouts, state, s, draws, candidates))
+        return fast_replace(scores, redraw=lambda s, candidates: redraw(readouts, state, s, draws, candidates))
 
     def _hidden(self, batch: ForwardBatch, around: Surroundings, width: int) -> tuple[Tensor, Tensor | None]:
         """Hidden states ``[R * branches, Q, D]``, and which positions these are ``[R, Q]`` (None: the first ones)."""
@@ -336,7 +335,7 @@ class Scorer:
             assert self.store is not None
             view = self.store.full(self._store_rows(batch), batch.writes)
             if isinstance(view, FeatureView) and not batch.runs_whole:
-                view = view.of_parts(*self._parts(batch.query))
+                view = view.of_parts(*batch.query.parts(self.cfg_branches))
         if self.block_length is not None or min(batch.lengths) < longest or any(batch.unconditional_starts):
             in_canvas = self._in_canvas(batch, around)
             assert in_canvas is not None
@@ -348,15 +347,6 @@ class Scorer:
             mask = mask.masked_fill(~visible, hiding(mask.dtype)).expand(-1, longest, -1)[:, None]
         with running(self.model, view.run) if isinstance(view, FeatureView) else nullcontext():
             return self.model.hidden(tokens[:, :longest], positions, mask=mask, cache=view)
-
-    def _parts(self, query: Query) -> tuple[Tensor, list[int], Tensor, list[int]]:
-        """What the layers of every branch compute of whole canvases."""
-        assert query.watched is not None
-        picked = zip(query.counts, query.picked, query.watched_counts, strict=True)
-        widths, watches = [run + min(most, watched) for run, most, watched in picked], query.watched_counts
-        of_branches = ([n for n in counts for _ in range(self.cfg_branches)] for counts in (widths, watches))
-        widths, watches = of_branches
-        return self._per_branch(query.run), widths, self._per_branch(query.watched), watches
 
     def _in_canvas(self, batch: ForwardBatch, around: Surroundings) -> Tensor | None:
         """bool ``[R * branches, L]``: what there is of each branch; None where nothing is padding."""
@@ -374,40 +364,3 @@ class Scorer:
 
     def _per_branch(self, x: Tensor) -> Tensor:
         return x.repeat_interleave(self.cfg_branches, 0) if self.cfg_branches == 2 else x
-
-
-def _redraw(
-    readouts: Sequence[Readout], state: State, scores: Scores, draws: Draws, candidates: int
-) -> tuple[Tensor, Tensor]:
-    """Tokens and confidences ``[B, N, K]``: candidate 0 as scored, the others with draws of their own."""
-    assert scores.features is not None
-    (rows, width), device = scores.positions.shape, scores.positions.device
-    tokens, confidences = (part[:, None].expand(-1, candidates, -1) for part in (scores.token, scores.confidence))
-    groups = _groups(readouts, [1] * rows)
-    for readout, members in groups:
-        if not readout.draws:  # all are as scored
-            continue
-        own = to_device(members, device) if len(groups) > 1 else torch.arange(rows, device=device)
-        features, token, confidence, positions = (
-            part if len(groups) == 1 else part[own]
-            for part in (scores.features, scores.token, scores.confidence, scores.positions)
-        )
-        row = own.repeat_interleave(width)
-        drawn = readout.draw_tokens(
-            features.flatten(0, 1), state.tokens, row, positions.flatten(), draws.rows(row),
-            torch.arange(1, candidates, device=device),
-        )  # fmt: skip
-        others = (d.view(len(members), width, candidates - 1).transpose(1, 2) for d in drawn)
-        new = [torch.cat([first[:, None], d], 1) for first, d in zip((token, confidence), others, strict=True)]
-        if len(groups) == 1:
-            return new[0], new[1]
-        tokens, confidences = tokens.index_copy(0, own, new[0]), confidences.index_copy(0, own, new[1])
-    return tokens, confidences
-
-
-def _groups(readouts: Sequence[Readout], sizes: Sequence[int]) -> list[tuple[Readout, list[int]]]:
-    """Each readout with its places in a list to which the items add ``sizes`` places, one after the other."""
-    places: dict[Readout, list[int]] = {}
-    for readout, size, stop in zip(readouts, sizes, accumulate(sizes), strict=True):
-        places.setdefault(readout, []).extend(range(stop - size, stop))
-    return list(places.items())
