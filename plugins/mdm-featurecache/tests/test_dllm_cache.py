@@ -212,7 +212,7 @@ def test_projections_that_were_joined_are_met_alone():
 
 def test_memory_counts_what_is_kept():
     model, mode = toy_model(), DllmCache(DllmCacheOptions())
-    store = FeatureStore(mode, model, 2, 10)
+    store = FeatureStore(mode.rank, mode.full_layers, model, 2, 10)
     tokens, at = torch.zeros(2, 10, dtype=torch.long), torch.arange(10).expand(2, -1)
     view = store.full([0, 1], write=True)
     view.run(model.body, tokens, at, None, view)
@@ -258,6 +258,17 @@ def test_a_plan_for_layers_is_for_a_layer_cache():
         def plan(self, state, spec):
             return Plan(state.in_canvas, state.in_canvas, state.in_canvas)
 
+    class Ranks(DllmCache):
+        def rank(self, layer, new, kept):
+            return new.sum(-1).bool()
+
+    class Fails(DllmCache):
+        def rank(self, layer, new, kept):
+            raise ValueError("oh")
+
+    for mode, line in ((Ranks, "what rank returned is bool"), (Fails, "cache Fails failed in rank: ValueError: oh")):
+        with pytest.raises(MdmError, match=line):
+            decode(toy_model(), prompts(), plain(), mode(DllmCacheOptions()))
     with pytest.raises(MdmError, match="Plan.watched is for a LayerCache"):
         decode(toy_model(), prompts(), plain(), Confused(NoOptions()))
     with pytest.raises(MdmError, match="Plan.watched is None, and should be bool"):

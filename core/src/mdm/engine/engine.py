@@ -70,10 +70,11 @@ class Engine:
             rules,
             settings,
             eos_ids,
-            held=sampler.reads == "generated",
+            held=sampler.reads != "masked",
+            left_out=sampler.reads == "left-out",
             logits=sampler.keeps_logits,
             graphs=graphs,
-            inside=cache if cache.inside_layers else None,
+            new_store=self.transition.new_store,
         )
         self.recorder = Recorder(
             model.spec.mask_id, next(iter(eos_ids), None), on_step, full=full_trace,
@@ -315,7 +316,7 @@ class Engine:
         if not self._forked:  # the ids of forks are made on the device
             columns = zip(*((row.settings.seed, row.row_id, row.step) for row in self.rows), strict=True)
             host = host_keys(*columns)
-        if self._noise is None:
+        if self._noise is None and self.sampler.sees == "block":
             start, width = self.state.block_bounds[:, 0], max(row.width for row in self.rows)
             self._noise, self._steps_cached = NoiseCache(start, width), 0
         offset, self._steps_cached = self._steps_cached, self._steps_cached + 1
@@ -323,7 +324,7 @@ class Engine:
 
     def _scores(self, plan: Plan, draws: Draws) -> Scores:
         """This step's scores of every row: known from the last step, or from a forward now."""
-        count, scorable = len(self.rows), self.transition.scorable(self.state)
+        count, scorable = len(self.rows), self.transition.scorable(self.state, plan.reached)
         counts = [row.counts for row in self.rows if row.counts is not None]
         writing = [b for b in range(count) if counts[b].write and self.cache.uses_kv]
         refresh, watching = ([b for b in writing if (counts[b].watched > 0) is some] for some in (False, True))
@@ -384,7 +385,7 @@ class Engine:
 
     def _apply(self, commit: Commit, scores: Scores) -> None:
         """Commit to the canvases, record the step and go on to the next."""
-        where = commit.where & scores.valid
+        where = commit.where & self.transition.open_to_commits(self.state, scores)
         before = None
         if self.sampler.reads != "masked":
             before = self.state.tokens.gather(1, scores.positions)

@@ -41,7 +41,7 @@ def evaluate(
     count, candidates = ask.valid.shape
     branched, valid = state.repeat_rows(candidates), ask.valid.flatten()
     window, positions = repeat_rows(plan.window, candidates), repeat_rows(scores.positions, candidates)
-    where = (ask.candidates.where & scores.valid[:, None]).flatten(0, 1)
+    where = (ask.candidates.where & transition.open_to_commits(state, scores)[:, None]).flatten(0, 1)
     candidate_tokens = ask.candidates.tokens.expand(count, candidates, -1).flatten(0, 1)
     tokens, masked = transition.commit(branched, positions, where, candidate_tokens)
     reach = masked
@@ -49,7 +49,7 @@ def evaluate(
         reach = masked & repeat_rows(state.in_block, candidates)
     score = reach
     if transition.sampler.reads != "masked":  # what a step of it is shown
-        score = reach | repeat_rows(transition.scorable(state), candidates)
+        score = reach | repeat_rows(transition.scorable(state, plan.window), candidates)
     score = score & window
     sets, flags = {"unscored": reach & ~window, "score": score}, {"valid": valid}
     foresee = ask.commits_a_candidate and memory is None

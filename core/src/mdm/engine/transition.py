@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from mdm.engine.canvas import advance, fill_after_eos, mask_after_lost_eos
-from mdm.engine.decisions import Asked, check_flags, check_plan
+from mdm.engine.decisions import Asked, check_flags, check_plan, ranked
 from mdm.engine.rows import NamedCounts, RowCounts
+from mdm.models.features import FeatureStore
+from mdm.models.kv_store import KVStore
+from mdm.models.model import Model
 from mdm.protocols.cache import Plan
 from mdm.protocols.model import ModelSpec
 from mdm.protocols.sampler import BaseSampler, Commit
@@ -39,11 +43,24 @@ class Transition:
         self.asked, self._cache = Asked("sampler", sampler), Asked("cache", cache)
         self.may_linger = getattr(sampler.lingers, "__func__", None) is not BaseSampler.lingers
         """whether the sampler has an answer of its own, which is asked for only then"""
+        self.new_store: Callable[[Model, int, int], KVStore] = KVStore
+        if cache.inside_layers:
+            self.new_store = partial(FeatureStore, partial(ranked, self._cache), cache.full_layers)
         self.fills = settings.stop_at_eos and len(eos_ids) > 0
 
-    def scorable(self, state: State) -> Tensor:
-        """bool ``[B, L]``: the positions of the row's block that the sampler wants scored."""
-        return state.masked_in_block if self.sampler.reads == "masked" else state.targets & state.in_block
+    def scorable(self, state: State, run: Tensor) -> Tensor:
+        """bool ``[B, L]``: the positions that the sampler wants scored, of those that a forward which ``run``s others
+        (bool ``[B, L]``) gives scores of."""
+        scored = pad(run[:, :-1], (1, 0)) if self.spec.shift else run
+        if self.sampler.reads == "masked":
+            return scored & (state.masked_in_block if self.sampler.sees == "block" else state.masked)
+        return scored & (state.targets & state.in_block if self.sampler.sees == "block" else state.targets)
+
+    def open_to_commits(self, state: State, scores: Scores) -> Tensor:
+        """bool ``[B, K]``: the scored positions that a commit may name; what lies before the row's block is final."""
+        if self.sampler.sees == "block":
+            return scores.valid
+        return scores.valid & (state.blocks.gather(1, scores.positions) >= state.block[:, None])
 
     def plan(self, state: State) -> Plan:
         """What the cache mode has the next forward run; with shifted logits also the position before each."""
@@ -62,7 +79,7 @@ class Transition:
         sets = {
             "masked": state.masked_in_block,
             "block_size": state.in_block,
-            "scored": self.scorable(state),
+            "scored": self.scorable(state, plan.reached),
             "query": plan.query,
             "window": plan.window,
             "write": plan.write,

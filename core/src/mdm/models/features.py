@@ -6,8 +6,8 @@ the store as its cache, and gets from it the keys and values of the whole canvas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from mdm.errors import MdmError
@@ -16,7 +16,6 @@ from mdm.models.attention import ForwardLayout
 from mdm.models.kv_store import KVStore, StoredLayer, StoreView, index_of
 from mdm.models.model import Model
 from mdm.models.transfer import to_device
-from mdm.protocols.cache import LayerCache
 from torch import Tensor, nn
 
 LAYER = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
@@ -51,44 +50,31 @@ class FeatureLayer(StoredLayer):
         super().__init__(rows, length)
         self.attended = self.fed = None
 
-    def like(self, name: str, new: Tensor) -> Tensor:
-        """The stored feature of this ``name``, made on first use, of the kind of ``new`` ``[R, H, W, D]``."""
-        stored: Tensor | None = getattr(self, name)
-        if stored is None:
-            stored = new.new_zeros(self.shape[0], new.shape[1], self.shape[1], new.shape[3])
-            setattr(self, name, stored)
-        return stored
-
 
 class FeatureStore(KVStore):
-    """Features of up to B rows of length L, in the layers that ``mode`` does not compute in full."""
+    """Features of up to B rows of length L, in all layers but the first ``full_layers``.
 
-    def __init__(self, mode: LayerCache, model: Model, rows: int, length: int) -> None:
+    Args:
+        rank: see ``LayerCache.rank``.
+    """
+
+    def __init__(
+        self, rank: Callable[[int, Tensor, Tensor], Tensor], full_layers: int, model: Model, rows: int, length: int
+    ) -> None:
         super().__init__(model, rows, length)
-        self.mode, self.layers = mode, [FeatureLayer(rows, length) for _ in self.layers]
+        self.rank, self.full_layers = rank, full_layers
+        self.layers = [FeatureLayer(rows, length) for _ in self.layers]
 
     def full(self, rows: Sequence[int], write: bool) -> FeatureView:
         return FeatureView(self, ForwardLayout(rows=index_of(rows, self.device), write=write))
-
-
-class _Parts(NamedTuple):
-    """What the layers compute of R canvases."""
-
-    always: Tensor
-    """bool ``[R, L]``"""
-    widths: Sequence[int]
-    """how many positions of each canvas, those that are picked included"""
-    watched: Tensor | None
-    """int64 ``[R, W]``, positions whose values are computed first, or None"""
-    watched_valid: Tensor | None
-    """bool ``[R, W]``: those of them that count; None: all"""
 
 
 class FeatureView(StoreView):
     """The store as one forward meets it, which runs whole canvases or parts of their layers."""
 
     store: FeatureStore
-    parts: _Parts | None = None
+    always: Tensor | None = None
+    """bool ``[R, L]``: the positions that every layer computes; None: all"""
 
     def of_parts(self, always: Tensor, widths: Sequence[int], watched: Tensor, watches: Sequence[int]) -> FeatureView:
         """This view for a forward that computes in each layer ``widths[r]`` positions of canvas r.
@@ -96,10 +82,8 @@ class FeatureView(StoreView):
         These are those ``always`` computed, and of those ``watched``, ``watches[r]`` in all, as many as there is room
         for; both bool ``[R, L]``.
         """
-        positions = valid = None
-        if max(watches):
-            positions, valid = _first(watched.to(torch.int8), watches)
-        self.parts = _Parts(always, widths, positions, valid)
+        self.always, self.widths = always, widths
+        self.watched = _first(watched.to(torch.int8), watches) if max(watches) else None
         return self
 
     def run(self, body: Any, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
@@ -107,17 +91,17 @@ class FeatureView(StoreView):
         hidden: Tensor = body.embed_tokens(tokens)
         rope = body.rotary_emb(hidden, positions)
         for number, layer in enumerate(body.layers):
-            hidden = LayerForward(self, number)(layer, hidden, rope, mask)
+            hidden = LayerForward(self, number, hidden.shape[1])(layer, hidden, rope, mask)
         out: Tensor = body.norm(hidden)
         return out
 
 
 class LayerForward:
-    """One layer in one forward. Its attention takes it as a cache."""
+    """One layer in one forward of canvases of length L. Its attention takes it as a cache."""
 
-    def __init__(self, view: FeatureView, number: int) -> None:
-        self.view, self.number = view, number
-        self.stored = view.store.layers[number] if number >= view.store.mode.full_layers else None
+    def __init__(self, view: FeatureView, number: int, length: int) -> None:
+        self.view, self.number, self.length = view, number, length
+        self.stored = view.store.layers[number] if number >= view.store.full_layers else None
         self.positions: Tensor | None = None
         """int64 ``[R, W]``: the positions that are computed, every one another of its row; None: all"""
         self.valid: Tensor | None = None
@@ -126,11 +110,10 @@ class LayerForward:
 
     def __call__(self, layer: Any, hidden: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         """Hidden states ``[R, L, D]`` behind the layer, of those before it."""
-        self._length = hidden.shape[1]
         normed = layer.input_layernorm(hidden)
-        if self.stored is not None and self.view.parts is not None:
-            self._choose(self.view.parts, layer, normed)
-        if self.positions is not None and self.positions.shape[1] == 0:
+        if self.stored is not None and self.view.always is not None:
+            self._choose(self.view.always[:, : self.length], layer, normed)
+        if self.positions is not None and not max(self.view.widths):
             return hidden + self._kept("attended")[:, 0] + self._kept("fed")[:, 0]
         out = layer.self_attn(
             hidden_states=self._take(normed),
@@ -147,19 +130,18 @@ class LayerForward:
         """What the queries attend to: the canvas, with these ``keys`` and ``values`` at the positions computed."""
         return self._put("keys", keys), self._put("values", values)
 
-    def _choose(self, parts: _Parts, layer: Any, normed: Tensor) -> None:
+    def _choose(self, always: Tensor, layer: Any, normed: Tensor) -> None:
         """Set which positions are computed; the values of watched ones are written."""
-        rank = torch.full(normed.shape[:2], -torch.inf, device=normed.device)
-        if parts.watched is not None:
-            self.positions, self.valid = parts.watched, parts.watched_valid
+        rank = torch.full(always.shape, -torch.inf, device=normed.device)
+        if self.view.watched is not None:
+            self.positions, self.valid = self.view.watched
             new, old = products.alone(layer.self_attn.v_proj, self._take(normed)), self._kept("values")[self._where]
-            changed = self.view.store.mode.rank(self.number, new, old.flatten(2)).to(rank.dtype)
+            changed = self.view.store.rank(self.number, new, old.flatten(2))
             if self.valid is not None:
                 changed = changed.masked_fill(~self.valid, -torch.inf)
             rank = rank.scatter(1, self.positions, changed)
             self._put("values", new.view(old.shape).transpose(1, 2))
-        rank = rank.masked_fill(parts.always[:, : self._length], torch.inf)
-        self.positions, self.valid = _first(rank, parts.widths)
+        self.positions, self.valid = _first(rank.masked_fill(always, torch.inf), self.view.widths)
 
     def _take(self, of_canvas: Tensor) -> Tensor:
         """``[R, W, D]`` of ``[R, L, D]``"""
@@ -170,8 +152,8 @@ class LayerForward:
     def _kept(self, name: str) -> Tensor:
         """A feature ``[R, H, L, D]`` of the canvases: as it lies in the store, or a copy that this forward works on."""
         if name not in self._features:
-            layout, stored = self.view.layout, getattr(self.stored, name)
-            kept = stored[layout.rows, :, : self._length]
+            layout = self.view.layout
+            kept = getattr(self.stored, name)[layout.rows, :, : self.length]
             self._features[name] = kept if layout.writes or isinstance(layout.rows, Tensor) else kept.clone()
         return self._features[name]
 
@@ -179,17 +161,18 @@ class LayerForward:
     def _where(self) -> tuple[Tensor, slice, Tensor]:
         """The positions that are computed as an index into features."""
         assert self.positions is not None
-        lines = torch.arange(self.positions.shape[0], device=self.positions.device)
-        return lines[:, None], slice(None), self.positions
+        return torch.arange(len(self.positions), device=self.positions.device)[:, None], slice(None), self.positions
 
     def _put(self, name: str, new: Tensor) -> Tensor:
         """The feature ``[R, H, L, D]`` with ``new`` ``[R, H, W, D]`` at what is computed, stored if it is to be."""
-        if self.stored is None:
-            return new
         rows, writes = self.view.layout.rows, self.view.layout.writes
+        if self.stored is None or (self.positions is None and not writes):
+            return new
         if self.positions is None:
-            if writes:
-                self.stored.like(name, new)[rows, :, : self._length] = new
+            if getattr(self.stored, name) is None:
+                (most, length), heads, width = self.stored.shape, new.shape[1], new.shape[3]
+                setattr(self.stored, name, new.new_zeros(most, heads, length, width))
+            getattr(self.stored, name)[rows, :, : self.length] = new
             return new
         kept, where, new = self._kept(name), self._where, new.transpose(1, 2)
         if self.valid is not None:

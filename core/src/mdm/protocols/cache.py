@@ -34,6 +34,11 @@ class Plan:
     picked: Tensor | None = None
     """int64 ``[B]``: how many of these each layer computes, the first by ``LayerCache.rank``"""
 
+    @property
+    def reached(self) -> Tensor:
+        """bool ``[B, L]``: the positions that have a hidden state behind the last layer."""
+        return self.query if self.watched is None else self.window
+
     def rows(self, index: Tensor) -> Plan:
         """Rows ``index`` ``[R]``, in that order."""
         return fast_replace(self, **map_tensors(self, lambda v: v.index_select(0, index)))
@@ -104,7 +109,7 @@ class LayerCache(BaseCache):
 
     @abstractmethod
     def rank(self, layer: int, new: Tensor, kept: Tensor) -> Tensor:
-        """float ``[R, W]``: the watched positions with the largest numbers are picked.
+        """float32 ``[R, W]``: the watched positions with the largest numbers are picked.
 
         Args:
             layer: counted from 0.

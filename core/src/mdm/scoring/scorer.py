@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
-from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 from mdm.models.attention import hiding
 from mdm.models.cuda_graphs import LENGTH_MULTIPLE, MAX_ROW_TOKENS, PADDED_ROW_TOKENS, GraphCache
-from mdm.models.features import FeatureStore, FeatureView
+from mdm.models.features import FeatureView
 from mdm.models.kv_store import KVStore
 from mdm.models.model import Model, running
-from mdm.protocols.cache import LayerCache
 from mdm.protocols.draws import Draws
 from mdm.protocols.rowwise import fast_replace, map_tensors
 from mdm.protocols.scores import Scores, Stats
@@ -26,6 +24,7 @@ from mdm.protocols.upload import to_device
 from mdm.scoring.forward_batch import ForwardBatch, Surroundings
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.readout import Readout, groups, redraw
+from mdm.scoring.shadows import hidden_left_out
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -38,16 +37,17 @@ class Scorer:
 
     Args:
         eos_ids, held, logits: see ``Readout``.
+        left_out: whether committed positions are scored from all but themselves.
         graphs: where forwards whose shapes repeat are captured, if they are.
-        inside: the cache mode, if it is one inside the layers, whose forwards are not captured.
+        new_store: what makes the store of a cache mode inside the layers, whose forwards are not captured.
     """
 
     def __init__(
         self, model: Model, rules: LogitRules, settings: Settings, eos_ids: Sequence[int] = (), *,
-        held: bool = False, logits: bool = False, graphs: GraphCache | None = None,
-        inside: LayerCache | None = None,
+        held: bool = False, left_out: bool = False, logits: bool = False, graphs: GraphCache | None = None,
+        new_store: Callable[[Model, int, int], KVStore] = KVStore,
     ) -> None:  # fmt: skip
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.left_out = model, settings, left_out
         self.block_length = settings.block_length if model.spec.attention == "block-causal" else None
         """the grid on which a block-causal model sees its own block and those before"""
         self.max_rows = settings.max_rows if isinstance(settings.max_rows, int) else None
@@ -63,8 +63,8 @@ class Scorer:
         """model calls so far"""
         # A processor is anybody's code: what it does on the host would not be done again in a replay. Every graph would
         # hold logits of its own.
-        self.graphs = None if rules.processors or logits or inside else graphs
-        self._inside = inside
+        self.graphs = None if rules.processors or logits or left_out or new_store is not KVStore else graphs
+        self._new_store = new_store
 
     def readout_of(self, settings: Settings | None, rules: LogitRules | None) -> Readout:
         """The readout of a row with ``settings`` and ``rules`` of its own; None: the common ones."""
@@ -93,8 +93,7 @@ class Scorer:
         if self.store is None:
             kept = None if self.graphs is None else self.graphs.store
             fits = kept is not None and kept.shape[0] >= rows and kept.shape[1] == length
-            new = KVStore if self._inside is None else partial(FeatureStore, self._inside)
-            self.store = kept if fits else new(self.model, rows, length)
+            self.store = kept if fits else self._new_store(self.model, rows, length)
         assert self.store is not None
         self.store.make_room(rows, length)
         if self.graphs is not None:
@@ -330,7 +329,7 @@ class Scorer:
     def _hidden_full(self, batch: ForwardBatch, around: Surroundings, tokens: Tensor, longest: int) -> Tensor:
         """Hidden states of whole canvases, as long as the longest."""
         positions = around.positions[:longest].expand(tokens.shape[0], -1)
-        view = mask = None
+        view = mask = visible = None
         if batch.query is not None:
             assert self.store is not None
             view = self.store.full(self._store_rows(batch), batch.writes)
@@ -343,6 +342,10 @@ class Scorer:
             if self.block_length is not None:
                 block = around.positions[:longest] // self.block_length
                 visible = visible & (block <= block[:, None])
+        if self.left_out:
+            score = self._per_branch(batch.score)[:, :longest]
+            return hidden_left_out(self.model, tokens[:, :longest], positions, visible, score, max(batch.score_counts))
+        if visible is not None:
             mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=tokens.device)
             mask = mask.masked_fill(~visible, hiding(mask.dtype)).expand(-1, longest, -1)[:, None]
         with running(self.model, view.run) if isinstance(view, FeatureView) else nullcontext():
