@@ -13,6 +13,7 @@ from mdm.engine.pictures import for_pictures
 from mdm.engine.requests import Request, encode_prompts, open_requests, with_unconditional
 from mdm.errors import MdmError, blamed
 from mdm.models import compiled
+from mdm.models.features import require as require_layers
 from mdm.models.layout import Layout
 from mdm.models.model import Model
 from mdm.protocols.cache import BaseCache
@@ -68,6 +69,8 @@ def prepare(
         if settings.compile:
             compiled.require(model)
         policy = make_policy(spec, sampler, sampler_options, cache, cache_options)
+        if policy[1].inside_layers:
+            require_layers(model, compiled=settings.compile)
         if settings.eos_rank == "last" and not policy[0].ranks_by_certainty:
             name = sampler if isinstance(sampler, str) else type(sampler).__name__
             raise MdmError(f"eos_rank last does not apply to {name}, which does not rank by certainty")
@@ -218,7 +221,7 @@ def with_sizes(
     kv, block_length = policy is None or policy[1].uses_kv, block_length_of(settings, model.spec)
     if model.spec.attention == "block-causal" and model.spec.rounds_up:
         longest += -longest % block_length
-    beside = {}
+    beside, features = {}, policy is not None and policy[1].inside_layers
     if policy is not None:
         whole = "canvas" in (policy[0].works_on, policy[0].sees)
         scored = longest if whole else min(block_length, longest)
@@ -230,10 +233,10 @@ def with_sizes(
             "step_bytes": policy[0].step_bytes(scored, longest),
             "sampler": f"sampler {type(policy[0]).__name__}({options})",
         }
-    check_fits(model, longest, len(requests), kv=kv, batch_size=settings.batch_size, **beside)
+    check_fits(model, longest, len(requests), kv=kv, features=features, batch_size=settings.batch_size, **beside)
     sizes = plan_batch(
         model, longest, len(requests), kv=kv, cfg_branches=2 if settings.guidance else 1,
-        batch_size=settings.batch_size, max_rows=settings.max_rows,
+        batch_size=settings.batch_size, max_rows=settings.max_rows, features=features,
     )  # fmt: skip
     decided = {"batch_size": sizes.batch_size, "max_rows": sizes.max_rows, "block_length": block_length}
     return settings.model_copy(update=decided)

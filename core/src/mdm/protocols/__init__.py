@@ -8,8 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+<<<<<<< HEAD
     from mdm.protocols.beams import all_filled, best_rows, best_successors
     from mdm.protocols.cache import BaseCache, BlockCache, NoCache, Plan
+=======
+    from mdm.protocols.cache import BaseCache, BlockCache, LayerCache, NoCache, Plan
+>>>>>>> dl22
     from mdm.protocols.draws import Draws, mixed
     from mdm.protocols.hooks import Line, StepEvent, hookimpl
     from mdm.protocols.lookahead import Actions, Lookahead, LookaheadOptions
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MASK", "Actions", "Attention", "Autoregressive", "BaseCache", "BaseSampler", "BaseTask", "BlockCache",
+<<<<<<< HEAD
     "CandidateScores", "Commit", "Decision", "Draws", "Evaluate", "Example", "Line", "Lookahead", "LookaheadOptions",
     "Message", "ModelSpec", "Network", "NoCache", "NoOptions", "Picture", "Plan", "Preset", "Prompt", "PromptStyle",
     "Rowwise", "Scores", "State", "StepEvent", "TaskPreset", "all_filled", "best_rows", "best_successors", "hookimpl",
@@ -33,6 +38,16 @@ __all__ = [
 _NAMES = {
     "beams": ("all_filled", "best_rows", "best_successors"),
     "cache": ("BaseCache", "BlockCache", "NoCache", "Plan"),
+=======
+    "CandidateScores", "Commit", "Decision", "Draws", "Evaluate", "Example", "LayerCache", "Line", "Lookahead",
+    "LookaheadOptions", "Message", "ModelSpec", "Network", "NoCache", "NoOptions", "Picture", "Plan", "Preset",
+    "Prompt", "PromptStyle", "Rowwise", "Scores", "State", "StepEvent", "TaskPreset", "hookimpl", "mixed", "ranks",
+    "top_k",
+]  # fmt: skip
+
+_NAMES = {
+    "cache": ("BaseCache", "BlockCache", "LayerCache", "NoCache", "Plan"),
+>>>>>>> dl22
     "draws": ("Draws", "mixed"),
     "hooks": ("Line", "StepEvent", "hookimpl"),
     "lookahead": ("Actions", "Lookahead", "LookaheadOptions"),
