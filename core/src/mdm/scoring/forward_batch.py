@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 from mdm.protocols.draws import Draws
 from mdm.protocols.rowwise import fast_replace
+from mdm.scoring.folding import Folding
 from torch import Tensor
 
 
@@ -55,6 +56,8 @@ class ForwardBatch:
     """where each canvas begins in the unconditional branch, whose prompt may be shorter"""
     held: Tensor | None = None
     """int64 ``[R, L]``: the tokens whose probabilities are wanted, where these are not those of ``tokens``"""
+    fold: Folding | None = None
+    """what the attention of this forward is folded by, if anybody reads it"""
 
     def __getitem__(self, rows: slice) -> ForwardBatch:
         return fast_replace(self, **{f.name: v[rows] for f in fields(self) if (v := getattr(self, f.name)) is not None})
