@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -12,6 +13,7 @@ from mdm.engine.canvas import check_steps, join, open_rows, trimmed
 from mdm.engine.decisions import MAX_ASKED, check_commit, check_evaluate, check_memory, check_source, go_on
 from mdm.engine.evaluate import evaluate
 from mdm.engine.faults import not_finite
+from mdm.engine.remembered import Remembered
 from mdm.engine.requests import Request
 from mdm.engine.rows import RowRecord, count_calls, row_counts, share_costs
 from mdm.engine.trace import Recorder
@@ -20,7 +22,7 @@ from mdm.errors import PromptError
 from mdm.models.cuda_graphs import GraphCache
 from mdm.models.model import Model
 from mdm.models.transfer import Array, on_host, to_device
-from mdm.protocols.cache import Plan
+from mdm.protocols.cache import Plan, Seen
 from mdm.protocols.draws import Draws, NoiseCache, host_keys
 from mdm.protocols.hooks import StepEvent
 from mdm.protocols.rowwise import fast_replace
@@ -29,6 +31,7 @@ from mdm.protocols.scores import Scores
 from mdm.protocols.settings import Settings
 from mdm.protocols.state import State
 from mdm.protocols.upload import upload
+from mdm.scoring.folding import Folding
 from mdm.scoring.forward_batch import ForwardBatch, Query
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.scorer import Scorer
@@ -66,13 +69,7 @@ class Engine:
         self.transition = Transition(model.spec, sampler, cache, settings, to_device(eos_ids, model.device))
         self.asked = self.transition.asked
         self.scorer = Scorer(
-            model,
-            rules,
-            settings,
-            eos_ids,
-            held=sampler.reads == "generated",
-            logits=sampler.keeps_logits,
-            graphs=graphs,
+            model, rules, settings, eos_ids, held=sampler.reads != "masked", logits=sampler.keeps_logits, graphs=graphs
         )
         self.recorder = Recorder(
             model.spec.mask_id, next(iter(eos_ids), None), on_step, full=full_trace,
@@ -81,7 +78,9 @@ class Engine:
         self.on_finish = on_finish
         self.rows: list[RowRecord] = []
         self.state: State
-        self.memory: Any = None
+        self.memory = Remembered()
+        self.folded: Tensor | None = None
+        """what the cache mode has made of this step's attention"""
         self.scores: Scores | None = None
         """the next step's scores, as far as they are known"""
         self.known: Tensor
@@ -158,24 +157,21 @@ class Engine:
             requests, self.model.spec, self.settings, self.sampler.works_on,
             guided=self.scorer.cfg_branches == 2, multiple=self.scorer.length_multiple,
         )  # fmt: skip
-        memory, known = self.asked.ask("begin", state), torch.zeros(len(rows), dtype=torch.bool)
-        check_memory(self.asked, "the memory that begin returned", memory)
+        memory = Remembered.begin(self.asked, self.transition.cache_asked, state)
+        known = torch.zeros(len(rows), dtype=torch.bool)
         if self.transition.may_linger:
             state = state.replace(lingers=known)
         # Before the rows go to the device, what the host has to know of them costs no wait.
-        counts = self.transition.counts(state, self.transition.plan(state), known, memory)
+        counts = self.transition.counts(state, self.transition.plan(state, memory.cache), known, memory.sampler)
         self._set_counts(rows, counts.on_host(on_host(counts.values)))
         for row, request in zip(rows, requests, strict=True):
             row.split_steps()
             row.readout = self.scorer.readout_of(request.settings, request.rules)
         device, before = self.model.device, len(self.rows)
-        state, known = state.to(device), upload(known, device)
-        memory = None if memory is None else memory.to(device)
+        state, known, memory = state.to(device), upload(known, device), memory.to(device)
         if before:
-            state = join(self.state, state)
+            state, memory = join(self.state, state), self.memory.join(memory)
             known = torch.cat([self.known, known])
-            if memory is not None:
-                memory = self.memory.join(memory)
             if self.scores is not None:
                 index = torch.arange(before, device=state.device)
                 self.scores = self.scores.scatter_rows(index, before + len(rows))
@@ -190,7 +186,7 @@ class Engine:
         left = [i for i in range(len(self.rows)) if i not in ended]
         if len({self.rows[i].request for i in ended}) < len(ended):
             index = to_device(ended, self.state.device)
-            memory = None if self.memory is None else self.memory.rows(index)
+            memory = self.memory.rows(index).sampler
             [picked] = self._fetch(self.asked.ask("pick", self.state.rows(index), memory))
             finished = [self.rows[i] for i in ended]
             check_source(self.asked, picked.tolist(), finished)
@@ -210,7 +206,7 @@ class Engine:
             self._forked = True
             draws = Draws(self._seeds(), self.state.row_id, self.state.step)
             self.state = replace(self.state, row_id=draws.fork_ids(to_device(turn, index.device)))
-        self.memory = None if self.memory is None else self.memory.rows(index)
+        self.memory = self.memory.rows(index)
         self.scores = None if self.scores is None or not kept else self.scores.rows(index)
         self.scorer.select_rows(index)
         self._rows_changed()
@@ -243,9 +239,9 @@ class Engine:
 
     def _plan_step(self) -> Plan:
         """Plan the step. Counts that the host does not know yet are transferred, all in one."""
-        plan = self.transition.plan(self.state)
+        plan = self.transition.plan(self.state, self.memory.cache)
         if any(row.counts is None for row in self.rows):
-            counts = self.transition.counts(self.state, plan, self.known, self.memory)
+            counts = self.transition.counts(self.state, plan, self.known, self.memory.sampler)
             [values] = self._fetch(counts.values)
             self._set_counts(self.rows, counts.on_host(values))
         for row in self.rows:
@@ -267,7 +263,8 @@ class Engine:
     def _step(self, plan: Plan) -> None:
         self._begin_step()
         draws = self._draws()
-        scores = self.scorer.with_redraw(self.state, self._scores(plan, draws), draws)
+        computed = self.scorer.with_redraw(self.state, self._scores(plan, draws), draws)
+        scores = self.transition.shown(self.state, computed)
         self.recorder.watch(self.rows, scores)
         try:
             commit = self._decide(plan, scores, draws)
@@ -283,12 +280,18 @@ class Engine:
             self._continue_from(commit.source, kept)
             for row in self.rows:
                 row.next_counts = None
-            scores = scores.rows(commit.source)
+            scores, computed = scores.rows(commit.source), computed.rows(commit.source)
+            plan = plan.rows(commit.source)
+            self.folded = None if self.folded is None else self.folded[commit.source]
             own = [kept.index(old) == i or not self.rows[i].settings.temperature for i, old in enumerate(kept)]
             commit = self.transition.without_foreign_draws(commit, own)
+        before = self.state
         if commit.memory is not None:
-            self.memory = commit.memory
+            self.memory = replace(self.memory, sampler=commit.memory)
         self._apply(commit, scores)
+        self.memory = self.memory.learned(
+            self.transition.cache_asked, Seen(before, self.state, plan, computed, self.folded)
+        )
         self._settle()  # last, since the device is at work by now
 
     def _begin_step(self) -> None:
@@ -314,7 +317,7 @@ class Engine:
         if not self._forked:  # the ids of forks are made on the device
             columns = zip(*((row.settings.seed, row.row_id, row.step) for row in self.rows), strict=True)
             host = host_keys(*columns)
-        if self._noise is None:
+        if self._noise is None and self.sampler.sees == "block":
             start, width = self.state.block_bounds[:, 0], max(row.width for row in self.rows)
             self._noise, self._steps_cached = NoiseCache(start, width), 0
         offset, self._steps_cached = self._steps_cached, self._steps_cached + 1
@@ -322,11 +325,11 @@ class Engine:
 
     def _scores(self, plan: Plan, draws: Draws) -> Scores:
         """This step's scores of every row: known from the last step, or from a forward now."""
-        count, scorable = len(self.rows), self.transition.scorable(self.state)
+        count, scorable = len(self.rows), self.transition.scorable(self.state, plan.query)
         counts = [row.counts for row in self.rows if row.counts is not None]
         refresh = [b for b in range(count) if counts[b].write and self.cache.uses_kv]
         windowed = [b for b in range(count) if not counts[b].known and b not in refresh]
-        scores = None
+        scores = self.folded = None
         if len(refresh) + len(windowed) < count:
             assert self.scores is not None
             valid = self.scores.valid & scorable.gather(1, self.scores.positions)
@@ -347,20 +350,24 @@ class Engine:
             tokens, run, stored, scorable = (x[index] for x in (tokens, run, stored, scorable))
         rows = [self.rows[b] for b in group]
         counts = [row.counts for row in rows if row.counts is not None]
-        query = None
+        query = fold = None
+        if self.cache.reads_attention:
+            fold = Folding(partial(self.transition.cache_asked.ask, "fold"), run, self.scorer.cfg_branches)
         if self.cache.uses_kv:
             query = Query(run, [c.query for c in counts], stored if write else None, [c.write for c in counts])
         batch = ForwardBatch(
             rows=group, row_index=index, tokens=tokens, lengths=[row.length for row in rows], score=scorable,
             score_counts=[c.scored for c in counts], unscored=torch.zeros_like(index), query=query,
-            unconditional_starts=[row.unconditional_start for row in rows],
+            unconditional_starts=[row.unconditional_start for row in rows], fold=fold,
         )  # fmt: skip
         scores, calls = self.scorer.scores(self.state, batch, draws)
+        if fold is not None:
+            self.folded = fold.among(index, len(self.rows), self.folded)
         count_calls(self.rows, group, calls, self.scorer.cfg_branches)
         return scores
 
     def _decide(self, plan: Plan, scores: Scores, draws: Draws) -> Commit:
-        decision = self.asked.ask("decide", self.state, scores, self.memory, draws)
+        decision = self.asked.ask("decide", self.state, scores, self.memory.sampler, draws)
         if isinstance(decision, Generator):
             decision = self._answered(decision, plan, scores, draws)
         check_commit(self.asked, decision, scores)
@@ -384,14 +391,14 @@ class Engine:
 
     def _apply(self, commit: Commit, scores: Scores) -> None:
         """Commit to the canvases, record the step and go on to the next."""
-        where = commit.where & scores.valid
+        where = commit.where & self.transition.open_to_commits(self.state, scores)
         before = None
         if self.sampler.reads != "masked":
             before = self.state.tokens.gather(1, scores.positions)
             where = where & (commit.tokens != before)
         tokens, masked = self.transition.commit(self.state, scores.positions, where, commit.tokens)
         stay = all(row.next_counts is not None and not row.next_counts.entered for row in self.rows)
-        self.state, changed = self.transition.next_state(self.state, tokens, masked, self.memory, stay)
+        self.state, changed = self.transition.next_state(self.state, tokens, masked, self.memory.sampler, stay)
         self.recorder.record(self.rows, scores, where, commit, before, changed)
         for row in self.rows:
             row.end_step()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from mdm.protocols.model import Attention, ModelSpec
 from mdm.protocols.options import NoOptions
-from mdm.protocols.rowwise import Rowwise
+from mdm.protocols.rowwise import Rowwise, fast_replace, map_tensors
 from mdm.protocols.scores import Scores
 from mdm.protocols.state import State
 from pydantic import BaseModel
@@ -30,6 +30,10 @@ class Plan:
     """those of them whose keys and values are kept for later steps"""
     window: Tensor
     """positions that an ``Evaluate`` in this step computes"""
+
+    def rows(self, index: Tensor) -> Plan:
+        """Rows ``index`` ``[R]``, in that order."""
+        return fast_replace(self, **map_tensors(self, lambda v: v.index_select(0, index)))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mdm.errors import MdmError
 from mdm.models import attention
 from mdm.protocols.cache import AttentionMap
 from torch import Tensor
@@ -39,7 +40,11 @@ class Folding:
         self._folded = None
         with attention.watched_by(self._see):
             yield
-        assert self._folded is not None
+        if self._folded is None:
+            raise MdmError(
+                "the model shows no attention, which the cache reads: load it without attn_implementation, or decode "
+                "with --cache none"
+            )
         self._done.append(self._folded)
 
     def _see(self, weights: Tensor, positions: Tensor | None) -> None:

@@ -24,7 +24,8 @@ class D2CacheOptions(NoOptions):
         "0.1); the first is computed in any case, and 1 computes all",
     )
     k: Annotated[int, Field(ge=1)] = Field(
-        32, description="masks computed: those of largest certainty times density, the block's before others (published: 32)"
+        32,
+        description="masks computed: those of largest certainty times density, the block's before others (published: 32)",
     )
     sigma: Annotated[float, Field(gt=0, le=100)] = Field(
         10.0, description="standard deviation of the Gaussian that density is taken with, in positions (published: 10)"
@@ -55,9 +56,6 @@ class D2Cache(BaseCache):
     attention: ClassVar[Literal["full"]] = "full"
     sees: ClassVar[Literal["canvas"]] = "canvas"
     reads_attention: ClassVar[bool] = True
-    expected_failures: ClassVar[dict[str, str]] = {
-        "runs_every_position_that_is_read": "a step runs, and scores, k of the masks that are left",
-    }
 
     def begin(self, state: State) -> Remembered:
         zero = torch.zeros(state.tokens.shape)
