@@ -158,7 +158,7 @@ def test_a_window_attends_as_its_positions_do_in_the_whole():
             ("whole", at, store.full([0, 1], write=True)),
             ("window", window, store.window([0, 1], window, valid=valid)),
         ):
-            with attention.watched_by(lambda weights, _: maps[name].append(weights)):
+            with attention.watched_by(lambda weights, _, seen=maps[name]: seen.append(weights)):
                 model.hidden(tokens.gather(1, positions), positions, cache=view)
     for whole, part in zip(maps["whole"], maps["window"], strict=True):
         lines = whole.gather(1, window[..., None].expand(-1, -1, 9))

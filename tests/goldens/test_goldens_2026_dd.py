@@ -1,4 +1,4 @@
-"""d2Cache against the published code with its faults D1 to D3 mended: what each forward runs, tokens, order, forwards."""
+"""d2Cache against the published code with its faults D1 to D3 mended: what each forward runs, tokens, forwards."""
 
 from __future__ import annotations
 

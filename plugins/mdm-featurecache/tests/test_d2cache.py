@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_the_nucleus_is_filled_from_the_top(items, p):
 @given(st.lists(st.booleans(), min_size=1, max_size=16), st.integers(0, 5))
 def test_what_lies_close_between_two_is_filled_in(run, width):
     chosen = [i for i, on in enumerate(run) if on]
-    wanted = {i for a, b in zip(chosen, chosen[1:], strict=False) if b - a <= width for i in range(a, b)} | set(chosen)
+    wanted = {i for a, b in pairwise(chosen) if b - a <= width for i in range(a, b)} | set(chosen)
     assert set(inflated(torch.tensor([run]), width)[0].nonzero().flatten().tolist()) == wanted
 
 

@@ -162,6 +162,8 @@ def check_evaluate(who: Asked, asked: Any, scores: Scores, state: State) -> None
         raise who.error(f": Evaluate.valid is {_shown(asked.valid)}, and should be bool [B, N]")
     if asked.reach not in ("open", "span"):
         raise who.error(f': Evaluate.reach is {asked.reach!r}, and should be "open" or "span"')
+    if asked.reach == "open" and who.plugin.reads == "left-out":
+        raise who.error(': Evaluate.reach is "open", and what it reads "left-out" is of its block: use "span"')
     (count, width), number, device = scores.positions.shape, asked.valid.shape[1], scores.positions.device
     _check(who, "Evaluate.valid", asked.valid, torch.bool, (count, number), device)
     _check(who, "Evaluate.candidates.where", asked.candidates.where, torch.bool, (count, number, width), device)

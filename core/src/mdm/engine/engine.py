@@ -10,11 +10,12 @@ from typing import Any, NoReturn
 import torch
 from mdm.engine import decisions
 from mdm.engine.canvas import check_steps, join, open_rows, trimmed
-from mdm.engine.decisions import MAX_ASKED, check_commit, check_evaluate, check_memory, check_source, go_on
+from mdm.engine.decisions import MAX_ASKED, check_commit, check_evaluate, check_source, go_on
 from mdm.engine.evaluate import evaluate
 from mdm.engine.faults import not_finite
 from mdm.engine.remembered import Remembered
 from mdm.engine.requests import Request
+from mdm.engine.row_draws import RowDraws
 from mdm.engine.rows import RowRecord, count_calls, row_counts, share_costs
 from mdm.engine.trace import Recorder
 from mdm.engine.transition import Transition
@@ -23,7 +24,7 @@ from mdm.models.cuda_graphs import GraphCache
 from mdm.models.model import Model
 from mdm.models.transfer import Array, on_host, to_device
 from mdm.protocols.cache import Plan, Seen
-from mdm.protocols.draws import Draws, NoiseCache, host_keys
+from mdm.protocols.draws import Draws
 from mdm.protocols.hooks import StepEvent
 from mdm.protocols.rowwise import fast_replace
 from mdm.protocols.sampler import Commit, Evaluate
@@ -69,8 +70,9 @@ class Engine:
         self.transition = Transition(model.spec, sampler, cache, settings, to_device(eos_ids, model.device))
         self.asked = self.transition.asked
         self.scorer = Scorer(
-            model, rules, settings, eos_ids, held=sampler.reads != "masked", logits=sampler.keeps_logits, graphs=graphs
-        )
+            model, rules, settings, eos_ids, held=sampler.reads != "masked", left_out=sampler.reads == "left-out",
+            logits=sampler.keeps_logits, graphs=graphs,
+        )  # fmt: skip
         self.recorder = Recorder(
             model.spec.mask_id, next(iter(eos_ids), None), on_step, full=full_trace,
             vocab_size=model.spec.vocab_size,
@@ -89,9 +91,7 @@ class Engine:
         self._scheduled: tuple[list[int], list[int]] = ([], [])
         self._leaving: list[RowRecord] = []
         self._arrived: list[RowRecord] = []
-        self._forked = False
-        self._noise: NoiseCache | None = None
-        self._steps_cached = 0
+        self._draws = RowDraws(ahead=sampler.sees == "block")
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> None:
@@ -203,9 +203,7 @@ class Engine:
         self.rows = [self.rows[row].copy() if t else self.rows[row] for row, t in zip(kept, turn, strict=True)]
         self.state, self.known = self.state.rows(index), self.known[index]
         if any(turn):
-            self._forked = True
-            draws = Draws(self._seeds(), self.state.row_id, self.state.step)
-            self.state = replace(self.state, row_id=draws.fork_ids(to_device(turn, index.device)))
+            self.state = replace(self.state, row_id=self._draws.fork_ids(self.rows, self.state, turn))
         self.memory = self.memory.rows(index)
         self.scores = None if self.scores is None or not kept else self.scores.rows(index)
         self.scorer.select_rows(index)
@@ -214,15 +212,10 @@ class Engine:
     def _rows_changed(self) -> None:
         self._row_index = torch.arange(len(self.rows), device=self.state.device)
         self._scheduled = ([], [])
-        self._noise = None
+        self._draws.restart()
         self.scorer.readouts = [row.readout or self.scorer.readout for row in self.rows]
         if self.scores is not None and not self.scorer.draws:
             self.scores = fast_replace(self.scores, features=None)
-
-    def _seeds(self) -> int | Tensor:
-        """The seed of all rows, or int64 ``[B]`` where they have different ones."""
-        seeds = [row.settings.seed for row in self.rows]
-        return seeds[0] if len(set(seeds)) == 1 else to_device(seeds, self.state.device)
 
     def _fetch(self, *tensors: Tensor) -> list[Array]:
         """``tensors`` on the host: the one place where the host waits. All that waits for it comes along."""
@@ -262,7 +255,7 @@ class Engine:
 
     def _step(self, plan: Plan) -> None:
         self._begin_step()
-        draws = self._draws()
+        draws = self._draws.of_step(self.rows, self.state)
         computed = self.scorer.with_redraw(self.state, self._scores(plan, draws), draws)
         scores = self.transition.shown(self.state, computed)
         self.recorder.watch(self.rows, scores)
@@ -299,7 +292,7 @@ class Engine:
         for row in self.rows:
             assert row.counts is not None
             if row.counts.entered:
-                self._noise = None
+                self._draws.restart()
                 size = row.counts.masked if self.sampler.budgets == "masks" else row.counts.block_size
                 row.enter_block(size)
             row.begin_step(row.counts.masked)
@@ -310,18 +303,6 @@ class Engine:
         if budgets != self._scheduled[0]:
             self.state = self.state.replace(budget=to_device(budgets, device))
         self._scheduled = budgets, planned
-
-    def _draws(self) -> Draws:
-        """The keyed random numbers of this step."""
-        host, seed = None, self._seeds()
-        if not self._forked:  # the ids of forks are made on the device
-            columns = zip(*((row.settings.seed, row.row_id, row.step) for row in self.rows), strict=True)
-            host = host_keys(*columns)
-        if self._noise is None and self.sampler.sees == "block":
-            start, width = self.state.block_bounds[:, 0], max(row.width for row in self.rows)
-            self._noise, self._steps_cached = NoiseCache(start, width), 0
-        offset, self._steps_cached = self._steps_cached, self._steps_cached + 1
-        return Draws(seed, self.state.row_id, self.state.step, host, self._noise, offset)
 
     def _scores(self, plan: Plan, draws: Draws) -> Scores:
         """This step's scores of every row: known from the last step, or from a forward now."""

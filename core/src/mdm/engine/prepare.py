@@ -67,10 +67,7 @@ def prepare(
     else:
         if settings.compile:
             compiled.require(model)
-        policy = (
-            make_sampler(spec, sampler or DEFAULT_SAMPLER, sampler_options),
-            make_cache(spec, spec.default_cache if cache is None else cache, cache_options),
-        )
+        policy = make_policy(spec, sampler, sampler_options, cache, cache_options)
         if settings.eos_rank == "last" and not policy[0].ranks_by_certainty:
             name = sampler if isinstance(sampler, str) else type(sampler).__name__
             raise MdmError(f"eos_rank last does not apply to {name}, which does not rank by certainty")
@@ -95,7 +92,27 @@ def check_arguments(model: Any, processors: Any, callbacks: Mapping[str, Any]) -
             raise MdmError(f"{name} is {callback!r}: it should be a function")
 
 
-def make_cache(spec: ModelSpec, cache: str | BaseCache, options: Mapping[str, Any] | None) -> Any:
+def make_policy(
+    spec: ModelSpec, sampler: str | BaseSampler | None = None, sampler_options: Mapping[str, Any] | None = None,
+    cache: str | BaseCache | None = None, cache_options: Mapping[str, Any] | None = None,
+) -> tuple[Any, Any]:  # fmt: skip
+    """A sampler and a cache mode that a model can decode with; the arguments are those of ``decode``.
+
+    Raises:
+        MdmError: one is unknown, not for such a model, or not for the other.
+    """
+    sampler = sampler or DEFAULT_SAMPLER
+    made = _sampler(spec, sampler, sampler_options), _cache(spec, cache or spec.default_cache, cache_options)
+    if made[0].reads == "left-out":
+        name = sampler if isinstance(sampler, str) else type(sampler).__name__
+        if made[1].uses_kv:
+            raise MdmError(f"sampler {name!r} reads scores that take a forward of the whole canvas: use --cache none")
+        if spec.shift:
+            raise MdmError(f"sampler {name!r} is not for {spec.family} models, which predict a token where another is")
+    return made
+
+
+def _cache(spec: ModelSpec, cache: str | BaseCache, options: Mapping[str, Any] | None) -> Any:
     """A cache that a model can decode with; name and options as in ``decode``.
 
     Raises:
@@ -113,7 +130,7 @@ def make_cache(spec: ModelSpec, cache: str | BaseCache, options: Mapping[str, An
     return mode
 
 
-def make_sampler(spec: ModelSpec, sampler: str | BaseSampler, options: Mapping[str, Any] | None) -> Any:
+def _sampler(spec: ModelSpec, sampler: str | BaseSampler, options: Mapping[str, Any] | None) -> Any:
     """A sampler that a model can decode with; name and options as in ``decode``.
 
     Raises:
@@ -203,7 +220,8 @@ def with_sizes(
         longest += -longest % block_length
     maps, beside = policy is not None and policy[1].reads_attention, {}
     if policy is not None:
-        scored = longest if policy[0].works_on == "canvas" else min(block_length, longest)
+        whole = "canvas" in (policy[0].works_on, policy[0].sees)
+        scored = longest if whole else min(block_length, longest)
         options = ""
         if isinstance(given := getattr(policy[0], "options", None), BaseModel):
             fields = type(given).model_fields

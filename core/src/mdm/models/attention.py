@@ -194,10 +194,10 @@ def mean_weights(query: Tensor, key: Tensor | CachedKV, mask: Tensor | None, sca
     """
     own = key.own if isinstance(key, CachedKV) else key
     length = query.shape[2]
-    split = query.unflatten(1, (own.shape[1], -1))  # the heads that share a stored head
+    split = query.view(len(query), own.shape[1], -1, *query.shape[2:])  # heads that share a stored head side by side
 
     def scores(keys: Tensor, mask: Tensor | None) -> Tensor:
-        products = (split @ keys[:, :, None].transpose(-1, -2)).float() * scale
+        products = torch.matmul(split, keys[:, :, None].transpose(-1, -2)).float() * scale
         return products if mask is None else products + mask[:, :, None, :length]
 
     if not isinstance(key, CachedKV):

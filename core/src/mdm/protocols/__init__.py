@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from mdm.protocols.task import MASK, BaseTask, Example, Message, Picture, Prompt
 
 __all__ = [
-    "MASK", "Actions", "Attention", "AttentionMap", "Autoregressive", "BaseCache", "BaseSampler", "BaseTask", "BlockCache",
-    "CandidateScores", "Commit", "Decision", "Draws", "Evaluate", "Example", "Line", "Lookahead", "LookaheadOptions",
-    "Message", "ModelSpec", "Network", "NoCache", "NoOptions", "Picture", "Plan", "Preset", "Prompt", "PromptStyle",
-    "Rowwise", "Scores", "Seen", "State", "StepEvent", "TaskPreset", "hookimpl", "mixed", "ranks", "top_k",
+    "MASK", "Actions", "Attention", "AttentionMap", "Autoregressive", "BaseCache", "BaseSampler", "BaseTask",
+    "BlockCache", "CandidateScores", "Commit", "Decision", "Draws", "Evaluate", "Example", "Line", "Lookahead",
+    "LookaheadOptions", "Message", "ModelSpec", "Network", "NoCache", "NoOptions", "Picture", "Plan", "Preset",
+    "Prompt", "PromptStyle", "Rowwise", "Scores", "Seen", "State", "StepEvent", "TaskPreset", "hookimpl", "mixed",
+    "ranks", "top_k",
 ]  # fmt: skip
 
 _NAMES = {

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdm import registry
 from mdm.errors import MdmError, PromptError, blamed, describe
@@ -99,7 +99,7 @@ class ExampleDecoder:
 
         config, model = self._run.config, self._model
         mode = BaseCache if model.spec.attention == "causal" else registry.resolve("cache", cache_name(config, model))
-        kept = {"kv": mode.uses_kv, "maps": mode.reads_attention}
+        kept: dict[str, Any] = {"kv": mode.uses_kv, "maps": mode.reads_attention}
         longest = max(map(_length, examples), default=1)
         memory.check_fits(model, longest, len(examples), **kept, batch_size=config.batch_size)
         sizes = memory.plan_batch(

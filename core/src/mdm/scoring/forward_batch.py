@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 from mdm.protocols.draws import Draws
@@ -64,6 +65,10 @@ class ForwardBatch:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def watched(self) -> AbstractContextManager[None]:
+        """In the block a model call runs the batch: its attention is folded, if anybody reads it."""
+        return nullcontext() if self.fold is None else self.fold.watching()
 
     @property
     def width(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from contextlib import nullcontext
 from dataclasses import fields
 from itertools import accumulate
 from typing import Any
@@ -24,6 +23,7 @@ from mdm.protocols.upload import to_device
 from mdm.scoring.forward_batch import ForwardBatch, Surroundings
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.readout import Readout
+from mdm.scoring.shadows import hidden_left_out
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -36,14 +36,15 @@ class Scorer:
 
     Args:
         eos_ids, held, logits: see ``Readout``.
+        left_out: whether committed positions are scored from all but themselves.
         graphs: where forwards whose shapes repeat are captured, if they are.
     """
 
     def __init__(
         self, model: Model, rules: LogitRules, settings: Settings, eos_ids: Sequence[int] = (), *,
-        held: bool = False, logits: bool = False, graphs: GraphCache | None = None,
+        held: bool = False, left_out: bool = False, logits: bool = False, graphs: GraphCache | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.left_out = model, settings, left_out
         self.block_length = settings.block_length if model.spec.attention == "block-causal" else None
         """the grid on which a block-causal model sees its own block and those before"""
         self.max_rows = settings.max_rows if isinstance(settings.max_rows, int) else None
@@ -59,7 +60,7 @@ class Scorer:
         """model calls so far"""
         # A processor is anybody's code: what it does on the host would not be done again in a replay. Every graph would
         # hold logits of its own.
-        self.graphs = None if rules.processors or logits else graphs
+        self.graphs = None if rules.processors or logits or left_out else graphs
 
     def readout_of(self, settings: Settings | None, rules: LogitRules | None) -> Readout:
         """The readout of a row with ``settings`` and ``rules`` of its own; None: the common ones."""
@@ -194,7 +195,7 @@ class Scorer:
 
     def _score(self, batch: ForwardBatch, around: Surroundings, width: int) -> Scores:
         """Scores ``[R, width]`` from one model call; without ``score_counts``, of the ``width`` positions it runs."""
-        with nullcontext() if batch.fold is None else batch.fold.watching():
+        with batch.watched():
             hidden, run = self._hidden(batch, around, width if not batch.score_counts else batch.width)
         return self._read(batch, around, width, hidden, run)
 
@@ -325,7 +326,7 @@ class Scorer:
     def _hidden_full(self, batch: ForwardBatch, around: Surroundings, tokens: Tensor, longest: int) -> Tensor:
         """Hidden states of whole canvases, as long as the longest."""
         positions = around.positions[:longest].expand(tokens.shape[0], -1)
-        view = mask = None
+        view = mask = visible = None
         if batch.query is not None:
             assert self.store is not None
             view = self.store.full(self._store_rows(batch), batch.writes)
@@ -336,6 +337,10 @@ class Scorer:
             if self.block_length is not None:
                 block = around.positions[:longest] // self.block_length
                 visible = visible & (block <= block[:, None])
+        if self.left_out:
+            score = self._per_branch(batch.score)[:, :longest]
+            return hidden_left_out(self.model, tokens[:, :longest], positions, visible, score, max(batch.score_counts))
+        if visible is not None:
             mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=tokens.device)
             mask = mask.masked_fill(~visible, hiding(mask.dtype)).expand(-1, longest, -1)[:, None]
         return self.model.hidden(tokens[:, :longest], positions, mask=mask, cache=view)

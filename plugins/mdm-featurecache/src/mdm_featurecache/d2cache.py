@@ -1,4 +1,4 @@
-"""d2Cache (arXiv:2509.23094): each step runs the masks likely to be decoded, what was just decoded, and what is looked at.
+"""d2Cache (arXiv:2509.23094): each step runs the masks likely to be decoded, what just was, and what is looked at.
 
 Positions are chosen row by row from what the steps before have shown; their keys and values are kept.
 """
@@ -24,8 +24,7 @@ class D2CacheOptions(NoOptions):
         "0.1); the first is computed in any case, and 1 computes all",
     )
     k: Annotated[int, Field(ge=1)] = Field(
-        32,
-        description="masks computed: those of largest certainty times density, the block's before others (published: 32)",
+        32, description="masks computed: those of largest certainty times density, the block's first (published: 32)"
     )
     sigma: Annotated[float, Field(gt=0, le=100)] = Field(
         10.0, description="standard deviation of the Gaussian that density is taken with, in positions (published: 10)"

@@ -1,6 +1,6 @@
 """Accuracy of cache modes beside the row-tokens that they compute, as Markdown for caches.md.
 
-``python docs/make_caches.py none dual d2cache:p=0.1,k=4`` has a row for each mode, with its options.
+``python docs/make_d2cache.py none dual d2cache:p=0.1,k=4`` has a row for each mode, with its options.
 """
 
 from __future__ import annotations
