@@ -1,4 +1,4 @@
-"""Accuracy of cache modes beside the row-tokens that they compute, as Markdown for caches.md.
+"""Accuracy of cache modes that run whole layers beside their row-tokens, as Markdown for caches.md.
 
 ``python docs/make_d2cache.py none dual d2cache:p=0.1,k=4`` has a row for each mode, with its options.
 """
