@@ -99,7 +99,7 @@ class ExampleDecoder:
 
         config, model = self._run.config, self._model
         mode = BaseCache if model.spec.attention == "causal" else registry.resolve("cache", cache_name(config, model))
-        kept: Any = {"kv": mode.uses_kv, "features": mode.inside_layers}
+        kept: Any = {"kv": mode.uses_kv, "features": mode.inside_layers, "maps": mode.reads_attention}
         longest = max(map(_length, examples), default=1)
         memory.check_fits(model, longest, len(examples), **kept, batch_size=config.batch_size)
         sizes = memory.plan_batch(

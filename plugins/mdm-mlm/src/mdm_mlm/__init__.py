@@ -41,7 +41,7 @@ class Mlm(BaseFamily):
         check_mask(mask, stock.vocab_size, tokenizer, source)
         named = (config.get(f"{kind}_token_id") for kind in ("bos", "cls", "eos", "pad", "sep"))
         special = {i for i in (*named, *(tokenizer.all_special_ids if tokenizer is not None else ())) if i is not None}
-        # A head is often wider than the vocabulary (ESM-C: 64 rows for 33 tokens); what has no token has no text either.
+        # A head may be wider than the vocabulary (ESM-C: 64 rows for 33 tokens), and what has no token has no text.
         nameless = (
             set(range(stock.vocab_size)) - set(tokenizer.get_vocab().values()) if tokenizer is not None else set()
         )
