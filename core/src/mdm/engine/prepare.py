@@ -221,7 +221,8 @@ def with_sizes(
     kv, block_length = policy is None or policy[1].uses_kv, block_length_of(settings, model.spec)
     if model.spec.attention == "block-causal" and model.spec.rounds_up:
         longest += -longest % block_length
-    beside, kept = {}, {"kv": kv}
+    beside: dict[str, Any] = {}
+    kept = {"kv": kv}
     if policy is not None:
         kept |= {"features": policy[1].inside_layers, "maps": policy[1].reads_attention}
         whole = "canvas" in (policy[0].works_on, policy[0].sees)

@@ -46,7 +46,7 @@ class Transition:
         """whether the sampler has an answer of its own, which is asked for only then"""
         self.new_store: Callable[[Model, int, int], KVStore] = KVStore
         if cache.inside_layers:
-            self.new_store = partial(FeatureStore, partial(ranked, self._cache), cache.full_layers)
+            self.new_store = partial(FeatureStore, partial(ranked, self.cache_asked), cache.full_layers)
         self.fills = settings.stop_at_eos and len(eos_ids) > 0
 
     def wanted(self, state: State) -> Tensor:
