@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from mdm.protocols.sampler import BaseSampler, CandidateScores, Commit, Decision, Evaluate
     from mdm.protocols.scores import Scores, ranks, top_k
     from mdm.protocols.state import State
-    from mdm.protocols.task import MASK, BaseTask, Example, Message, Picture, Prompt
+    from mdm.protocols.task import MASK, BaseTask, Example, Message, Picture, Piece, Prompt
 
 __all__ = [
     "MASK", "Actions", "Attention", "Autoregressive", "BaseCache", "BaseSampler", "BaseTask", "BlockCache",
     "CandidateScores", "Commit", "Decision", "Draws", "Evaluate", "Example", "Line", "Lookahead", "LookaheadOptions",
-    "Message", "ModelSpec", "Network", "NoCache", "NoOptions", "Picture", "Plan", "Preset", "Prompt", "PromptStyle",
-    "Rowwise", "Scores", "State", "StepEvent", "TaskPreset", "hookimpl", "mixed", "ranks", "top_k",
+    "Message", "ModelSpec", "Network", "NoCache", "NoOptions", "Picture", "Piece", "Plan", "Preset", "Prompt",
+    "PromptStyle", "Rowwise", "Scores", "State", "StepEvent", "TaskPreset", "hookimpl", "mixed", "ranks", "top_k",
 ]  # fmt: skip
 
 _NAMES = {
@@ -40,7 +40,7 @@ _NAMES = {
     "sampler": ("BaseSampler", "CandidateScores", "Commit", "Decision", "Evaluate"),
     "scores": ("Scores", "ranks", "top_k"),
     "state": ("State",),
-    "task": ("MASK", "BaseTask", "Example", "Message", "Picture", "Prompt"),
+    "task": ("MASK", "BaseTask", "Example", "Message", "Picture", "Piece", "Prompt"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
