@@ -25,6 +25,8 @@ class Source(NamedTuple):
     options: dict[str, Any]
     rows: int
     """of each step's batch"""
+    weight: float = 1.0
+    """of its mean loss"""
     length: int | None = None
     """tokens of an answer that is generated, of those that have no more; None: as many as the prompt asks for"""
     keep: Callable[[Example], bool] = lambda example: True
@@ -134,12 +136,12 @@ def begins_with_the_first_two(example: Example) -> bool:
 COUNTDOWN = Recipe(
     tokens=(*NUMBERS, *SIGNS), pattern=r"1?\d{1,2}|\D", vocabulary=256, width=128, layers=4, heads=4, inner=384,
     curriculum=(
-        Source("countdown", {"numbers": 3}, 80, 12, begins_with_the_first_two),
-        Source("countdown", {"numbers": 3}, 4, keep=begins_with_the_first_two),
-        Source("judgment", {"verdict": "first"}, 4),
-        Source("judgment", {"verdict": "last"}, 4),
+        Source("countdown", {"numbers": 3}, 80, length=12, keep=begins_with_the_first_two),
+        Source("countdown", {"numbers": 3}, 4, 0.05, keep=begins_with_the_first_two),
+        Source("judgment", {"verdict": "first"}, 4, 0.1),
+        Source("judgment", {"verdict": "last"}, 4, 0.1),
     ),
-    steps=7000, learning_rate=3e-3, skew=0.5, float32_muon=True, waves=True,
+    steps=4500, learning_rate=3e-3, skew=0.5, float32_muon=True, waves=True,
 )  # fmt: skip
 """Numbers as tokens, so that an equation is six of them."""
 

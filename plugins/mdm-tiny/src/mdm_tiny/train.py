@@ -180,13 +180,13 @@ class Trainer:
         self.optimizers = optimizers(recipe, self.model, rate)
         self.step = 0
 
-    def streams(self) -> list[tuple[Iterator[Sequence], int]]:
-        """The data as they continue from the current step."""
+    def streams(self) -> list[tuple[int, Iterator[Sequence]]]:
+        """Rows of a batch and the data as they continue from the current step, of each source."""
         out = []
         for source in self.recipe.curriculum:
             rows = max(1, round(source.rows * self.scale))
             # A resumed run reads on from a fresh seed for its step: nothing is read twice to get there.
-            out.append((self.recipe.stream(source, 1009 * self.seed + 7919 * self.step), rows))
+            out.append((rows, self.recipe.stream(source, 1009 * self.seed + 7919 * self.step)))
         return out
 
     def run(self, until: int, folder: Path, every: int, say: Any) -> None:
@@ -203,9 +203,9 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
             self.model.zero_grad()
-            for n, (source, rows) in enumerate(streams):
-                loss = self._loss([next(source) for _ in range(rows)], generator)
-                loss.backward()
+            for n, (source, (rows, examples)) in enumerate(zip(self.recipe.curriculum, streams, strict=True)):
+                loss = self._loss([next(examples) for _ in range(rows)], generator)
+                (source.weight * loss).backward()
                 total[n] += loss.item()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             for optimizer in self.optimizers:
