@@ -52,7 +52,7 @@ class ExampleDecoder:
     def __init__(self, run: RunContext, model: Model, variant: Variant, writer: ResultsWriter) -> None:
         self._run, self._model, self._variant, self._writer = run, model, variant, writer
         self._settings = decode_settings(run.config, model, variant.sampler, variant.tokens_per_step)
-        self._grader = Grader(run.task, self._record, run.fail_fast, end_tokens(run.config, model))
+        self._grader = Grader(run.task, self._record, run.fail_fast, end_tokens(run.config, model), model.token_texts)
         self._progress = Progress(run, variant)
         self._decoded: set[int] = set()
         self._last_finish = time.perf_counter()
