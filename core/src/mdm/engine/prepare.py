@@ -222,7 +222,7 @@ def with_sizes(
     if model.spec.attention == "block-causal" and model.spec.rounds_up:
         longest += -longest % block_length
     beside: dict[str, Any] = {}
-    kept = {"kv": kv}
+    kept: dict[str, Any] = {"kv": kv}
     if policy is not None:
         kept |= {"features": policy[1].inside_layers, "maps": policy[1].reads_attention}
         whole = "canvas" in (policy[0].works_on, policy[0].sees)
