@@ -20,8 +20,10 @@ from mdm_testing.probe import essence
 from torch._dynamo.utils import counters
 
 CACHES = {
-    "llada": ["none", "prefix", "dual", "d2cache"], "dream": ["none", "prefix", "dual"], "sdar": ["none", "dual", "block"]
-}  # fmt: skip
+    "llada": ["none", "prefix", "dual", "d2cache"],
+    "dream": ["none", "prefix", "dual"],
+    "sdar": ["none", "dual", "block"],
+}
 PROMPTS = [[[1, 2, 3, 4, 5]], [[1, 2, 3, 4, 5], [7, 8], [9] * 8]]
 
 
