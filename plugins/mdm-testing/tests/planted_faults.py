@@ -15,6 +15,7 @@ from mdm.protocols import (
     Commit,
     Evaluate,
     Example,
+    LayerCache,
     NoCache,
     NoOptions,
     Plan,
@@ -274,6 +275,25 @@ class WholeSpan(NoCache):
         return Plan(query=whole | state.in_block, write=whole, window=state.in_block)
 
 
+class PicksMore(LayerCache):
+    """Picks more positions than it watches."""
+
+    def plan(self, state, spec):
+        watched = state.masked_in_block
+        return Plan(state.in_canvas & ~watched, state.in_canvas, state.in_canvas, watched, watched.sum(1) + 1)
+
+    def rank(self, layer, new, kept):
+        return new.sum(-1)
+
+
+class KeepsLess(PicksMore):
+    """Leaves out of what it keeps what it watches."""
+
+    def plan(self, state, spec):
+        plan = super().plan(state, spec)
+        return Plan(plan.query, plan.query, plan.window, plan.watched, plan.picked - 1)
+
+
 class Echo(BaseTask):
     """A sound task: repeat a word."""
 
@@ -428,6 +448,8 @@ FAULTS = [
     ("cache", OneForAll, "rows_may_be_in_different_blocks"),
     ("cache", Lists, "waits_for_nothing"),
     ("cache", Remembers, "plans_are_a_pure_function"),
+    ("cache", PicksMore, "plans_are_well_formed"),
+    ("cache", KeepsLess, "plans_are_well_formed"),
     ("cache", LearnsInPlace, "plans_are_a_pure_function"),
     ("cache", LearnsOnTheHost, "waits_for_nothing"),
     ("model", IgnoresMask("blind", lambda toy: Spoilt(toy, lambda a: a | {"attention_mask": None})), "a_mask_hides"),

@@ -188,6 +188,19 @@ def check_plan(who: Asked, plan: Any, state: State) -> None:
         raise who.error(f": plan returned {_shown(plan)}, which is no Plan")
     for name in ("query", "write", "window"):
         _check(who, f"Plan.{name}", getattr(plan, name), torch.bool, tuple(state.tokens.shape), state.device)
+    inside = who.plugin.inside_layers
+    for name, value, like in (("watched", plan.watched, plan.query), ("picked", plan.picked, state.step)):
+        if inside:
+            _check(who, f"Plan.{name}", value, like.dtype, tuple(like.shape), state.device)
+        elif value is not None:
+            raise who.error(f": Plan.{name} is for a LayerCache, which it is not")
+
+
+def ranked(who: Asked, layer: int, new: Tensor, kept: Tensor) -> Tensor:
+    """How a cache mode ranks the watched positions of a layer."""
+    rank: Tensor = who.ask("rank", layer, new, kept)
+    _check(who, "what rank returned", rank, torch.float32, tuple(new.shape[:2]), new.device)
+    return rank
 
 
 def check_flags(who: Asked, name: str, flags: Any, state: State) -> None:

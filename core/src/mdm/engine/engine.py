@@ -18,7 +18,7 @@ from mdm.engine.requests import Request
 from mdm.engine.row_draws import RowDraws
 from mdm.engine.rows import RowRecord, count_calls, row_counts, share_costs
 from mdm.engine.trace import Recorder
-from mdm.engine.transition import Transition
+from mdm.engine.transition import Transition, query_of
 from mdm.errors import PromptError
 from mdm.models.cuda_graphs import GraphCache
 from mdm.models.model import Model
@@ -33,7 +33,7 @@ from mdm.protocols.settings import Settings
 from mdm.protocols.state import State
 from mdm.protocols.upload import upload
 from mdm.scoring.folding import Folding
-from mdm.scoring.forward_batch import ForwardBatch, Query
+from mdm.scoring.forward_batch import ForwardBatch
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.scorer import Scorer
 from torch import Tensor
@@ -71,7 +71,7 @@ class Engine:
         self.asked = self.transition.asked
         self.scorer = Scorer(
             model, rules, settings, eos_ids, held=sampler.reads != "masked", left_out=sampler.reads == "left-out",
-            logits=sampler.keeps_logits, graphs=graphs,
+            logits=sampler.keeps_logits, graphs=graphs, new_store=self.transition.new_store,
         )  # fmt: skip
         self.recorder = Recorder(
             model.spec.mask_id, next(iter(eos_ids), None), on_step, full=full_trace,
@@ -265,8 +265,8 @@ class Engine:
             self._fetch()
             self._settle()
             raise
+        share_costs(self.rows)
         if commit.source is not None:
-            share_costs(self.rows)
             [source] = self._fetch(commit.source)
             kept = source.tolist()
             check_source(self.asked, kept, self.rows)
@@ -306,18 +306,19 @@ class Engine:
 
     def _scores(self, plan: Plan, draws: Draws) -> Scores:
         """This step's scores of every row: known from the last step, or from a forward now."""
-        count, scorable = len(self.rows), self.transition.scorable(self.state, plan.query)
+        count, scorable = len(self.rows), self.transition.scorable(self.state, plan.reached)
         counts = [row.counts for row in self.rows if row.counts is not None]
-        refresh = [b for b in range(count) if counts[b].write and self.cache.uses_kv]
-        windowed = [b for b in range(count) if not counts[b].known and b not in refresh]
+        writing = [b for b in range(count) if counts[b].write and self.cache.uses_kv]
+        refresh, watching = ([b for b in writing if (counts[b].watched > 0) is some] for some in (False, True))
+        windowed = [b for b in range(count) if not counts[b].known and b not in writing]
         scores = self.folded = None
-        if len(refresh) + len(windowed) < count:
+        if len(writing) + len(windowed) < count:
             assert self.scores is not None
             valid = self.scores.valid & scorable.gather(1, self.scores.positions)
             scores = fast_replace(self.scores, valid=valid)
-        for group in (refresh, windowed):
+        for group in (refresh, watching, windowed):
             if group:
-                part = self._forward(group, plan, group is refresh, scorable, draws)
+                part = self._forward(group, plan, group is not windowed, scorable, draws)
                 index = to_device(group, scorable.device) if len(group) < count else None
                 scores = part if index is None else part.scatter_rows(index, count, scores)
         assert scores is not None
@@ -325,17 +326,16 @@ class Engine:
 
     def _forward(self, group: list[int], plan: Plan, write: bool, scorable: Tensor, draws: Draws) -> Scores:
         """Scores of the rows ``group`` from one forward, which stores what the plan says if it is to ``write``."""
-        index, tokens, run, stored = self._row_index, self.state.tokens, plan.query, plan.write
+        index, tokens = self._row_index, self.state.tokens
         if len(group) < len(self.rows):
             index = to_device(group, self.state.device)
-            tokens, run, stored, scorable = (x[index] for x in (tokens, run, stored, scorable))
+            plan, tokens, scorable = plan.rows(index), tokens[index], scorable[index]
         rows = [self.rows[b] for b in group]
         counts = [row.counts for row in rows if row.counts is not None]
-        query = fold = None
+        query = query_of(plan, counts, write) if self.cache.uses_kv else None
+        fold = None
         if self.cache.reads_attention:
-            fold = Folding(partial(self.transition.cache_asked.ask, "fold"), run, self.scorer.cfg_branches)
-        if self.cache.uses_kv:
-            query = Query(run, [c.query for c in counts], stored if write else None, [c.write for c in counts])
+            fold = Folding(partial(self.transition.cache_asked.ask, "fold"), plan.query, self.scorer.cfg_branches)
         batch = ForwardBatch(
             rows=group, row_index=index, tokens=tokens, lengths=[row.length for row in rows], score=scorable,
             score_counts=[c.scored for c in counts], unscored=torch.zeros_like(index), query=query,

@@ -8,7 +8,7 @@ from typing import Any
 
 from mdm.engine.remembered import Remembered
 from mdm.engine.rows import NamedCounts, RowRecord, common_counts, count_calls, row_counts
-from mdm.engine.transition import Transition
+from mdm.engine.transition import Transition, query_of
 from mdm.models.transfer import Array, to_device
 from mdm.protocols.cache import Plan
 from mdm.protocols.draws import Draws
@@ -92,6 +92,8 @@ def evaluate(
     query = None
     if transition.cache.uses_kv:
         query = Query(window, [_counts(rows[b]).window for b in owners])
+        if transition.cache.inside_layers:
+            query = query_of(plan.rows(index[: len(chosen)]), [_counts(rows[b]) for b in owners], write=False)
     batch = ForwardBatch(
         rows=owners, row_index=index[: len(chosen)], tokens=tokens, lengths=[rows[b].length for b in owners],
         score=score, score_counts=[on_host["score"][i] for i in chosen], unscored=unscored, query=query,

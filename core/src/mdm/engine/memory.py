@@ -63,6 +63,7 @@ def plan_batch(
     cfg_branches: int,
     batch_size: Size | None,
     max_rows: Size | None,
+    features: bool = False,
 ) -> Sizes:
     """The sizes for ``count`` canvases of at most ``length`` tokens; those that are given stay as they are.
 
@@ -70,11 +71,12 @@ def plan_batch(
         kv: whether keys and values of every row are kept.
         maps: whether the cache mode reads attention.
         cfg_branches: canvases a row takes in a forward (2 with guidance).
+        features: whether what attention and MLP gave is kept beside them (a cache mode inside the layers).
     """
     free = free_bytes(model.device)
     usable = int(free * USABLE_FRACTION) - LOGIT_BYTES * chunk_elements(model.device, free)
-    kept, moving = kv * kept_bytes(model, length) * cfg_branches, forward_bytes(model, length) * cfg_branches
-    moving += maps * map_bytes(model, length, cfg_branches)
+    kept = kv * kept_bytes(model, length, features=features) * cfg_branches
+    moving = forward_bytes(model, length) * cfg_branches + maps * map_bytes(model, length, cfg_branches)
     batch = count if batch_size is None or batch_size == "auto" else min(batch_size, count)
     if batch_size == "auto":
         # At most half for what is kept: a lookahead's candidates keep nothing, but go through the model.
@@ -95,6 +97,7 @@ def check_fits(
     count: int,
     *,
     kv: bool,
+    features: bool = False,
     maps: bool = False,
     batch_size: Size | None = None,
     step_bytes: int = 0,
@@ -106,15 +109,14 @@ def check_fits(
 
     Args:
         length: of the longest of ``count`` canvases, in tokens.
-        kv: whether keys and values of every row are kept.
-        maps: whether the cache mode reads attention.
+        kv, features, maps: what is kept of every row, and made in a forward, see ``plan_batch``.
         step_bytes: what a step of a row takes in the sampler, which ``sampler`` names with its options.
 
     Raises:
         MdmError: one line with the option to give less of, and how much would fit.
     """
     free, width = placement.free_bytes(model.device), _Shape.of(model).width
-    kept = POSITION_BYTES + (kept_bytes(model, 1) if kv else 0)
+    kept = POSITION_BYTES + kv * kept_bytes(model, 1, features=features)
     most = free // (kept + 4 * width * model.dtype.itemsize)
     if model.spec.attention == "block-causal":  # whose masks are made for every pair of positions
         most = min(most, isqrt(free // model.dtype.itemsize))
@@ -161,10 +163,10 @@ def check_many(what: str, count: int, each: int) -> None:
         raise MdmError(f"{what}: {count:,} are too many: the {free / 1e9:.1f} GB that are free hold {free // each:,}")
 
 
-def kept_bytes(model: Model, length: int) -> int:
-    """Keys and values of one canvas in all layers."""
+def kept_bytes(model: Model, length: int, *, features: bool = False) -> int:
+    """Keys and values of one canvas in all layers, and its ``features``."""
     shape = _Shape.of(model)
-    return 2 * shape.layers * shape.kv_width * length * model.dtype.itemsize
+    return 2 * shape.layers * (shape.kv_width + features * shape.width) * length * model.dtype.itemsize
 
 
 def forward_bytes(model: Model, length: int) -> int:

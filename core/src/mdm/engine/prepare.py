@@ -13,6 +13,7 @@ from mdm.engine.pictures import for_pictures
 from mdm.engine.requests import Request, encode_prompts, open_requests, with_unconditional
 from mdm.errors import MdmError, blamed
 from mdm.models import compiled
+from mdm.models.features import require as require_layers
 from mdm.models.layout import Layout
 from mdm.models.model import Model
 from mdm.protocols.cache import BaseCache
@@ -68,6 +69,8 @@ def prepare(
         if settings.compile:
             compiled.require(model)
         policy = make_policy(spec, sampler, sampler_options, cache, cache_options)
+        if policy[1].inside_layers:
+            require_layers(model, compiled=settings.compile)
         if settings.eos_rank == "last" and not policy[0].ranks_by_certainty:
             name = sampler if isinstance(sampler, str) else type(sampler).__name__
             raise MdmError(f"eos_rank last does not apply to {name}, which does not rank by certainty")
@@ -218,8 +221,10 @@ def with_sizes(
     kv, block_length = policy is None or policy[1].uses_kv, block_length_of(settings, model.spec)
     if model.spec.attention == "block-causal" and model.spec.rounds_up:
         longest += -longest % block_length
-    maps, beside = policy is not None and policy[1].reads_attention, {}
+    beside: dict[str, Any] = {}
+    kept: dict[str, Any] = {"kv": kv}
     if policy is not None:
+        kept |= {"features": policy[1].inside_layers, "maps": policy[1].reads_attention}
         whole = "canvas" in (policy[0].works_on, policy[0].sees)
         scored = longest if whole else min(block_length, longest)
         options = ""
@@ -230,9 +235,9 @@ def with_sizes(
             "step_bytes": policy[0].step_bytes(scored, longest),
             "sampler": f"sampler {type(policy[0]).__name__}({options})",
         }
-    check_fits(model, longest, len(requests), kv=kv, maps=maps, batch_size=settings.batch_size, **beside)
+    check_fits(model, longest, len(requests), **kept, batch_size=settings.batch_size, **beside)
     sizes = plan_batch(
-        model, longest, len(requests), kv=kv, maps=maps, cfg_branches=2 if settings.guidance else 1,
+        model, longest, len(requests), **kept, cfg_branches=2 if settings.guidance else 1,
         batch_size=settings.batch_size, max_rows=settings.max_rows,
     )  # fmt: skip
     decided = {"batch_size": sizes.batch_size, "max_rows": sizes.max_rows, "block_length": block_length}

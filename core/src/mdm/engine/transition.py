@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from mdm.engine.canvas import advance, fill_after_eos, mask_after_lost_eos
-from mdm.engine.decisions import Asked, check_flags, check_plan
-from mdm.engine.rows import NamedCounts
+from mdm.engine.decisions import Asked, check_flags, check_plan, ranked
+from mdm.engine.rows import NamedCounts, RowCounts
+from mdm.models.features import FeatureStore
+from mdm.models.kv_store import KVStore
+from mdm.models.model import Model
 from mdm.protocols.cache import Plan
 from mdm.protocols.model import ModelSpec
 from mdm.protocols.rowwise import fast_replace
@@ -18,13 +22,14 @@ from mdm.protocols.scores import Scores
 from mdm.protocols.settings import Settings
 from mdm.protocols.state import State
 from mdm.protocols.upload import to_device
+from mdm.scoring.forward_batch import Query
 from torch import Tensor
 from torch.nn.functional import pad
 
 Sets = dict[str, Tensor]
 """Name -> positions, bool ``[B, L]``"""
 Flags = dict[str, Tensor]
-"""Name -> rows, bool ``[B]``"""
+"""Name -> rows, bool ``[B]``, or numbers of theirs"""
 
 
 class Transition:
@@ -39,6 +44,9 @@ class Transition:
         self.asked, self.cache_asked = Asked("sampler", sampler), Asked("cache", cache)
         self.may_linger = getattr(sampler.lingers, "__func__", None) is not BaseSampler.lingers
         """whether the sampler has an answer of its own, which is asked for only then"""
+        self.new_store: Callable[[Model, int, int], KVStore] = KVStore
+        if cache.inside_layers:
+            self.new_store = partial(FeatureStore, partial(ranked, self.cache_asked), cache.full_layers)
         self.fills = settings.stop_at_eos and len(eos_ids) > 0
 
     def wanted(self, state: State) -> Tensor:
@@ -74,7 +82,8 @@ class Transition:
         plan: Plan = self.cache_asked.ask("plan", state, self.spec, *([] if memory is None else [memory]))
         check_plan(self.cache_asked, plan, state)
         if self.spec.shift:
-            plan = replace(plan, query=_with_left(plan.query), window=_with_left(plan.window))
+            watched = None if plan.watched is None else _with_left(plan.watched)
+            plan = replace(plan, query=_with_left(plan.query), window=_with_left(plan.window), watched=watched)
         return plan
 
     def counted(self, state: State, plan: Plan, known: Tensor, memory: Any) -> tuple[Sets, Flags]:
@@ -85,12 +94,15 @@ class Transition:
         sets = {
             "masked": state.masked_in_block,
             "block_size": state.in_block,
-            "scored": self.scorable(state, plan.query),
+            "scored": self.scorable(state, plan.reached),
             "query": plan.query,
             "window": plan.window,
             "write": plan.write,
         }
-        return sets, {"entered": state.entered_block, "known": known, "finished": finished}
+        flags = {"entered": state.entered_block, "known": known, "finished": finished}
+        if plan.watched is not None and plan.picked is not None:
+            sets["watched"], flags["picked"] = plan.watched, plan.picked
+        return sets, flags
 
     def _told(self, method: str, state: State, memory: Any) -> Tensor:
         """bool ``[B]``: what the sampler says of each row."""
@@ -160,6 +172,18 @@ class Transition:
             return commit
         is_own = to_device(own, commit.where.device).bool()
         return replace(commit, known=is_own if commit.known is None else is_own & commit.known)
+
+
+def query_of(plan: Plan, counts: Sequence[RowCounts], write: bool) -> Query:
+    """What a forward runs of the rows of a plan, and stores if it is to ``write``."""
+    query = Query(plan.query, [c.query for c in counts])
+    if write:
+        query = replace(query, write=plan.write, write_counts=[c.write for c in counts])
+    if plan.watched is not None:
+        query = replace(
+            query, watched=plan.watched, watched_counts=[c.watched for c in counts], picked=[c.picked for c in counts]
+        )
+    return query
 
 
 def _with_left(query: Tensor) -> Tensor:

@@ -30,6 +30,15 @@ class Plan:
     """those of them whose keys and values are kept for later steps"""
     window: Tensor
     """positions that an ``Evaluate`` in this step computes"""
+    watched: Tensor | None = None
+    """of a ``LayerCache``: positions whose values every layer computes and compares with those that it kept"""
+    picked: Tensor | None = None
+    """int64 ``[B]``: how many of these each layer computes, the first by ``LayerCache.rank``"""
+
+    @property
+    def reached(self) -> Tensor:
+        """bool ``[B, L]``: the positions that have a hidden state behind the last layer."""
+        return self.query if self.watched is None else self.window
 
     def rows(self, index: Tensor) -> Plan:
         """Rows ``index`` ``[R]``, in that order."""
@@ -74,6 +83,8 @@ class BaseCache:
     """Whether keys and values are kept at all."""
     attention: ClassVar[Attention | None] = None
     """The one kind of attention that the mode is right for (None: any)."""
+    inside_layers: ClassVar[bool] = False
+    """Whether it is a ``LayerCache``."""
     sees: ClassVar[Literal["block", "canvas"]] = "block"
     """Whether ``learn`` is also shown scores of masks outside the row's block, as far as the step computes them."""
     reads_attention: ClassVar[bool] = False
@@ -128,3 +139,30 @@ class BlockCache(BaseCache):
         previous = torch.where(state.targets & before, state.blocks, -1).amax(1, keepdim=True)
         new = before & (state.blocks >= previous) & state.entered_block[:, None]
         return Plan(query=new | state.in_block, write=new, window=state.in_block)
+
+
+class LayerCache(BaseCache):
+    """A cache mode inside the layers: every layer computes positions of its own, and adds of all others what it kept.
+
+    A layer keeps of each position key, value, and what attention and MLP gave. ``Plan.query`` are the positions that
+    every layer computes; of those that are ``watched`` a layer first computes the values, which it keeps, and then all
+    of those ``picked`` that ``rank`` puts first. What is computed is kept: ``write`` is ``query`` and ``watched``
+    together. As every position has a hidden state, any can be scored, and ``window`` is the canvas: an ``Evaluate``
+    computes of its candidates what the step computes, each with picks of its own, and keeps nothing.
+    """
+
+    attention: ClassVar[Attention | None] = "full"
+    inside_layers: ClassVar[bool] = True
+    full_layers: ClassVar[int] = 1
+    """How many layers, from the first, compute every position and keep nothing."""
+
+    @abstractmethod
+    def rank(self, layer: int, new: Tensor, kept: Tensor) -> Tensor:
+        """float32 ``[R, W]``: the watched positions with the largest numbers are picked.
+
+        Args:
+            layer: counted from 0.
+            new: values ``[R, W, D]`` of the heads side by side; some lines only fill up the batch.
+            kept: the values that the layer had of these positions.
+        """
+        raise NotImplementedError

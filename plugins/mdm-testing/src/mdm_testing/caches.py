@@ -86,18 +86,28 @@ def plans_are_well_formed(of: Subject) -> None:
             assert part.dtype == torch.bool, f"{name} is {part.dtype}, not bool"
             assert part.shape == shape, f"{name} is {tuple(part.shape)}, the canvas {tuple(shape)}"
             assert not (part & ~state.in_canvas).any(), f"{name} holds padding"
-        assert not (plan.write & ~plan.query).any(), "writes positions that it does not run"
+        if plan.watched is None or plan.picked is None:
+            assert not (plan.write & ~plan.query).any(), "writes positions that it does not run"
+            return
+        assert torch.equal(plan.write, plan.query | plan.watched), "write is not what is computed: query and watched"
+        assert not (plan.watched & ~state.in_canvas).any(), "watched holds padding"
+        few = plan.picked.ge(0) & plan.picked.le(plan.watched.sum(1))
+        assert few.all(), "picks more positions than it watches, or less than none"
 
     decode(_model(of), prompts(), plain(), _Shown(of.make(), look), gen_length=UNEVEN)
 
 
 @check("cache")
 def runs_every_position_that_is_read(of: Subject) -> None:
-    """Each step runs all masks of the row's block, or one at least where the mode remembers; so does a lookahead."""
+    """Each step runs all masks of the row's block, or one at least where the mode remembers; so does a lookahead.
+
+    Inside the layers a lookahead alone has to: a layer adds what it kept of all positions that it does not compute.
+    """
+    names = ("window",) if of.plugin.inside_layers else ("query", "window")
 
     def look(state: State, plan: Plan, memory: Any) -> None:
         masked = state.masked_in_block
-        for name in ("query", "window"):
+        for name in names:
             run = masked & getattr(plan, name)
             out = masked.any(1) & ~run.any(1) if memory else (masked & ~run).any(1)
             what = "all masks" if memory else "masks"
