@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import torch
 from mdm.errors import MdmError
 from mdm.protocols import BaseSampler, Commit, Draws, NoOptions, Rowwise, Scores, State, all_filled, best_rows, top_k
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 
@@ -29,6 +29,15 @@ class ParticlesOptions(NoOptions):
         gt=0,
         description="what the entropy of a block is divided by: small, and only its surest row goes on (nats)",
     )
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> ParticlesOptions:
+        asked = {"resample", "resampling_temperature"} & self.model_fields_set
+        if asked and self.particles == 1:
+            raise ValueError(f"{min(asked)} changes nothing with one particle")
+        if "resampling_temperature" in asked and not self.resample:
+            raise ValueError("resampling_temperature changes nothing without resample")
+        return self
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import torch
 from mdm.protocols import BaseSampler, Commit, Draws, NoOptions, Scores, State, top_k
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 TINY = torch.finfo(torch.float32).tiny
@@ -25,6 +25,12 @@ class ProphetOptions(NoOptions):
     early: float = Field(7.5, ge=0, description="mean lead that ends the first third of the planned steps (nats)")
     mid: float = Field(5.0, ge=0, description="the same for the second third")
     late: float = Field(2.5, ge=0, description="the same for the last third")
+
+    @model_validator(mode="after")
+    def _a_length_has_a_start(self) -> ProphetOptions:
+        if "answer_length" in self.model_fields_set and self.answer_start is None:
+            raise ValueError("answer_length changes nothing without answer_start")
+        return self
 
 
 class Prophet(BaseSampler):
