@@ -32,11 +32,8 @@ class ParticlesOptions(NoOptions):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> ParticlesOptions:
-        asked = {"resample", "resampling_temperature"} & self.model_fields_set
-        if asked and self.particles == 1:
-            raise ValueError(f"{min(asked)} changes nothing with one particle")
-        if "resampling_temperature" in asked and not self.resample:
-            raise ValueError("resampling_temperature changes nothing without resample")
+        if self.resampling_temperature != 1 and not (self.resample and self.particles > 1):
+            raise ValueError("resampling_temperature changes nothing where nothing is resampled")
         return self
 
 

@@ -28,7 +28,7 @@ class ProphetOptions(NoOptions):
 
     @model_validator(mode="after")
     def _a_length_has_a_start(self) -> ProphetOptions:
-        if "answer_length" in self.model_fields_set and self.answer_start is None:
+        if self.answer_start is None and self.answer_length != type(self).model_fields["answer_length"].default:
             raise ValueError("answer_length changes nothing without answer_start")
         return self
 
