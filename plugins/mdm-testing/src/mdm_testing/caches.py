@@ -117,6 +117,7 @@ def runs_every_position_that_is_read(of: Subject) -> None:
 
 
 @check("cache")
+@torch.inference_mode()
 def plans_are_a_pure_function(of: Subject) -> None:
     """A plan, and what is learned from a step, depends on what is given alone: nothing is kept, nothing changed."""
     mode = of.make()
