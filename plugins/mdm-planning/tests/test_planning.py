@@ -11,6 +11,7 @@ from mdm.errors import MdmError
 from mdm.protocols import MASK, Example
 from mdm_planning.countdown import SHOTS as COUNTDOWNS, Countdown, CountdownOptions, published
 from mdm_planning.equations import Equations, EquationsOptions, true
+from mdm_planning.judgment import Judgment, JudgmentOptions
 from mdm_planning.steps import compute
 from mdm_planning.sudoku import SHOTS, UNITS, Sudoku, SudokuOptions, grids, solved
 
@@ -22,6 +23,8 @@ TASKS = [
     Countdown(CountdownOptions(numbers=4)),
     Equations(EquationsOptions()),
     Equations(EquationsOptions(operation="both", given=0)),
+    Judgment(JudgmentOptions()),
+    Judgment(JudgmentOptions(terms=9, verdict="last")),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,11 +21,13 @@ from mdm.protocols import (
     Plan,
     Preset,
     Prompt,
+    Rowwise,
     TaskPreset,
     top_k,
 )  # fmt: skip
 from mdm_testing import toy_model
 from PIL import Image
+from torch import Tensor
 
 
 def best(state, scores, key=None):
@@ -237,6 +239,32 @@ class Lists(NoCache):
         return super().plan(state, spec)
 
 
+@dataclass(frozen=True)
+class Count(Rowwise):
+    number: Tensor
+
+
+class LearnsInPlace(NoCache):
+    """Writes into its memory in place of making another."""
+
+    def begin(self, state):
+        return Count(state.step + 0)
+
+    def plan(self, state, spec, memory=None):
+        return super().plan(state, spec)
+
+    def learn(self, seen, memory):
+        memory.number.add_(1)
+        return memory
+
+
+class LearnsOnTheHost(LearnsInPlace):
+    """Learns from numbers that it brings to the host."""
+
+    def learn(self, seen, memory):
+        return Count(memory.number + int(seen.scores.valid.sum()))
+
+
 class WholeSpan(NoCache):
     """A sound block cache."""
 
@@ -422,6 +450,8 @@ FAULTS = [
     ("cache", Remembers, "plans_are_a_pure_function"),
     ("cache", PicksMore, "plans_are_well_formed"),
     ("cache", KeepsLess, "plans_are_well_formed"),
+    ("cache", LearnsInPlace, "plans_are_a_pure_function"),
+    ("cache", LearnsOnTheHost, "waits_for_nothing"),
     ("model", IgnoresMask("blind", lambda toy: Spoilt(toy, lambda a: a | {"attention_mask": None})), "a_mask_hides"),
     ("model", IgnoresMask("causal", lambda toy: Spoilt(toy, causal)), "every_position_sees_what_it_should"),
     ("model", IgnoresMask("ordered", lambda toy: Spoilt(toy, lambda a: a | {"position_ids": None})),

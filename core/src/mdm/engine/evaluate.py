@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
+from mdm.engine.remembered import Remembered
 from mdm.engine.rows import NamedCounts, RowRecord, common_counts, count_calls, row_counts
 from mdm.engine.transition import Transition, query_of
 from mdm.models.transfer import Array, to_device
@@ -31,7 +32,7 @@ def evaluate(
     transition: Transition,
     scorer: Scorer,
     fetch: Callable[..., list[Array]],
-    memory: Any,
+    memory: Remembered,
 ) -> Scores:
     """Scores ``[B, N, K]`` of the canvases that the candidates would lead to. State and store do not change.
 
@@ -49,10 +50,11 @@ def evaluate(
         reach = masked & repeat_rows(state.in_block, candidates)
     score = reach
     if transition.sampler.reads != "masked":  # what a step of it is shown
-        score = reach | repeat_rows(transition.scorable(state, plan.window), candidates)
-    score = score & window
-    sets, flags = {"unscored": reach & ~window, "score": score}, {"valid": valid}
-    foresee = ask.commits_a_candidate and memory is None
+        score = reach | repeat_rows(transition.wanted(state), candidates)
+    readable = transition.readable(window)
+    score = score & readable
+    sets, flags = {"unscored": reach & ~readable, "score": score}, {"valid": valid}
+    foresee = ask.commits_a_candidate and not memory
     if foresee:
         after, changed = transition.next_state(branched, tokens, masked, None)
         known = transition.known(after, changed, valid)

@@ -123,7 +123,7 @@ def _cache(spec: ModelSpec, cache: str | BaseCache, options: Mapping[str, Any] |
     """
     mode = _plugin("cache", cache, options)
     name = cache if isinstance(cache, str) else type(cache).__name__
-    if mode.uses_kv and not spec.has_kv:
+    if (mode.uses_kv or mode.reads_attention) and not spec.has_kv:
         raise MdmError(f"cache {name!r} needs keys and values, which a {spec.family} model has not: use --cache none")
     if mode.attention not in (None, spec.attention):
         raise MdmError(
@@ -221,8 +221,10 @@ def with_sizes(
     kv, block_length = policy is None or policy[1].uses_kv, block_length_of(settings, model.spec)
     if model.spec.attention == "block-causal" and model.spec.rounds_up:
         longest += -longest % block_length
-    beside, features = {}, policy is not None and policy[1].inside_layers
+    beside: dict[str, Any] = {}
+    kept: dict[str, Any] = {"kv": kv}
     if policy is not None:
+        kept |= {"features": policy[1].inside_layers, "maps": policy[1].reads_attention}
         whole = "canvas" in (policy[0].works_on, policy[0].sees)
         scored = longest if whole else min(block_length, longest)
         options = ""
@@ -233,10 +235,10 @@ def with_sizes(
             "step_bytes": policy[0].step_bytes(scored, longest),
             "sampler": f"sampler {type(policy[0]).__name__}({options})",
         }
-    check_fits(model, longest, len(requests), kv=kv, features=features, batch_size=settings.batch_size, **beside)
+    check_fits(model, longest, len(requests), **kept, batch_size=settings.batch_size, **beside)
     sizes = plan_batch(
-        model, longest, len(requests), kv=kv, cfg_branches=2 if settings.guidance else 1,
-        batch_size=settings.batch_size, max_rows=settings.max_rows, features=features,
+        model, longest, len(requests), **kept, cfg_branches=2 if settings.guidance else 1,
+        batch_size=settings.batch_size, max_rows=settings.max_rows,
     )  # fmt: skip
     decided = {"batch_size": sizes.batch_size, "max_rows": sizes.max_rows, "block_length": block_length}
     return settings.model_copy(update=decided)

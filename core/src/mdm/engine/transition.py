@@ -16,6 +16,7 @@ from mdm.models.kv_store import KVStore
 from mdm.models.model import Model
 from mdm.protocols.cache import Plan
 from mdm.protocols.model import ModelSpec
+from mdm.protocols.rowwise import fast_replace
 from mdm.protocols.sampler import BaseSampler, Commit
 from mdm.protocols.scores import Scores
 from mdm.protocols.settings import Settings
@@ -40,21 +41,34 @@ class Transition:
 
     def __init__(self, spec: ModelSpec, sampler: Any, cache: Any, settings: Settings, eos_ids: Tensor) -> None:
         self.spec, self.sampler, self.cache, self.settings, self.eos_ids = spec, sampler, cache, settings, eos_ids
-        self.asked, self._cache = Asked("sampler", sampler), Asked("cache", cache)
+        self.asked, self.cache_asked = Asked("sampler", sampler), Asked("cache", cache)
         self.may_linger = getattr(sampler.lingers, "__func__", None) is not BaseSampler.lingers
         """whether the sampler has an answer of its own, which is asked for only then"""
         self.new_store: Callable[[Model, int, int], KVStore] = KVStore
         if cache.inside_layers:
-            self.new_store = partial(FeatureStore, partial(ranked, self._cache), cache.full_layers)
+            self.new_store = partial(FeatureStore, partial(ranked, self.cache_asked), cache.full_layers)
         self.fills = settings.stop_at_eos and len(eos_ids) > 0
 
-    def scorable(self, state: State, run: Tensor) -> Tensor:
-        """bool ``[B, L]``: the positions that the sampler wants scored, of those that a forward which ``run``s others
-        (bool ``[B, L]``) gives scores of."""
-        scored = pad(run[:, :-1], (1, 0)) if self.spec.shift else run
+    def wanted(self, state: State) -> Tensor:
+        """bool ``[B, L]``: the positions that the sampler wants scored."""
         if self.sampler.reads == "masked":
-            return scored & (state.masked_in_block if self.sampler.sees == "block" else state.masked)
-        return scored & (state.targets & state.in_block if self.sampler.sees == "block" else state.targets)
+            return state.masked_in_block if self.sampler.sees == "block" else state.masked
+        return state.targets & state.in_block if self.sampler.sees == "block" else state.targets
+
+    def readable(self, run: Tensor) -> Tensor:
+        """bool ``[B, L]``: the positions that a forward gives scores of which ``run``s those, bool ``[B, L]``."""
+        return pad(run[:, :-1], (1, 0)) if self.spec.shift else run
+
+    def scorable(self, state: State, run: Tensor) -> Tensor:
+        """bool ``[B, L]``: of these the positions that anybody wants scored."""
+        wanted = self.wanted(state) if self.cache.sees == "block" else self.wanted(state) | state.masked
+        return wanted & self.readable(run)
+
+    def shown(self, state: State, scores: Scores) -> Scores:
+        """What the sampler is shown of ``scores``, which may be the cache mode's too."""
+        if self.cache.sees == "block":
+            return scores
+        return fast_replace(scores, valid=scores.valid & self.wanted(state).gather(1, scores.positions))
 
     def open_to_commits(self, state: State, scores: Scores) -> Tensor:
         """bool ``[B, K]``: the scored positions that a commit may name; what lies before the row's block is final."""
@@ -62,10 +76,11 @@ class Transition:
             return scores.valid
         return scores.valid & (state.blocks.gather(1, scores.positions) >= state.block[:, None])
 
-    def plan(self, state: State) -> Plan:
-        """What the cache mode has the next forward run; with shifted logits also the position before each."""
-        plan: Plan = self._cache.ask("plan", state, self.spec)
-        check_plan(self._cache, plan, state)
+    def plan(self, state: State, memory: Any = None) -> Plan:
+        """What the cache mode has the next forward run, with its ``memory`` if it has one; with shifted logits also the
+        position before each."""
+        plan: Plan = self.cache_asked.ask("plan", state, self.spec, *([] if memory is None else [memory]))
+        check_plan(self.cache_asked, plan, state)
         if self.spec.shift:
             watched = None if plan.watched is None else _with_left(plan.watched)
             plan = replace(plan, query=_with_left(plan.query), window=_with_left(plan.window), watched=watched)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from mdm.protocols.model import Attention, ModelSpec
 from mdm.protocols.options import NoOptions
-from mdm.protocols.rowwise import fast_replace, map_tensors
+from mdm.protocols.rowwise import Rowwise, fast_replace, map_tensors
+from mdm.protocols.scores import Scores
 from mdm.protocols.state import State
 from pydantic import BaseModel
 from torch import Tensor
@@ -44,8 +45,38 @@ class Plan:
         return fast_replace(self, **map_tensors(self, lambda v: v.index_select(0, index)))
 
 
+@dataclass(frozen=True)
+class AttentionMap:
+    """What the positions that a forward runs attend to in one layer."""
+
+    weights: Tensor
+    """float32 ``[R, Q, L]``, the mean over heads: each line adds up to 1"""
+    positions: Tensor
+    """int64 ``[R, Q]``: the position of each line, every one another of its row"""
+    valid: Tensor
+    """bool ``[R, Q]``: the lines that count; others fill up the batch"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A step that was made, as a cache mode that remembers gets to see it; all of the rows that go on from it."""
+
+    before: State
+    after: State
+    plan: Plan
+    """what the step was to run, with shifted logits also the position before each"""
+    scores: Scores
+    """of the positions that the sampler or ``BaseCache.sees`` asks for, as far as they were computed"""
+    folded: Tensor | None
+    """``[B, ...]``: what ``BaseCache.fold`` has made of the last layer; zeros where a row was not run"""
+
+
 class BaseCache:
-    """A cache mode. It overrides ``plan``, and is created with an instance of its ``Options``."""
+    """A cache mode. It overrides ``plan``, and is created with an instance of its ``Options``.
+
+    A mode that remembers also overrides ``begin`` and ``learn``, and its ``plan`` takes a third argument, its memory of
+    the rows: as a sampler's, that goes with them, and a tensor of positions in it may be longer than the canvases are.
+    """
 
     Options: ClassVar[type[BaseModel]] = NoOptions
     uses_kv: ClassVar[bool] = True
@@ -54,6 +85,10 @@ class BaseCache:
     """The one kind of attention that the mode is right for (None: any)."""
     inside_layers: ClassVar[bool] = False
     """Whether it is a ``LayerCache``."""
+    sees: ClassVar[Literal["block", "canvas"]] = "block"
+    """Whether ``learn`` is also shown scores of masks outside the row's block, as far as the step computes them."""
+    reads_attention: ClassVar[bool] = False
+    """Whether ``fold`` is shown the attention of each step's forward, which takes as much memory as it has weights."""
     expected_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of ``mdm check`` that this mode cannot pass -> why."""
 
@@ -63,6 +98,20 @@ class BaseCache:
     @abstractmethod
     def plan(self, state: State, spec: ModelSpec) -> Plan:
         """What to compute in this step, from the canvases before it."""
+        raise NotImplementedError
+
+    def begin(self, state: State) -> Rowwise | None:
+        """The memory of the new rows ``state``, which are on the host; None: the mode remembers nothing."""
+        return None
+
+    def learn(self, seen: Seen, memory: Any) -> Rowwise:
+        """The memory after a step; asked of a mode that remembers."""
+        kept: Rowwise = memory
+        return kept
+
+    def fold(self, attention: AttentionMap, folded: Any) -> Tensor:
+        """What is kept, ``[R, ...]``, of the layers so far: of this one and of what was ``folded`` before (None at the
+        first one). With guidance it is shown the conditional branch."""
         raise NotImplementedError
 
 

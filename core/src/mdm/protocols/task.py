@@ -85,6 +85,15 @@ class Example:
     """anything else that is worth keeping"""
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A token of an answer as it was decoded."""
+
+    text: str
+    step: int
+    """the step in which it was committed for the last time; -1: it was given, or filled in behind an end token"""
+
+
 class BaseTask:
     """Examples, how to ask for them, and how to grade completions.
 
@@ -103,6 +112,8 @@ class BaseTask:
     """Options that ``mdm grade`` sets unless it is told otherwise, of a task whose runs may leave grading for later."""
     executes_code: ClassVar[bool] = False
     """Whether grading runs what the model wrote, so that a run needs ``--allow-code-execution``."""
+    measures: ClassVar[Sequence[str]] = ()
+    """The names of the grades that ``measure`` gives; without any it is not called."""
     expected_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of ``mdm check`` that this task cannot pass -> why."""
 
@@ -138,6 +149,13 @@ class BaseTask:
     def grade_image(self, example: Example, image: Path) -> Mapping[str, float] | Future[Mapping[str, float]]:
         """``grade`` of a picture, which lies in the PNG file ``image``. Without ``metric`` it counts as not graded."""
         raise NotImplementedError
+
+    def measure(self, example: Example, pieces: Sequence[Piece]) -> Mapping[str, float]:
+        """Further grades of one answer, by how it was decoded; those of a run are kept when it is graded once more.
+
+        ``pieces`` are all tokens behind the context, given ones and end tokens too, in the order of the canvas.
+        """
+        return {}
 
     def aggregate(self, grades: Mapping[str, Sequence[Mapping[str, float]]]) -> Mapping[str, float]:
         """Further metrics of a whole run, such as pass@k.

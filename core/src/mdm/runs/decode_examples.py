@@ -52,7 +52,7 @@ class ExampleDecoder:
     def __init__(self, run: RunContext, model: Model, variant: Variant, writer: ResultsWriter) -> None:
         self._run, self._model, self._variant, self._writer = run, model, variant, writer
         self._settings = decode_settings(run.config, model, variant.sampler, variant.tokens_per_step)
-        self._grader = Grader(run.task, self._record, run.fail_fast, end_tokens(run.config, model))
+        self._grader = Grader(run.task, self._record, run.fail_fast, end_tokens(run.config, model), model.token_texts)
         self._progress = Progress(run, variant)
         self._decoded: set[int] = set()
         self._last_finish = time.perf_counter()
@@ -99,7 +99,7 @@ class ExampleDecoder:
 
         config, model = self._run.config, self._model
         mode = BaseCache if model.spec.attention == "causal" else registry.resolve("cache", cache_name(config, model))
-        kept: Any = {"kv": mode.uses_kv, "features": mode.inside_layers}
+        kept: Any = {"kv": mode.uses_kv, "features": mode.inside_layers, "maps": mode.reads_attention}
         longest = max(map(_length, examples), default=1)
         memory.check_fits(model, longest, len(examples), **kept, batch_size=config.batch_size)
         sizes = memory.plan_batch(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdm.errors import MdmError, describe
-from mdm.protocols.task import BaseTask, Example, Prompt
+from mdm.protocols.task import BaseTask, Example, Piece, Prompt
 from mdm.runs.results import LARGEST, REPEAT_ROWS, ExampleResult
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class EncodedExample:
         )  # fmt: skip
 
 
+Texts = Callable[[Sequence[int]], Sequence[str]]
 Record = Callable[[ExampleResult, "Result | None"], None]
 """Writes one graded example; its ``Result`` is None where it could not be decoded."""
 
@@ -109,11 +110,14 @@ class Grader:
     """Grades decoded examples and passes each to ``record``, always in the calling thread.
 
     With ``fail_fast`` an example that cannot be decoded or graded stops the run instead of being recorded.
-    ``end_tokens`` are those behind which an answer has no tokens any more.
+    ``end_tokens`` are those behind which an answer has no tokens any more; ``texts`` gives the text of each token.
     """
 
-    def __init__(self, task: BaseTask, record: Record, fail_fast: bool, end_tokens: Collection[int] = ()) -> None:
-        self._task, self._record, self._fail_fast, self._end_tokens = task, record, fail_fast, end_tokens
+    def __init__(
+        self, task: BaseTask, record: Record, fail_fast: bool, end_tokens: Collection[int], texts: Texts
+    ) -> None:  # fmt: skip
+        self._task, self._record, self._fail_fast = task, record, fail_fast
+        self._end_tokens, self._texts = end_tokens, texts
         self._pending: list[_Grading] = []
 
     def add(self, encoded: EncodedExample, result: Result, answer: str | Path, seconds: float) -> None:
@@ -142,6 +146,10 @@ class Grader:
         ended: list[str] = []
         for grading in [grading for grading in self._pending if grading.grades.done()]:
             metrics, error = outcome(grading.grades)
+            try:
+                metrics |= self._measured(grading.encoded, grading.result)
+            except Exception as broken:
+                metrics, error = {}, error or broken
             self._pending.remove(grading)
             if error is not None:
                 self._check_fail_fast(grading.encoded, "graded", error)
@@ -158,6 +166,16 @@ class Grader:
                 ended.append(f"grading example {example.id} ended the run: {example.error}")
         if ended:  # such as SystemExit; all that is graded is recorded first
             raise MdmError(ended[0])
+
+    def _measured(self, encoded: EncodedExample, result: Result) -> dict[str, float]:
+        """What the task measures of how an answer was decoded."""
+        if not self._task.measures:
+            return {}
+        steps = dict(zip(result.places, result.step_map, strict=True))
+        texts = self._texts(result.sequence[encoded.layout.context :])
+        pieces = [Piece(text, steps.get(place, -1)) for place, text in enumerate(texts, encoded.layout.context)]
+        found = numbers(self._task.measure(encoded.example, pieces))
+        return {name: found[name] for name in self._task.measures}
 
     def _check_fail_fast(self, encoded: EncodedExample, what: str, error: BaseException) -> None:
         if self._fail_fast:

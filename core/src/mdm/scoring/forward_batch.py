@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 import torch
 from mdm.protocols.draws import Draws
 from mdm.protocols.rowwise import fast_replace
+from mdm.scoring.folding import Folding
 from torch import Tensor
 
 
@@ -68,6 +70,8 @@ class ForwardBatch:
     """where each canvas begins in the unconditional branch, whose prompt may be shorter"""
     held: Tensor | None = None
     """int64 ``[R, L]``: the tokens whose probabilities are wanted, where these are not those of ``tokens``"""
+    fold: Folding | None = None
+    """what the attention of this forward is folded by, if anybody reads it"""
 
     def __getitem__(self, rows: slice) -> ForwardBatch:
         return fast_replace(self, **{f.name: v[rows] for f in fields(self) if (v := getattr(self, f.name)) is not None})
@@ -86,6 +90,10 @@ class ForwardBatch:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def watched(self) -> AbstractContextManager[None]:
+        """In the block a model call runs the batch: its attention is folded, if anybody reads it."""
+        return nullcontext() if self.fold is None else self.fold.watching()
 
     @property
     def width(self) -> int:

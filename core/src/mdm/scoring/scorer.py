@@ -162,7 +162,7 @@ class Scorer:
 
         Candidates that are not padded to one number a row come in too many ways.
         """
-        if self.graphs is None or batch.writes or len(set(Counter(batch.rows).values())) > 1:
+        if self.graphs is None or batch.writes or batch.fold is not None or len(set(Counter(batch.rows).values())) > 1:
             return False
         rows = min(self.max_rows or len(batch), len(batch))
         # Of a whole canvas a replay scores the prompt too, which is free only where the weights decide.
@@ -199,7 +199,8 @@ class Scorer:
 
     def _score(self, batch: ForwardBatch, around: Surroundings, width: int) -> Scores:
         """Scores ``[R, width]`` from one model call; without ``score_counts``, of the ``width`` positions it runs."""
-        hidden, run = self._hidden(batch, around, width if not batch.score_counts else batch.width)
+        with batch.watched():
+            hidden, run = self._hidden(batch, around, width if not batch.score_counts else batch.width)
         return self._read(batch, around, width, hidden, run)
 
     def _read(

@@ -1,1 +1,1 @@
-"""Planning tasks: sudoku, countdown and equations, each graded by its rules."""
+"""Planning tasks: sudoku, countdown, equations and judgment, each graded by its rules."""

@@ -1,1 +1,1 @@
-"""Protein sequences for mdm: generation, infilling and their measures."""
+"""Protein sequences for mdm: generation, infilling, scaffolds around motifs, and their measures."""

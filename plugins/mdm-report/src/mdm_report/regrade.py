@@ -118,6 +118,8 @@ def _grade(run: RunContext, label: str, results: ResultsFolder, left: Sequence[E
             if error is not None and not isinstance(error, Exception):  # such as SystemExit
                 raise MdmError(f"grading example {result.id} ended the command: {describe(error)}") from error
             if error is not None or run.task.metric in metrics:
+                # What the task measured while the run decoded is not seen again.
+                metrics = {name: result.metrics[name] for name in run.task.measures if name in result.metrics} | metrics
                 writer.add(replace(result, metrics=metrics, error=describe(error) if error else None), [])
                 graded += 1
         run.observer.on_progress(label, answered, len(left), None)

@@ -1,8 +1,8 @@
-"""Trains the embedded model: ``python -m mdm_tiny.train``. Seeded, resumable, on CPU or GPU.
+"""Trains an embedded model: ``python -m mdm_tiny.train --model tiny``. Seeded, resumable, on CPU or GPU.
 
 The data are made by the installed tasks, found by name: examples in the compact style, with seeds that no evaluation
 uses. The objective is LLaDA's (arXiv:2502.09992): a rate t is drawn for each row, every response token is masked with
-probability t, and the masked ones are predicted.
+probability t, and the masked ones are predicted. ``mdm_tiny.recipes`` says what each model is and what it learns.
 """
 
 from __future__ import annotations
@@ -12,28 +12,23 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
-from mdm import registry
-from mdm.protocols import MASK
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mdm_tiny import checkpoint
+from mdm_tiny import folder_of
+from mdm_tiny.muon import Float32Muon
+from mdm_tiny.recipes import EOS, MASK_TOKEN, RECIPES, UNKNOWN, Recipe, Sequence
 
-CHARACTERS = "0123456789+-*/=,:()?._ \nabcdefghijklmnopqrstuvwxyz"
-EOS, MASK_TOKEN, UNKNOWN = "<|eos|>", "<|mask|>", "<|unknown|>"
-EOS_ID, MASK_ID = len(CHARACTERS), len(CHARACTERS) + 1
-VOCABULARY = 64
-WIDTH, LAYERS, HEADS, INNER = 128, 4, 4, 384
-TRAINING_SEED = 1_000_000_007
-"""Added to the seed of the data; evaluations use small seeds."""
+PERIODS = (2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 13.0, 20.0, 30.0, 50.0, 70.0, 100.0, 140.0, 200.0, 400.0, 800.0)
+RATIOS = (0.17, 0.35, 0.75, 1.5, 3.0, 12.0)
+"""Lengths of the waves of a number, and of its natural logarithm."""
 
 NAMES = {
     "model.embed_tokens": "model.transformer.wte",
@@ -51,63 +46,48 @@ NAMES = {
 }
 """From Llama's weight names to LLaDA's."""
 
-CURRICULUM: tuple[tuple[str, dict[str, Any], int], ...] = (
-    ("sudoku", {"mode": "infill"}, 24),
-    ("sudoku", {"mode": "generate"}, 4),
-    ("countdown", {"numbers": 3}, 12),
-    ("countdown", {"numbers": 4}, 2),
-    ("equations", {"operation": "product"}, 96),
-    ("equations", {"operation": "sum"}, 8),
-)
-"""Task, options, and rows of each step's batch."""
 
-
-@dataclass(frozen=True)
-class Sequence:
-    ids: tuple[int, ...]
-    first: int
-    """where the response begins"""
-
-
-def encode(text: str) -> list[int]:
-    return [CHARACTERS.index(c) for c in text]
-
-
-def stream(task: str, options: dict[str, Any], seed: int) -> Iterator[Sequence]:
-    """Training sequences of one task, endless."""
-    kind = registry.resolve("task", task)
-    maker = kind(kind.Options.model_validate(options))
-    for example in maker.examples(seed=TRAINING_SEED + seed):
-        prompt = maker.prompt(example, "compact")
-        context = encode(prompt.context)
-        answer = encode(example.reference)
-        if prompt.gen_length:
-            answer += [EOS_ID] * (prompt.gen_length - len(answer))
-        elif len(answer) != len(prompt.answer.replace(MASK, "_")):
-            raise AssertionError(f"{example.id}: the reference does not fit the infill")
-        yield Sequence((*context, *answer), len(context))
-
-
-def batch(rows: list[Sequence], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def batch(recipe: Recipe, rows: list[Sequence], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Noised tokens, targets (-100 where nothing is asked) and real positions, each ``[B, L]``."""
     length = max(len(r.ids) for r in rows)
-    tokens = torch.tensor([[*r.ids, *[EOS_ID] * (length - len(r.ids))] for r in rows])
+    tokens = torch.tensor([[*r.ids, *[recipe.eos_id] * (length - len(r.ids))] for r in rows])
     at = torch.arange(length)
     real = at < torch.tensor([len(r.ids) for r in rows])[:, None]
     response = real & (at >= torch.tensor([r.first for r in rows])[:, None])
-    rate = torch.rand(len(rows), 1, generator=generator)
+    rate = torch.rand(len(rows), 1, generator=generator) ** recipe.skew
     masked = response & (torch.rand(tokens.shape, generator=generator) < rate)
-    return tokens.masked_fill(masked, MASK_ID), tokens.masked_fill(~masked, -100), real
+    return tokens.masked_fill(masked, recipe.mask_id), tokens.masked_fill(~masked, -100), real
 
 
-def network() -> LlamaForCausalLM:
+def network(recipe: Recipe) -> LlamaForCausalLM:
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-        num_key_value_heads=HEADS, intermediate_size=INNER, max_position_embeddings=256, rms_norm_eps=1e-5,
+        vocab_size=recipe.vocabulary, hidden_size=recipe.width, num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads, num_key_value_heads=recipe.heads, intermediate_size=recipe.inner,
+        max_position_embeddings=256, rms_norm_eps=1e-5,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, tie_word_embeddings=False,
     )  # fmt: skip
     config.is_causal = False
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    if recipe.waves:
+        begin_as_waves(recipe, model.model.embed_tokens.weight, model.lm_head.weight)
+    return model
+
+
+def begin_as_waves(recipe: Recipe, inside: Tensor, outside: Tensor) -> None:
+    """Let the vectors of numbers begin as sines and cosines of the number and of its logarithm.
+
+    Adding is then a turn by a fixed angle, as multiplying is, so that arithmetic is not learned pair by pair.
+    """
+    numbers = [(id, int(token)) for id, token in enumerate(recipe.tokens) if token.isdigit()]
+    ids, values = (torch.tensor(column) for column in zip(*numbers, strict=True))
+    angles = torch.cat(
+        [values[:, None] / torch.tensor(PERIODS), (values[:, None] + 0.5).log() / torch.tensor(RATIOS)], 1
+    )
+    waves = torch.cat([(2 * math.pi * angles).sin(), (2 * math.pi * angles).cos()], 1)
+    with torch.no_grad():
+        inside *= 25  # to be as large as a wave
+        inside[ids, : waves.shape[1]] = waves
+        outside[ids, : waves.shape[1]] = 0.2 * waves
 
 
 def write(path: Path, data: bytes) -> None:
@@ -125,8 +105,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     os.replace(part, path)
 
 
-def export(weights: dict[str, Tensor], folder: Path) -> None:
-    """A checkpoint in LLaDA's format: config.json, model.safetensors and the character tokenizer."""
+def export(recipe: Recipe, weights: dict[str, Tensor], folder: Path) -> None:
+    """A checkpoint in LLaDA's format: config.json, model.safetensors and the tokenizer."""
     renamed = {}
     for name, tensor in weights.items():
         for llama, llada in NAMES.items():
@@ -135,16 +115,17 @@ def export(weights: dict[str, Tensor], folder: Path) -> None:
     save_tensors(folder / "model.safetensors", renamed)
     config = {
         "activation_type": "silu", "alibi": False, "architectures": ["LLaDAModelLM"], "attention_dropout": 0.0,
-        "attention_layer_norm": False, "block_group_size": 1, "block_type": "llama", "d_model": WIDTH,
-        "embedding_size": VOCABULARY, "eos_token_id": EOS_ID, "include_bias": False, "include_qkv_bias": False,
-        "input_emb_norm": False, "layer_norm_type": "rms", "layer_norm_with_affine": True, "mask_token_id": MASK_ID,
-        "max_sequence_length": 256, "mlp_hidden_size": INNER, "model_type": "llada", "n_heads": HEADS,
-        "n_kv_heads": HEADS, "n_layers": LAYERS, "pad_token_id": EOS_ID, "prompt_style": "compact",
+        "attention_layer_norm": False, "block_group_size": 1, "block_type": "llama", "d_model": recipe.width,
+        "embedding_size": recipe.vocabulary, "eos_token_id": recipe.eos_id, "include_bias": False,
+        "include_qkv_bias": False, "input_emb_norm": False, "layer_norm_type": "rms", "layer_norm_with_affine": True,
+        "mask_token_id": recipe.mask_id,
+        "max_sequence_length": 256, "mlp_hidden_size": recipe.inner, "model_type": "llada", "n_heads": recipe.heads,
+        "n_kv_heads": recipe.heads, "n_layers": recipe.layers, "pad_token_id": recipe.eos_id, "prompt_style": "compact",
         "rms_norm_eps": 1e-05, "rope": True, "rope_theta": 10000.0, "scale_logits": False, "torch_dtype": "float32",
-        "use_cache": False, "vocab_size": VOCABULARY, "weight_tying": False,
+        "use_cache": False, "vocab_size": recipe.vocabulary, "weight_tying": False,
     }  # fmt: skip
     write(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-    write(folder / "tokenizer.json", (tokenizer() + "\n").encode())
+    write(folder / "tokenizer.json", (tokenizer(recipe) + "\n").encode())
     facts = {
         "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS, "pad_token": EOS, "mask_token": MASK_TOKEN,
         "unk_token": UNKNOWN,
@@ -152,51 +133,60 @@ def export(weights: dict[str, Tensor], folder: Path) -> None:
     write(folder / "tokenizer_config.json", (json.dumps(facts, indent=2) + "\n").encode())
 
 
-def tokenizer() -> str:
-    """tokenizer.json of a tokenizer that knows single characters."""
+def tokenizer(recipe: Recipe) -> str:
+    """tokenizer.json of a tokenizer that knows the recipe's tokens."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
     special = (EOS, MASK_TOKEN, UNKNOWN)
-    characters = Tokenizer(models.WordLevel({c: i for i, c in enumerate((*CHARACTERS, *special))}, unk_token=UNKNOWN))
-    characters.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    characters.decoder = decoders.Fuse()
-    characters.add_special_tokens([AddedToken(token, special=True) for token in special])
-    text: str = characters.to_str(pretty=True)
+    words = Tokenizer(models.WordLevel({c: i for i, c in enumerate((*recipe.tokens, *special))}, unk_token=UNKNOWN))
+    words.pre_tokenizer = pre_tokenizers.Split(Regex(recipe.pattern), "isolated")
+    words.decoder = decoders.Fuse()
+    words.add_special_tokens([AddedToken(token, special=True) for token in special])
+    text: str = words.to_str(pretty=True)
     return text
 
 
-def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+def optimizers(recipe: Recipe, model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the network, AdamW for the rest.
 
     Of the two alone, Muon needs about half the steps for the same loss here, at a third more time a step.
     """
     inside = [p for name, p in model.named_parameters() if p.dim() == 2 and "layers." in name]
     others = [p for name, p in model.named_parameters() if p.dim() != 2 or "layers." not in name]
-    return [
-        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01),
-        torch.optim.Muon(inside, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-    ]
+    muon: torch.optim.Optimizer
+    if recipe.float32_muon:
+        muon = Float32Muon(inside, lr=rate, weight_decay=0.01)
+    else:
+        muon = torch.optim.Muon(inside, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    return [torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01), muon]
 
 
 class Trainer:
     """One training run: weights, their running mean, the optimisers and its place in the data."""
 
-    def __init__(self, *, steps: int, seed: int, device: str, rate: float, scale: float) -> None:
-        self.steps, self.seed, self.device, self.rate, self.scale = steps, seed, device, rate, scale
+    def __init__(self, recipe: Recipe, *, steps: int, seed: int, device: str, rate: float, scale: float) -> None:
+        self.recipe, self.steps, self.seed, self.device, self.rate, self.scale = (
+            recipe,
+            steps,
+            seed,
+            device,
+            rate,
+            scale,
+        )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.model = network().to(device)
+            self.model = network(recipe).to(device)
         self.mean = {k: v.clone() for k, v in self.model.state_dict().items()}
-        self.optimizers = optimizers(self.model, rate)
+        self.optimizers = optimizers(recipe, self.model, rate)
         self.step = 0
 
-    def streams(self) -> list[tuple[Iterator[Sequence], int]]:
-        """The data as they continue from the current step."""
+    def streams(self) -> list[tuple[int, Iterator[Sequence]]]:
+        """Rows of a batch and the data as they continue from the current step, of each source."""
         out = []
-        for task, options, rows in CURRICULUM:
-            rows = max(1, round(rows * self.scale))
+        for source in self.recipe.curriculum:
+            rows = max(1, round(source.rows * self.scale))
             # A resumed run reads on from a fresh seed for its step: nothing is read twice to get there.
-            out.append((stream(task, options, 1009 * self.seed + 7919 * self.step), rows))
+            out.append((rows, self.recipe.stream(source, 1009 * self.seed + 7919 * self.step)))
         return out
 
     def run(self, until: int, folder: Path, every: int, say: Any) -> None:
@@ -213,9 +203,9 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
             self.model.zero_grad()
-            for n, (source, rows) in enumerate(streams):
-                loss = self._loss([next(source) for _ in range(rows)], generator)
-                loss.backward()
+            for n, (source, (rows, examples)) in enumerate(zip(self.recipe.curriculum, streams, strict=True)):
+                loss = self._loss([next(examples) for _ in range(rows)], generator)
+                (source.weight * loss).backward()
                 total[n] += loss.item()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             for optimizer in self.optimizers:
@@ -230,17 +220,17 @@ class Trainer:
                 left = spent / (self.step - first) * (until - self.step)
                 count = (self.step - 1) % 50 + 1
                 losses = " ".join(
-                    f"{task}{i}={x:.3f}"
-                    for i, ((task, *_), x) in enumerate(zip(CURRICULUM, total / count, strict=True))
+                    f"{source.task}{i}={x:.3f}"
+                    for i, (source, x) in enumerate(zip(self.recipe.curriculum, total / count, strict=True))
                 )
                 say(f"step {self.step}/{self.steps}  {losses}  {spent:.0f} s, {left:.0f} s left")
                 total.zero_()
             if self.step % every == 0 or self.step == until:
                 self.save(folder)
-                export(self.mean, folder)
+                export(self.recipe, self.mean, folder)
 
     def _loss(self, rows: list[Sequence], generator: torch.Generator) -> Tensor:
-        tokens, targets, real = (x.to(self.device) for x in batch(rows, generator))
+        tokens, targets, real = (x.to(self.device) for x in batch(self.recipe, rows, generator))
         attention = None if bool(real.all()) else real
         logits = self.model(input_ids=tokens, attention_mask=attention).logits
         # Normalised by the rows' length, not by the masks drawn, so that a row with few masks does not weigh more.
@@ -282,26 +272,31 @@ class Trainer:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--steps", default=12000, help="Optimiser steps.")
+@click.option("--model", "name", type=click.Choice(list(RECIPES)), default="tiny", help="Which of the embedded models.")
+@click.option("--steps", type=int, default=None, help="Optimiser steps (default: the recipe's).")
 @click.option("--seed", default=0)
-@click.option("--learning-rate", default=3e-3)
+@click.option("--learning-rate", type=float, default=None, help="Default: the recipe's.")
 @click.option("--scale", default=1.0, help="Rows of a batch, as a factor of the curriculum's.")
 @click.option("--device", default="cpu")
 @click.option("--threads", default=0, help="CPU threads; 0: torch's own number.")
 @click.option("--every", default=250, help="Steps between two savings.")
 @click.option("--stop-after", default=0, help="Stop at this step (0: at the end); the same command goes on.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=None, help="Folder (default: the package's checkpoint)."
+    "--out", type=click.Path(path_type=Path), default=None, help="Folder (default: the checkpoint in the package)."
 )
 def main(
-    steps: int, seed: int, learning_rate: float, scale: float, device: str, threads: int, every: int,
-    stop_after: int, out: Path | None,
+    name: str, steps: int | None, seed: int, learning_rate: float | None, scale: float, device: str, threads: int,
+    every: int, stop_after: int, out: Path | None,
 ) -> None:  # fmt: skip
-    """Train mdm-tiny, or go on where a stopped run of the same options left off."""
+    """Train an embedded model, or go on where a stopped run of the same options left off."""
     if threads:
         torch.set_num_threads(threads)
-    folder = out or Path(checkpoint())
-    trainer = Trainer(steps=steps, seed=seed, device=device, rate=learning_rate, scale=scale)
+    recipe = RECIPES[name]
+    steps = steps or recipe.steps
+    folder = out or folder_of(name)
+    trainer = Trainer(
+        recipe, steps=steps, seed=seed, device=device, rate=learning_rate or recipe.learning_rate, scale=scale
+    )
     if trainer.load(folder):
         click.echo(f"going on at step {trainer.step}")
     trainer.run(min(stop_after or steps, steps), folder, every, lambda line: click.echo(line))
