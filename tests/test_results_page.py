@@ -22,10 +22,23 @@ def test_the_page_is_made(tmp_path):
         "--countdown",
         "sums.jsonl",
     ]
-    command += ["--sampler", "confidence", "--sampler", "random", "--limit", "1", "--page", "page.md"]
+    command += [
+        "--sampler",
+        "confidence",
+        "--sampler",
+        "random",
+        "--sampler",
+        "eb",
+        "--limit",
+        "1",
+        "--page",
+        "page.md",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "page.md").read_text()
-    for words in ("## Sudoku", "## Countdown", "| confidence K1 | 1 |", "| random K2 | 1 |", "](results-sudoku.svg)"):
+    titles = ["## Sudoku on tiny", "## Equations on tiny", "## Countdown on tiny-countdown"]
+    for words in (*titles, "## Judgment on tiny-countdown", "| confidence | 1 | ", "| random | 2 | ", "](results.svg)"):
         assert words in page
-    assert (tmp_path / "results-sudoku.svg").exists() and (tmp_path / "results-countdown.svg").exists()
+    assert page.count("| eb | own | ") == 4 and page.count("| eb | ") == 5  # a line a task, and one with its AUP
+    assert (tmp_path / "results.svg").read_text().count("tokens per forward") == 4

@@ -15,6 +15,7 @@ from mdm.runs.config import RunConfig
 from mdm.runs.results import ExampleResult
 from mdm.runs.variants import variants
 from mdm_report.compare import compare
+from mdm_report.compare_plot import ahead, plot_speed
 
 pytest.importorskip("scipy")
 TASK = """
@@ -162,6 +163,27 @@ def test_command(tmp_path):
     assert len(table) == 5 and {line.replace("\\|", "").count("|") for line in table} == {table[0].count("|")}
     with pytest.raises(MdmError, match=r"p.txt: a picture is one of .png"):
         invoke(*runs, "--plot", tmp_path / "p.txt")
+
+
+def test_the_picture_of_speed_names_what_nothing_exceeds(tmp_path):
+    pytest.importorskip("matplotlib")
+    points = [
+        ("slow", 1, 0.9),
+        ("slow", 2, 0.5),
+        ("even", 2, 0.5),
+        ("fast", 4, 0.5),
+        ("worse", 4, 0.25),
+        ("none", None, 1.0),
+    ]
+    records = [
+        {"sampler": sampler, "tokens_per_forward": speed, "accuracy": accuracy} for sampler, speed, accuracy in points
+    ]
+    assert ahead(records) == {(1, 90): ["slow"], (4, 50): ["fast"]}
+    assert ahead([records[3], {**records[3], "sampler": "twin"}]) == {(4, 50): ["fast", "twin"]}
+    plot_speed({"one": records, "two": records[:1], "three": records}, tmp_path / "p.svg")
+    drawn = (tmp_path / "p.svg").read_text()
+    assert all(f"<!-- {words} -->" in drawn for words in ("one", "two", "three", "worse", "fast"))
+    assert drawn.count("<!-- tokens per forward -->") == 3 and "<!-- none -->" not in drawn
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):

@@ -33,6 +33,15 @@ class Source(NamedTuple):
     """which examples are used"""
 
 
+class Phase(NamedTuple):
+    """A part of a training with a curriculum of its own, over which the learning rate rises and falls once."""
+
+    steps: int
+    learning_rate: float
+    """its highest"""
+    curriculum: tuple[Source, ...]
+
+
 @dataclass(frozen=True)
 class Sequence:
     ids: tuple[int, ...]
@@ -53,15 +62,17 @@ class Recipe:
     layers: int
     heads: int
     inner: int
-    curriculum: tuple[Source, ...]
-    steps: int
-    learning_rate: float
+    phases: tuple[Phase, ...]
     skew: float = 1.0
     """the rate of masks is a uniform number to this power; below 1 there are more rows with nearly all masked"""
     float32_muon: bool = False
     """torch's Muon computes in bfloat16, which costs more than the network does where a CPU is slow with it"""
     waves: bool = False
     """whether the vectors of numbers begin as waves of several lengths, so that sums and differences are turns"""
+
+    @property
+    def steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
 
     @property
     def eos_id(self) -> int:
@@ -99,15 +110,16 @@ class Recipe:
 
 TINY = Recipe(
     tokens=(*DIGITS, *SIGNS), pattern=r"[\s\S]", vocabulary=64, width=128, layers=4, heads=4, inner=384,
-    curriculum=(
-        Source("sudoku", {"mode": "infill"}, 24),
-        Source("sudoku", {"mode": "generate"}, 4),
-        Source("countdown", {"numbers": 3}, 12),
-        Source("countdown", {"numbers": 4}, 2),
-        Source("equations", {"operation": "product"}, 96),
-        Source("equations", {"operation": "sum"}, 8),
+    phases=(
+        Phase(12000, 3e-3, (
+            Source("sudoku", {"mode": "infill"}, 24),
+            Source("sudoku", {"mode": "generate"}, 4),
+            Source("countdown", {"numbers": 3}, 12),
+            Source("countdown", {"numbers": 4}, 2),
+            Source("equations", {"operation": "product"}, 96),
+            Source("equations", {"operation": "sum"}, 8),
+        )),
     ),
-    steps=12000, learning_rate=3e-3,
 )  # fmt: skip
 """Characters as tokens."""
 
@@ -135,13 +147,21 @@ def begins_with_the_first_two(example: Example) -> bool:
 
 COUNTDOWN = Recipe(
     tokens=(*NUMBERS, *SIGNS), pattern=r"1?\d{1,2}|\D", vocabulary=256, width=128, layers=4, heads=4, inner=384,
-    curriculum=(
-        Source("countdown", {"numbers": 3}, 80, length=12, keep=begins_with_the_first_two),
-        Source("countdown", {"numbers": 3}, 4, 0.05, keep=begins_with_the_first_two),
-        Source("judgment", {"verdict": "first"}, 4, 0.1),
-        Source("judgment", {"verdict": "last"}, 4, 0.1),
+    phases=(
+        Phase(4500, 3e-3, (
+            Source("countdown", {"numbers": 3}, 80, length=12, keep=begins_with_the_first_two),
+            Source("countdown", {"numbers": 3}, 4, 0.05, keep=begins_with_the_first_two),
+            Source("judgment", {"verdict": "first"}, 4, 0.1),
+            Source("judgment", {"verdict": "last"}, 4, 0.1),
+        )),
+        Phase(1500, 1.5e-3, (
+            Source("countdown", {"numbers": 3}, 40, length=12, keep=begins_with_the_first_two),
+            Source("countdown", {"numbers": 3}, 4, 0.05, keep=begins_with_the_first_two),
+            Source("judgment", {"verdict": "first"}, 32),
+            Source("judgment", {"verdict": "last"}, 32),
+        )),
     ),
-    steps=4500, learning_rate=3e-3, skew=0.5, float32_muon=True, waves=True,
+    skew=0.5, float32_muon=True, waves=True,
 )  # fmt: skip
 """Numbers as tokens, so that an equation is six of them."""
 

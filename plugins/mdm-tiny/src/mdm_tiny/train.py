@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mdm_tiny import folder_of
 from mdm_tiny.muon import Float32Muon
-from mdm_tiny.recipes import EOS, MASK_TOKEN, RECIPES, UNKNOWN, Recipe, Sequence
+from mdm_tiny.recipes import EOS, MASK_TOKEN, RECIPES, UNKNOWN, Phase, Recipe, Sequence, Source
 
 PERIODS = (2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 13.0, 20.0, 30.0, 50.0, 70.0, 100.0, 140.0, 200.0, 400.0, 800.0)
 RATIOS = (0.17, 0.35, 0.75, 1.5, 3.0, 12.0)
@@ -146,8 +146,8 @@ def tokenizer(recipe: Recipe) -> str:
     return text
 
 
-def optimizers(recipe: Recipe, model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the network, AdamW for the rest.
+def optimizers(recipe: Recipe, model: nn.Module) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the network, AdamW for the rest; each step sets their learning rate.
 
     Of the two alone, Muon needs about half the steps for the same loss here, at a third more time a step.
     """
@@ -155,55 +155,63 @@ def optimizers(recipe: Recipe, model: nn.Module, rate: float) -> list[torch.opti
     others = [p for name, p in model.named_parameters() if p.dim() != 2 or "layers." not in name]
     muon: torch.optim.Optimizer
     if recipe.float32_muon:
-        muon = Float32Muon(inside, lr=rate, weight_decay=0.01)
+        muon = Float32Muon(inside, lr=0.0, weight_decay=0.01)
     else:
-        muon = torch.optim.Muon(inside, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    return [torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01), muon]
+        muon = torch.optim.Muon(inside, lr=0.0, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    return [torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01), muon]
 
 
 class Trainer:
     """One training run: weights, their running mean, the optimisers and its place in the data."""
 
     def __init__(self, recipe: Recipe, *, steps: int, seed: int, device: str, rate: float, scale: float) -> None:
-        self.recipe, self.steps, self.seed, self.device, self.rate, self.scale = (
-            recipe,
-            steps,
-            seed,
-            device,
-            rate,
-            scale,
-        )
+        """``steps`` are shared among the recipe's phases as its own are; ``rate`` is a factor of its learning rates."""
+        self.recipe, self.steps, self.seed = recipe, steps, seed
+        self.device, self.rate, self.scale = device, rate, scale
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = network(recipe).to(device)
         self.mean = {k: v.clone() for k, v in self.model.state_dict().items()}
-        self.optimizers = optimizers(recipe, self.model, rate)
+        self.optimizers = optimizers(recipe, self.model)
         self.step = 0
 
-    def streams(self) -> list[tuple[int, Iterator[Sequence]]]:
-        """Rows of a batch and the data as they continue from the current step, of each source."""
-        out = []
-        for source in self.recipe.curriculum:
-            rows = max(1, round(source.rows * self.scale))
-            # A resumed run reads on from a fresh seed for its step: nothing is read twice to get there.
-            out.append((rows, self.recipe.stream(source, 1009 * self.seed + 7919 * self.step)))
-        return out
+    def phase(self) -> tuple[Phase, int, int]:
+        """The phase of the current step, the step with which it begins, and the one before which it ends."""
+        begin = done = 0
+        for phase in self.recipe.phases:
+            done += phase.steps
+            end = round(self.steps * done / self.recipe.steps)
+            if self.step < end:
+                break
+            begin = end
+        return phase, begin, end
+
+    def streams(self, curriculum: tuple[Source, ...]) -> list[tuple[Source, int, Iterator[Sequence]]]:
+        """Each source with its rows of a batch, and the data as they continue from the current step."""
+        # A resumed run reads on from a fresh seed for its step: nothing is read twice to get there.
+        seed = 1009 * self.seed + 7919 * self.step
+        return [
+            (source, max(1, round(source.rows * self.scale)), self.recipe.stream(source, seed)) for source in curriculum
+        ]
 
     def run(self, until: int, folder: Path, every: int, say: Any) -> None:
         begun, first = time.monotonic(), self.step
-        streams = self.streams()
-        total = torch.zeros(len(streams))
+        streams: list[tuple[Source, int, Iterator[Sequence]]] = []
         while self.step < until:
-            if self.step % every == 0:
-                streams = self.streams()
+            phase, begin, end = self.phase()
+            if not streams or self.step % every == 0 or self.step == begin:
+                streams = self.streams(phase.curriculum)
+            if self.step % 50 == 0 or self.step in (first, begin):
+                total, summed = torch.zeros(len(streams)), self.step
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
-            warm = min(1.0, (self.step + 1) / 200)
-            rate = self.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * self.step / self.steps)) / 2)
+            warm = min(1.0, (self.step - begin + 1) / 200)
+            fall = (1 + math.cos(math.pi * (self.step - begin) / (end - begin))) / 2
+            rate = self.rate * phase.learning_rate * warm * (0.02 + 0.98 * fall)
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
             self.model.zero_grad()
-            for n, (source, (rows, examples)) in enumerate(zip(self.recipe.curriculum, streams, strict=True)):
+            for n, (source, rows, examples) in enumerate(streams):
                 loss = self._loss([next(examples) for _ in range(rows)], generator)
                 (source.weight * loss).backward()
                 total[n] += loss.item()
@@ -218,13 +226,11 @@ class Trainer:
             if self.step % 50 == 0 or self.step == until:
                 spent = time.monotonic() - begun
                 left = spent / (self.step - first) * (until - self.step)
-                count = (self.step - 1) % 50 + 1
+                means = (total / (self.step - summed)).tolist()
                 losses = " ".join(
-                    f"{source.task}{i}={x:.3f}"
-                    for i, (source, x) in enumerate(zip(self.recipe.curriculum, total / count, strict=True))
+                    f"{of.task}{i}={x:.3f}" for i, ((of, *_), x) in enumerate(zip(streams, means, strict=True))
                 )
                 say(f"step {self.step}/{self.steps}  {losses}  {spent:.0f} s, {left:.0f} s left")
-                total.zero_()
             if self.step % every == 0 or self.step == until:
                 self.save(folder)
                 export(self.recipe, self.mean, folder)
@@ -275,7 +281,7 @@ class Trainer:
 @click.option("--model", "name", type=click.Choice(list(RECIPES)), default="tiny", help="Which of the embedded models.")
 @click.option("--steps", type=int, default=None, help="Optimiser steps (default: the recipe's).")
 @click.option("--seed", default=0)
-@click.option("--learning-rate", type=float, default=None, help="Default: the recipe's.")
+@click.option("--learning-rate", default=1.0, help="As a factor of the recipe's.")
 @click.option("--scale", default=1.0, help="Rows of a batch, as a factor of the curriculum's.")
 @click.option("--device", default="cpu")
 @click.option("--threads", default=0, help="CPU threads; 0: torch's own number.")
@@ -285,7 +291,7 @@ class Trainer:
     "--out", type=click.Path(path_type=Path), default=None, help="Folder (default: the checkpoint in the package)."
 )
 def main(
-    name: str, steps: int | None, seed: int, learning_rate: float | None, scale: float, device: str, threads: int,
+    name: str, steps: int | None, seed: int, learning_rate: float, scale: float, device: str, threads: int,
     every: int, stop_after: int, out: Path | None,
 ) -> None:  # fmt: skip
     """Train an embedded model, or go on where a stopped run of the same options left off."""
@@ -294,9 +300,7 @@ def main(
     recipe = RECIPES[name]
     steps = steps or recipe.steps
     folder = out or folder_of(name)
-    trainer = Trainer(
-        recipe, steps=steps, seed=seed, device=device, rate=learning_rate or recipe.learning_rate, scale=scale
-    )
+    trainer = Trainer(recipe, steps=steps, seed=seed, device=device, rate=learning_rate, scale=scale)
     if trainer.load(folder):
         click.echo(f"going on at step {trainer.step}")
     trainer.run(min(stop_after or steps, steps), folder, every, lambda line: click.echo(line))
