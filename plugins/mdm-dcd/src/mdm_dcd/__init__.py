@@ -32,10 +32,10 @@ class DCDOptions(NoOptions):
         algo = info.data.get("decode_algo")
         if algo == "threshold" and not 0 <= value <= 1:
             raise ValueError("should be a probability, from 0 to 1, for decode_algo=threshold")
-        if algo == "fixed" and (value < 1 or value != int(value)):
-            raise ValueError("should be a whole number of tokens, 1 or more, for decode_algo=fixed")
+        if algo == "fixed" and not (1 <= value <= 4096 and value == int(value)):
+            raise ValueError("should be given too, a whole number of tokens from 1 to 4096, for decode_algo=fixed")
         if algo == "entropythreshold" and value > 0:
-            raise ValueError("should be a negative entropy, 0 or less, for decode_algo=entropythreshold")
+            raise ValueError("should be given too, a negative entropy, 0 or less, for decode_algo=entropythreshold")
         return value
 
 

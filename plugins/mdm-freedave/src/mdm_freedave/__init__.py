@@ -29,8 +29,9 @@ class FreeDaveOptions(NoOptions):
 class FreeDave(BaseSampler):
     """Commits as many steps of one token each as their own scores confirm, at least one; a forward a step, one a block.
 
-    The schedule is ignored. The answer is that of ``confidence`` (or ``left-to-right``) at one token a step, under
-    every cache; with a confidence threshold, or a temperature, near to what its own steps would give.
+    The schedule is ignored. The answer is that of ``confidence`` (or ``left-to-right``) at one token a step under the
+    caches none, block, prefix and dual, but for those with a number as refresh; under others, which store something
+    inside a block, and with a confidence threshold or a temperature, it is near to that.
     """
 
     Options: ClassVar[type[BaseModel]] = FreeDaveOptions
