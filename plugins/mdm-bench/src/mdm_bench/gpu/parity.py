@@ -84,7 +84,7 @@ def _kind(name: str) -> tuple[Any, ...]:
     plugin = registry.resolve("sampler", name)
     looks_ahead = "candidates" in plugin.Options.model_fields
     forks = "beam_size" in plugin.Options.model_fields
-    return looks_ahead, forks, plugin.works_on, plugin.reads, plugin.pace, plugin.keeps_logits
+    return looks_ahead, forks, plugin.works_on, plugin.sees, plugin.reads, plugin.pace, plugin.keeps_logits
 
 
 def _exact(options: Options) -> dict[str, Any]:
