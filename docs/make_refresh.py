@@ -6,7 +6,7 @@ A run counts forwards and rows, which are the same under every policy; what a ca
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from mdm import api, registry
@@ -18,14 +18,14 @@ CASES = {
     "equations, one block": ("equations", {}, 16),
 }
 POLICIES = [("none", ""), *((cache, policy) for cache in ("prefix", "dual") for policy in ("block", 4, 2, 1, "never"))]
-COLUMNS = ("task", "cache", "refresh", "accuracy", "cum. entropy", "forwards", "rows", "row-tokens")
+COLUMNS = ("task", "cache", "options", "accuracy", "cum. entropy", "forwards", "rows", "row-tokens")
 
 
-def measured(case: str, cache: str, refresh: int | str, sampler: str, limit: int) -> list[str]:
-    """One row of the table."""
-    name, options, block_length = CASES[case]
+def measured(case: str, cache: str, options: Mapping[str, object], sampler: str, limit: int) -> list[str]:
+    """One row of the table: the case, the cache, its options, and what they cost."""
+    name, settings, block_length = CASES[case]
     plugin = registry.resolve("task", name)
-    task = plugin(plugin.Options(**options))
+    task = plugin(plugin.Options(**settings))
     model = api.load_model("tiny", device="cpu")
     examples = list(islice(task.examples(seed=0), limit))
     prompts = [task.prompt(example, model.spec.prompt_style) for example in examples]
@@ -33,7 +33,7 @@ def measured(case: str, cache: str, refresh: int | str, sampler: str, limit: int
     with counting(model, operations=False) as counts:
         results = api.decode(
             model, canvases, sampler, cache=cache,
-            cache_options={"refresh": refresh} if refresh else None, block_length=block_length,
+            cache_options=options, block_length=block_length,
             batch_size=50,
         )  # fmt: skip
     right = sum(
@@ -44,7 +44,8 @@ def measured(case: str, cache: str, refresh: int | str, sampler: str, limit: int
         sum(getattr(result, key) for result in results) / limit for key in ("cumulative_entropy", "forwards", "rows")
     )
     costs = f"{entropy:.3f}", f"{forwards:.1f}", f"{rows:.1f}", f"{counts.positions / limit:.0f}"
-    return [case, cache, str(refresh), f"{right / limit:.1%}", *costs]
+    shown = ", ".join(f"{option} {value}" for option, value in options.items())
+    return [case, cache, shown, f"{right / limit:.1%}", *costs]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("|---|---|---|", "---:|" * 5, sep="")
     for case in CASES:
         for cache, refresh in POLICIES:
-            print("|", " | ".join(measured(case, cache, refresh, given.sampler, given.limit)), "|", flush=True)
+            options = {"refresh": refresh} if refresh else {}
+            print("|", " | ".join(measured(case, cache, options, given.sampler, given.limit)), "|", flush=True)
 
 
 if __name__ == "__main__":

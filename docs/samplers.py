@@ -12,7 +12,8 @@ from mdm.cli.plugins import options_table
 PAGE = Path(__file__).with_suffix(".md")
 OURS = [
     "mdm-greedy", "mdm-infogain", "mdm-beam", "mdm-pc", "mdm-eb", "mdm-fastdllm", "mdm-remdm", "mdm-jointthreshold",
-    "mdm-klass",
+    "mdm-klass", "mdm-wino", "mdm-core-revise", "mdm-saber", "mdm-p2", "mdm-credit", "mdm-soar", "mdm-prophet",
+    "mdm-freedave", "mdm-slowfast", "mdm-dcd", "mdm-localleap", "mdm-dus", "mdm-particles",
 ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ SNIPPETS = [
     pytest.param(body, id=f"{page.name} {number}")
     for page in sorted(DOCS.glob("*.md"))
     for number, body in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
-    if page.name in ("quickstart.md", "concepts.md", "images.md")
+    if page.name in ("quickstart.md", "concepts.md", "images.md", "proteins.md")
 ]
 
 

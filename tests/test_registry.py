@@ -76,9 +76,9 @@ def test_broken_plugin_is_named_with_its_cause(site, source, cause, request):
 @pytest.mark.parametrize(
     ("name", "missing"),
     [
-        ("Bad", "Options, works_on, reads, budgets and more"),
+        ("Bad", "Options, works_on, sees, reads and more"),
         ("Unfinished", "decide"),
-        ("Old", "ranks_by_certainty, expected_failures, check, step_bytes and more"),
+        ("Old", "sees, ranks_by_certainty, expected_failures, check and more"),
     ],
 )
 def test_a_sampler_lacks_what_the_engine_calls(site, request, name, missing):

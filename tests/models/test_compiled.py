@@ -19,7 +19,11 @@ from mdm_testing.counters import counting
 from mdm_testing.probe import essence
 from torch._dynamo.utils import counters
 
-CACHES = {"llada": ["none", "prefix", "dual"], "dream": ["none", "prefix", "dual"], "sdar": ["none", "dual", "block"]}
+CACHES = {
+    "llada": ["none", "prefix", "dual", "d2cache"],
+    "dream": ["none", "prefix", "dual"],
+    "sdar": ["none", "dual", "block"],
+}
 PROMPTS = [[[1, 2, 3, 4, 5]], [[1, 2, 3, 4, 5], [7, 8], [9] * 8]]
 
 

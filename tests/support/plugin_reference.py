@@ -25,7 +25,7 @@ SHOWN = {
     },
     "draws": {PROTOCOLS + "draws": ["Draws"]},
     "functions": {PROTOCOLS + "scores": ["ranks", "top_k"]},
-    "cache": {PROTOCOLS + "cache": ["BaseCache", "Plan"]},
+    "cache": {PROTOCOLS + "cache": ["BaseCache", "Plan", "LayerCache", "Seen", "AttentionMap"]},
     "task": {PROTOCOLS + "task": ["BaseTask", "Example", "Prompt", "Message", "Piece"]},
     "preset": {PROTOCOLS + "preset": ["Preset", "TaskPreset"]},
     "family": {"mdm.models.family": ["BaseFamily"], PROTOCOLS + "model": ["ModelSpec", "Network", "Autoregressive"]},

@@ -12,13 +12,7 @@ from mdm.engine.autoregressive import generate
 from mdm.engine.decisions import no_end
 from mdm.engine.engine import Engine
 from mdm.engine.memory import plan_batch as plan_batch
-from mdm.engine.prepare import (
-    check_arguments,
-    make_cache as make_cache,
-    make_sampler as make_sampler,
-    prepare,
-    with_sizes,
-)
+from mdm.engine.prepare import check_arguments, make_policy as make_policy, prepare, with_sizes
 from mdm.engine.requests import encode_prompts
 from mdm.engine.result import Result as Result, TextEnds, result_of
 from mdm.engine.rows import RowRecord

@@ -149,6 +149,19 @@ def test_a_cache_is_refused_by_name(case, cache):
         mdm.decode(case[1], case[2], cache=cache, gen_length=0)
 
 
+def test_ids_without_a_token_are_never_drawn(tmp_path):
+    """A head may have more rows than there are tokens; what they would draw has no text."""
+    network = esm(tmp_path)
+    wider = EsmForMaskedLM(EsmConfig.from_dict(network.config.to_dict() | {"vocab_size": len(ESM) + 31}))
+    with torch.no_grad():
+        wider.lm_head.bias[len(ESM) :] = 50.0
+    wider.save_pretrained(tmp_path)
+    model = mdm.load_model(tmp_path, device="cpu", dtype="float32")
+    [result] = mdm.decode(model, ["MKT"], "confidence", gen_length=8, temperature=1.0)
+    assert max(result.tokens) < len(ESM)
+    assert len(result.text.split()) == 8
+
+
 def test_without_a_mask_token_it_is_refused(tmp_path):
     BertForMaskedLM(BertConfig(vocab_size=32, **SHAPE)).save_pretrained(tmp_path)
     with pytest.raises(mdm.MdmError, match="names the mask token"):

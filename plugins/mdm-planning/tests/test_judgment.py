@@ -55,6 +55,9 @@ def test_the_reasoning_is_the_last_digit_of_each_sum_on_the_way():
         ("No : 5, 0, 4.", "5, 0, 4: No.", (1, 1, 1)),
         ("Verdict: n: 5,0,4\nDone", "Sums: 5,0,4: n\nDone", (1, 1, 1)),
         ("I add them.\n**n: 5,0,4**", "I add them.\n**5,0,4: n**", (1, 1, 1)),
+        ("The answer is (n): 5,0,4", "5,0,4: (no), it is wrong", (1, 1, 1)),
+        ("n:5,0,4\n\nNote: a, b, c", "5,0,4:n\n\na, b, c: note", (1, 1, 1)),
+        ("3:5,0,4", "5,0,4:3", (0, 1, 0)),  # a digit where the verdict should be
         ("n", "n", (0, 0, 0)),
         ("", "", (0, 0, 0)),
     ],
@@ -88,3 +91,10 @@ def test_files_of_claims_are_read_or_refused(tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"input": "17+8=25", "output": ""}\n')
     with pytest.raises(MdmError, match=r"bad\.jsonl.*a claim such as 7\+8\+5=0"):
         list(FIRST.examples(seed=0, data=Path(tmp_path / "bad.jsonl")))
+
+
+def test_what_is_generated_behind_the_answer_has_no_say():
+    """``--gen-length`` adds positions behind an infill."""
+    pieces = [Piece("", step) for step in [1, -1, 2, -1, 3, -1, 0, 4, 5, 6]]
+    assert LAST.measure(WRONG, pieces) == {"verdict_rank": 0}
+    assert FIRST.measure(WRONG, pieces) == {"verdict_rank": 1 / 3}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,16 +15,19 @@ from mdm.protocols import (
     Commit,
     Evaluate,
     Example,
+    LayerCache,
     NoCache,
     NoOptions,
     Plan,
     Preset,
     Prompt,
+    Rowwise,
     TaskPreset,
     top_k,
 )  # fmt: skip
 from mdm_testing import toy_model
 from PIL import Image
+from torch import Tensor
 
 
 def best(state, scores, key=None):
@@ -236,6 +239,32 @@ class Lists(NoCache):
         return super().plan(state, spec)
 
 
+@dataclass(frozen=True)
+class Count(Rowwise):
+    number: Tensor
+
+
+class LearnsInPlace(NoCache):
+    """Writes into its memory in place of making another."""
+
+    def begin(self, state):
+        return Count(state.step + 0)
+
+    def plan(self, state, spec, memory=None):
+        return super().plan(state, spec)
+
+    def learn(self, seen, memory):
+        memory.number.add_(1)
+        return memory
+
+
+class LearnsOnTheHost(LearnsInPlace):
+    """Learns from numbers that it brings to the host."""
+
+    def learn(self, seen, memory):
+        return Count(memory.number + int(seen.scores.valid.sum()))
+
+
 class WholeSpan(NoCache):
     """A sound block cache."""
 
@@ -244,6 +273,25 @@ class WholeSpan(NoCache):
     def plan(self, state, spec):
         whole = state.in_canvas & state.entered_block[:, None]
         return Plan(query=whole | state.in_block, write=whole, window=state.in_block)
+
+
+class PicksMore(LayerCache):
+    """Picks more positions than it watches."""
+
+    def plan(self, state, spec):
+        watched = state.masked_in_block
+        return Plan(state.in_canvas & ~watched, state.in_canvas, state.in_canvas, watched, watched.sum(1) + 1)
+
+    def rank(self, layer, new, kept):
+        return new.sum(-1)
+
+
+class KeepsLess(PicksMore):
+    """Leaves out of what it keeps what it watches."""
+
+    def plan(self, state, spec):
+        plan = super().plan(state, spec)
+        return Plan(plan.query, plan.query, plan.window, plan.watched, plan.picked - 1)
 
 
 class Echo(BaseTask):
@@ -400,6 +448,10 @@ FAULTS = [
     ("cache", OneForAll, "rows_may_be_in_different_blocks"),
     ("cache", Lists, "waits_for_nothing"),
     ("cache", Remembers, "plans_are_a_pure_function"),
+    ("cache", PicksMore, "plans_are_well_formed"),
+    ("cache", KeepsLess, "plans_are_well_formed"),
+    ("cache", LearnsInPlace, "plans_are_a_pure_function"),
+    ("cache", LearnsOnTheHost, "waits_for_nothing"),
     ("model", IgnoresMask("blind", lambda toy: Spoilt(toy, lambda a: a | {"attention_mask": None})), "a_mask_hides"),
     ("model", IgnoresMask("causal", lambda toy: Spoilt(toy, causal)), "every_position_sees_what_it_should"),
     ("model", IgnoresMask("ordered", lambda toy: Spoilt(toy, lambda a: a | {"position_ids": None})),

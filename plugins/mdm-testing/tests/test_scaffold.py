@@ -91,7 +91,7 @@ def test_it_says_what_to_do_next(tmp_path):
         ("confidence", r"sampler 'confidence' is taken: mdm-greedy .* brings a sampler of that name"),
         ("sudoku", "mdm-planning .* brings a task of that name"),
         ("none", "mdm-core .* brings a cache of that name"),
-        ("core", "would be the package mdm-core, which exists already"),
+        ("core", "mdm-core-revise .* brings a sampler of that name"),
         ("planning", "would be the package mdm-planning, which exists already"),
         ("there", "is there already"),
     ],

@@ -162,6 +162,8 @@ def check_evaluate(who: Asked, asked: Any, scores: Scores, state: State) -> None
         raise who.error(f": Evaluate.valid is {_shown(asked.valid)}, and should be bool [B, N]")
     if asked.reach not in ("open", "span"):
         raise who.error(f': Evaluate.reach is {asked.reach!r}, and should be "open" or "span"')
+    if asked.reach == "open" and who.plugin.reads == "left-out":
+        raise who.error(': Evaluate.reach is "open", and what it reads "left-out" is of its block: use "span"')
     (count, width), number, device = scores.positions.shape, asked.valid.shape[1], scores.positions.device
     _check(who, "Evaluate.valid", asked.valid, torch.bool, (count, number), device)
     _check(who, "Evaluate.candidates.where", asked.candidates.where, torch.bool, (count, number, width), device)
@@ -186,6 +188,19 @@ def check_plan(who: Asked, plan: Any, state: State) -> None:
         raise who.error(f": plan returned {_shown(plan)}, which is no Plan")
     for name in ("query", "write", "window"):
         _check(who, f"Plan.{name}", getattr(plan, name), torch.bool, tuple(state.tokens.shape), state.device)
+    inside = who.plugin.inside_layers
+    for name, value, like in (("watched", plan.watched, plan.query), ("picked", plan.picked, state.step)):
+        if inside:
+            _check(who, f"Plan.{name}", value, like.dtype, tuple(like.shape), state.device)
+        elif value is not None:
+            raise who.error(f": Plan.{name} is for a LayerCache, which it is not")
+
+
+def ranked(who: Asked, layer: int, new: Tensor, kept: Tensor) -> Tensor:
+    """How a cache mode ranks the watched positions of a layer."""
+    rank: Tensor = who.ask("rank", layer, new, kept)
+    _check(who, "what rank returned", rank, torch.float32, tuple(new.shape[:2]), new.device)
+    return rank
 
 
 def check_flags(who: Asked, name: str, flags: Any, state: State) -> None:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
 from mdm.engine import decisions
 from mdm.engine.canvas import check_steps, join, open_rows, trimmed
-from mdm.engine.decisions import MAX_ASKED, check_commit, check_evaluate, check_memory, check_source, go_on
+from mdm.engine.decisions import MAX_ASKED, check_commit, check_evaluate, check_source, go_on
 from mdm.engine.evaluate import evaluate
 from mdm.engine.faults import not_finite
+from mdm.engine.remembered import Remembered
 from mdm.engine.requests import Request
+from mdm.engine.row_draws import RowDraws
 from mdm.engine.rows import RowRecord, count_calls, row_counts, share_costs
 from mdm.engine.trace import Recorder
-from mdm.engine.transition import Transition
+from mdm.engine.transition import Transition, query_of
 from mdm.errors import PromptError
 from mdm.models.cuda_graphs import GraphCache
 from mdm.models.model import Model
 from mdm.models.transfer import Array, on_host, to_device
-from mdm.protocols.cache import Plan
-from mdm.protocols.draws import Draws, NoiseCache, host_keys
+from mdm.protocols.cache import Plan, Seen
+from mdm.protocols.draws import Draws
 from mdm.protocols.hooks import StepEvent
 from mdm.protocols.rowwise import fast_replace
 from mdm.protocols.sampler import Commit, Evaluate
@@ -29,7 +32,8 @@ from mdm.protocols.scores import Scores
 from mdm.protocols.settings import Settings
 from mdm.protocols.state import State
 from mdm.protocols.upload import upload
-from mdm.scoring.forward_batch import ForwardBatch, Query
+from mdm.scoring.folding import Folding
+from mdm.scoring.forward_batch import ForwardBatch
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.scorer import Scorer
 from torch import Tensor
@@ -66,14 +70,9 @@ class Engine:
         self.transition = Transition(model.spec, sampler, cache, settings, to_device(eos_ids, model.device))
         self.asked = self.transition.asked
         self.scorer = Scorer(
-            model,
-            rules,
-            settings,
-            eos_ids,
-            held=sampler.reads == "generated",
-            logits=sampler.keeps_logits,
-            graphs=graphs,
-        )
+            model, rules, settings, eos_ids, held=sampler.reads != "masked", left_out=sampler.reads == "left-out",
+            logits=sampler.keeps_logits, graphs=graphs, new_store=self.transition.new_store,
+        )  # fmt: skip
         self.recorder = Recorder(
             model.spec.mask_id, next(iter(eos_ids), None), on_step, full=full_trace,
             vocab_size=model.spec.vocab_size,
@@ -81,7 +80,9 @@ class Engine:
         self.on_finish = on_finish
         self.rows: list[RowRecord] = []
         self.state: State
-        self.memory: Any = None
+        self.memory = Remembered()
+        self.folded: Tensor | None = None
+        """what the cache mode has made of this step's attention"""
         self.scores: Scores | None = None
         """the next step's scores, as far as they are known"""
         self.known: Tensor
@@ -90,9 +91,7 @@ class Engine:
         self._scheduled: tuple[list[int], list[int]] = ([], [])
         self._leaving: list[RowRecord] = []
         self._arrived: list[RowRecord] = []
-        self._forked = False
-        self._noise: NoiseCache | None = None
-        self._steps_cached = 0
+        self._draws = RowDraws(ahead=sampler.sees == "block")
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> None:
@@ -158,24 +157,21 @@ class Engine:
             requests, self.model.spec, self.settings, self.sampler.works_on,
             guided=self.scorer.cfg_branches == 2, multiple=self.scorer.length_multiple,
         )  # fmt: skip
-        memory, known = self.asked.ask("begin", state), torch.zeros(len(rows), dtype=torch.bool)
-        check_memory(self.asked, "the memory that begin returned", memory)
+        memory = Remembered.begin(self.asked, self.transition.cache_asked, state)
+        known = torch.zeros(len(rows), dtype=torch.bool)
         if self.transition.may_linger:
             state = state.replace(lingers=known)
         # Before the rows go to the device, what the host has to know of them costs no wait.
-        counts = self.transition.counts(state, self.transition.plan(state), known, memory)
+        counts = self.transition.counts(state, self.transition.plan(state, memory.cache), known, memory.sampler)
         self._set_counts(rows, counts.on_host(on_host(counts.values)))
         for row, request in zip(rows, requests, strict=True):
             row.split_steps()
             row.readout = self.scorer.readout_of(request.settings, request.rules)
         device, before = self.model.device, len(self.rows)
-        state, known = state.to(device), upload(known, device)
-        memory = None if memory is None else memory.to(device)
+        state, known, memory = state.to(device), upload(known, device), memory.to(device)
         if before:
-            state = join(self.state, state)
+            state, memory = join(self.state, state), self.memory.join(memory)
             known = torch.cat([self.known, known])
-            if memory is not None:
-                memory = self.memory.join(memory)
             if self.scores is not None:
                 index = torch.arange(before, device=state.device)
                 self.scores = self.scores.scatter_rows(index, before + len(rows))
@@ -190,7 +186,7 @@ class Engine:
         left = [i for i in range(len(self.rows)) if i not in ended]
         if len({self.rows[i].request for i in ended}) < len(ended):
             index = to_device(ended, self.state.device)
-            memory = None if self.memory is None else self.memory.rows(index)
+            memory = self.memory.rows(index).sampler
             [picked] = self._fetch(self.asked.ask("pick", self.state.rows(index), memory))
             finished = [self.rows[i] for i in ended]
             check_source(self.asked, picked.tolist(), finished)
@@ -207,10 +203,8 @@ class Engine:
         self.rows = [self.rows[row].copy() if t else self.rows[row] for row, t in zip(kept, turn, strict=True)]
         self.state, self.known = self.state.rows(index), self.known[index]
         if any(turn):
-            self._forked = True
-            draws = Draws(self._seeds(), self.state.row_id, self.state.step)
-            self.state = replace(self.state, row_id=draws.fork_ids(to_device(turn, index.device)))
-        self.memory = None if self.memory is None else self.memory.rows(index)
+            self.state = replace(self.state, row_id=self._draws.fork_ids(self.rows, self.state, turn))
+        self.memory = self.memory.rows(index)
         self.scores = None if self.scores is None or not kept else self.scores.rows(index)
         self.scorer.select_rows(index)
         self._rows_changed()
@@ -218,15 +212,10 @@ class Engine:
     def _rows_changed(self) -> None:
         self._row_index = torch.arange(len(self.rows), device=self.state.device)
         self._scheduled = ([], [])
-        self._noise = None
+        self._draws.restart()
         self.scorer.readouts = [row.readout or self.scorer.readout for row in self.rows]
         if self.scores is not None and not self.scorer.draws:
             self.scores = fast_replace(self.scores, features=None)
-
-    def _seeds(self) -> int | Tensor:
-        """The seed of all rows, or int64 ``[B]`` where they have different ones."""
-        seeds = [row.settings.seed for row in self.rows]
-        return seeds[0] if len(set(seeds)) == 1 else to_device(seeds, self.state.device)
 
     def _fetch(self, *tensors: Tensor) -> list[Array]:
         """``tensors`` on the host: the one place where the host waits. All that waits for it comes along."""
@@ -243,9 +232,9 @@ class Engine:
 
     def _plan_step(self) -> Plan:
         """Plan the step. Counts that the host does not know yet are transferred, all in one."""
-        plan = self.transition.plan(self.state)
+        plan = self.transition.plan(self.state, self.memory.cache)
         if any(row.counts is None for row in self.rows):
-            counts = self.transition.counts(self.state, plan, self.known, self.memory)
+            counts = self.transition.counts(self.state, plan, self.known, self.memory.sampler)
             [values] = self._fetch(counts.values)
             self._set_counts(self.rows, counts.on_host(values))
         for row in self.rows:
@@ -266,8 +255,9 @@ class Engine:
 
     def _step(self, plan: Plan) -> None:
         self._begin_step()
-        draws = self._draws()
-        scores = self.scorer.with_redraw(self.state, self._scores(plan, draws), draws)
+        draws = self._draws.of_step(self.rows, self.state)
+        computed = self.scorer.with_redraw(self.state, self._scores(plan, draws), draws)
+        scores = self.transition.shown(self.state, computed)
         self.recorder.watch(self.rows, scores)
         try:
             commit = self._decide(plan, scores, draws)
@@ -275,20 +265,26 @@ class Engine:
             self._fetch()
             self._settle()
             raise
+        share_costs(self.rows)
         if commit.source is not None:
-            share_costs(self.rows)
             [source] = self._fetch(commit.source)
             kept = source.tolist()
             check_source(self.asked, kept, self.rows)
             self._continue_from(commit.source, kept)
             for row in self.rows:
                 row.next_counts = None
-            scores = scores.rows(commit.source)
+            scores, computed = scores.rows(commit.source), computed.rows(commit.source)
+            plan = plan.rows(commit.source)
+            self.folded = None if self.folded is None else self.folded[commit.source]
             own = [kept.index(old) == i or not self.rows[i].settings.temperature for i, old in enumerate(kept)]
             commit = self.transition.without_foreign_draws(commit, own)
+        before = self.state
         if commit.memory is not None:
-            self.memory = commit.memory
+            self.memory = replace(self.memory, sampler=commit.memory)
         self._apply(commit, scores)
+        self.memory = self.memory.learned(
+            self.transition.cache_asked, Seen(before, self.state, plan, computed, self.folded)
+        )
         self._settle()  # last, since the device is at work by now
 
     def _begin_step(self) -> None:
@@ -296,7 +292,7 @@ class Engine:
         for row in self.rows:
             assert row.counts is not None
             if row.counts.entered:
-                self._noise = None
+                self._draws.restart()
                 size = row.counts.masked if self.sampler.budgets == "masks" else row.counts.block_size
                 row.enter_block(size)
             row.begin_step(row.counts.masked)
@@ -308,32 +304,21 @@ class Engine:
             self.state = self.state.replace(budget=to_device(budgets, device))
         self._scheduled = budgets, planned
 
-    def _draws(self) -> Draws:
-        """The keyed random numbers of this step."""
-        host, seed = None, self._seeds()
-        if not self._forked:  # the ids of forks are made on the device
-            columns = zip(*((row.settings.seed, row.row_id, row.step) for row in self.rows), strict=True)
-            host = host_keys(*columns)
-        if self._noise is None:
-            start, width = self.state.block_bounds[:, 0], max(row.width for row in self.rows)
-            self._noise, self._steps_cached = NoiseCache(start, width), 0
-        offset, self._steps_cached = self._steps_cached, self._steps_cached + 1
-        return Draws(seed, self.state.row_id, self.state.step, host, self._noise, offset)
-
     def _scores(self, plan: Plan, draws: Draws) -> Scores:
         """This step's scores of every row: known from the last step, or from a forward now."""
-        count, scorable = len(self.rows), self.transition.scorable(self.state)
+        count, scorable = len(self.rows), self.transition.scorable(self.state, plan.reached)
         counts = [row.counts for row in self.rows if row.counts is not None]
-        refresh = [b for b in range(count) if counts[b].write and self.cache.uses_kv]
-        windowed = [b for b in range(count) if not counts[b].known and b not in refresh]
-        scores = None
-        if len(refresh) + len(windowed) < count:
+        writing = [b for b in range(count) if counts[b].write and self.cache.uses_kv]
+        refresh, watching = ([b for b in writing if (counts[b].watched > 0) is some] for some in (False, True))
+        windowed = [b for b in range(count) if not counts[b].known and b not in writing]
+        scores = self.folded = None
+        if len(writing) + len(windowed) < count:
             assert self.scores is not None
             valid = self.scores.valid & scorable.gather(1, self.scores.positions)
             scores = fast_replace(self.scores, valid=valid)
-        for group in (refresh, windowed):
+        for group in (refresh, watching, windowed):
             if group:
-                part = self._forward(group, plan, group is refresh, scorable, draws)
+                part = self._forward(group, plan, group is not windowed, scorable, draws)
                 index = to_device(group, scorable.device) if len(group) < count else None
                 scores = part if index is None else part.scatter_rows(index, count, scores)
         assert scores is not None
@@ -341,26 +326,29 @@ class Engine:
 
     def _forward(self, group: list[int], plan: Plan, write: bool, scorable: Tensor, draws: Draws) -> Scores:
         """Scores of the rows ``group`` from one forward, which stores what the plan says if it is to ``write``."""
-        index, tokens, run, stored = self._row_index, self.state.tokens, plan.query, plan.write
+        index, tokens = self._row_index, self.state.tokens
         if len(group) < len(self.rows):
             index = to_device(group, self.state.device)
-            tokens, run, stored, scorable = (x[index] for x in (tokens, run, stored, scorable))
+            plan, tokens, scorable = plan.rows(index), tokens[index], scorable[index]
         rows = [self.rows[b] for b in group]
         counts = [row.counts for row in rows if row.counts is not None]
-        query = None
-        if self.cache.uses_kv:
-            query = Query(run, [c.query for c in counts], stored if write else None, [c.write for c in counts])
+        query = query_of(plan, counts, write) if self.cache.uses_kv else None
+        fold = None
+        if self.cache.reads_attention:
+            fold = Folding(partial(self.transition.cache_asked.ask, "fold"), plan.query, self.scorer.cfg_branches)
         batch = ForwardBatch(
             rows=group, row_index=index, tokens=tokens, lengths=[row.length for row in rows], score=scorable,
             score_counts=[c.scored for c in counts], unscored=torch.zeros_like(index), query=query,
-            unconditional_starts=[row.unconditional_start for row in rows],
+            unconditional_starts=[row.unconditional_start for row in rows], fold=fold,
         )  # fmt: skip
         scores, calls = self.scorer.scores(self.state, batch, draws)
+        if fold is not None:
+            self.folded = fold.among(index, len(self.rows), self.folded)
         count_calls(self.rows, group, calls, self.scorer.cfg_branches)
         return scores
 
     def _decide(self, plan: Plan, scores: Scores, draws: Draws) -> Commit:
-        decision = self.asked.ask("decide", self.state, scores, self.memory, draws)
+        decision = self.asked.ask("decide", self.state, scores, self.memory.sampler, draws)
         if isinstance(decision, Generator):
             decision = self._answered(decision, plan, scores, draws)
         check_commit(self.asked, decision, scores)
@@ -384,14 +372,14 @@ class Engine:
 
     def _apply(self, commit: Commit, scores: Scores) -> None:
         """Commit to the canvases, record the step and go on to the next."""
-        where = commit.where & scores.valid
+        where = commit.where & self.transition.open_to_commits(self.state, scores)
         before = None
         if self.sampler.reads != "masked":
             before = self.state.tokens.gather(1, scores.positions)
             where = where & (commit.tokens != before)
         tokens, masked = self.transition.commit(self.state, scores.positions, where, commit.tokens)
         stay = all(row.next_counts is not None and not row.next_counts.entered for row in self.rows)
-        self.state, changed = self.transition.next_state(self.state, tokens, masked, self.memory, stay)
+        self.state, changed = self.transition.next_state(self.state, tokens, masked, self.memory.sampler, stay)
         self.recorder.record(self.rows, scores, where, commit, before, changed)
         for row in self.rows:
             row.end_step()

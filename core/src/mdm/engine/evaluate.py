@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
+from mdm.engine.remembered import Remembered
 from mdm.engine.rows import NamedCounts, RowRecord, common_counts, count_calls, row_counts
-from mdm.engine.transition import Transition
+from mdm.engine.transition import Transition, query_of
 from mdm.models.transfer import Array, to_device
 from mdm.protocols.cache import Plan
 from mdm.protocols.draws import Draws
@@ -31,7 +32,7 @@ def evaluate(
     transition: Transition,
     scorer: Scorer,
     fetch: Callable[..., list[Array]],
-    memory: Any,
+    memory: Remembered,
 ) -> Scores:
     """Scores ``[B, N, K]`` of the canvases that the candidates would lead to. State and store do not change.
 
@@ -41,7 +42,7 @@ def evaluate(
     count, candidates = ask.valid.shape
     branched, valid = state.repeat_rows(candidates), ask.valid.flatten()
     window, positions = repeat_rows(plan.window, candidates), repeat_rows(scores.positions, candidates)
-    where = (ask.candidates.where & scores.valid[:, None]).flatten(0, 1)
+    where = (ask.candidates.where & transition.open_to_commits(state, scores)[:, None]).flatten(0, 1)
     candidate_tokens = ask.candidates.tokens.expand(count, candidates, -1).flatten(0, 1)
     tokens, masked = transition.commit(branched, positions, where, candidate_tokens)
     reach = masked
@@ -49,10 +50,11 @@ def evaluate(
         reach = masked & repeat_rows(state.in_block, candidates)
     score = reach
     if transition.sampler.reads != "masked":  # what a step of it is shown
-        score = reach | repeat_rows(transition.scorable(state), candidates)
-    score = score & window
-    sets, flags = {"unscored": reach & ~window, "score": score}, {"valid": valid}
-    foresee = ask.commits_a_candidate and memory is None
+        score = reach | repeat_rows(transition.wanted(state), candidates)
+    readable = transition.readable(window)
+    score = score & readable
+    sets, flags = {"unscored": reach & ~readable, "score": score}, {"valid": valid}
+    foresee = ask.commits_a_candidate and not memory
     if foresee:
         after, changed = transition.next_state(branched, tokens, masked, None)
         known = transition.known(after, changed, valid)
@@ -90,6 +92,8 @@ def evaluate(
     query = None
     if transition.cache.uses_kv:
         query = Query(window, [_counts(rows[b]).window for b in owners])
+        if transition.cache.inside_layers:
+            query = query_of(plan.rows(index[: len(chosen)]), [_counts(rows[b]) for b in owners], write=False)
     batch = ForwardBatch(
         rows=owners, row_index=index[: len(chosen)], tokens=tokens, lengths=[rows[b].length for b in owners],
         score=score, score_counts=[on_host["score"][i] for i in chosen], unscored=unscored, query=query,

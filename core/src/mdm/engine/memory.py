@@ -59,19 +59,24 @@ def plan_batch(
     count: int,
     *,
     kv: bool,
+    maps: bool = False,
     cfg_branches: int,
     batch_size: Size | None,
     max_rows: Size | None,
+    features: bool = False,
 ) -> Sizes:
     """The sizes for ``count`` canvases of at most ``length`` tokens; those that are given stay as they are.
 
     Args:
         kv: whether keys and values of every row are kept.
+        maps: whether the cache mode reads attention.
         cfg_branches: canvases a row takes in a forward (2 with guidance).
+        features: whether what attention and MLP gave is kept beside them (a cache mode inside the layers).
     """
     free = free_bytes(model.device)
     usable = int(free * USABLE_FRACTION) - LOGIT_BYTES * chunk_elements(model.device, free)
-    kept, moving = (kv * kept_bytes(model, length) * cfg_branches), forward_bytes(model, length) * cfg_branches
+    kept = kv * kept_bytes(model, length, features=features) * cfg_branches
+    moving = forward_bytes(model, length) * cfg_branches + maps * map_bytes(model, length, cfg_branches)
     batch = count if batch_size is None or batch_size == "auto" else min(batch_size, count)
     if batch_size == "auto":
         # At most half for what is kept: a lookahead's candidates keep nothing, but go through the model.
@@ -92,6 +97,8 @@ def check_fits(
     count: int,
     *,
     kv: bool,
+    features: bool = False,
+    maps: bool = False,
     batch_size: Size | None = None,
     step_bytes: int = 0,
     sampler: str = "",
@@ -102,17 +109,19 @@ def check_fits(
 
     Args:
         length: of the longest of ``count`` canvases, in tokens.
-        kv: whether keys and values of every row are kept.
+        kv, features, maps: what is kept of every row, and made in a forward, see ``plan_batch``.
         step_bytes: what a step of a row takes in the sampler, which ``sampler`` names with its options.
 
     Raises:
         MdmError: one line with the option to give less of, and how much would fit.
     """
     free, width = placement.free_bytes(model.device), _Shape.of(model).width
-    kept = POSITION_BYTES + (kept_bytes(model, 1) if kv else 0)
+    kept = POSITION_BYTES + kv * kept_bytes(model, 1, features=features)
     most = free // (kept + 4 * width * model.dtype.itemsize)
     if model.spec.attention == "block-causal":  # whose masks are made for every pair of positions
         most = min(most, isqrt(free // model.dtype.itemsize))
+    if maps:
+        most = min(most, isqrt(free // map_bytes(model, 1)))
     shown = f"and the {free / 1e9:.1f} GB that are free hold"
     if length > most:
         raise MdmError(
@@ -154,10 +163,10 @@ def check_many(what: str, count: int, each: int) -> None:
         raise MdmError(f"{what}: {count:,} are too many: the {free / 1e9:.1f} GB that are free hold {free // each:,}")
 
 
-def kept_bytes(model: Model, length: int) -> int:
-    """Keys and values of one canvas in all layers."""
+def kept_bytes(model: Model, length: int, *, features: bool = False) -> int:
+    """Keys and values of one canvas in all layers, and its ``features``."""
     shape = _Shape.of(model)
-    return 2 * shape.layers * shape.kv_width * length * model.dtype.itemsize
+    return 2 * shape.layers * (shape.kv_width + features * shape.width) * length * model.dtype.itemsize
 
 
 def forward_bytes(model: Model, length: int) -> int:
@@ -165,6 +174,12 @@ def forward_bytes(model: Model, length: int) -> int:
     shape = _Shape.of(model)
     token = 6 * shape.width + 2 * (shape.heads_width + 2 * shape.kv_width) + 3 * shape.mlp
     return (token + length) * length * model.dtype.itemsize
+
+
+def map_bytes(model: Model, length: int, branches: int = 1) -> int:
+    """What a layer's attention of one canvas takes where it is read: scores, weights and their copies of every head,
+    and two matrices of what is folded of the layers (the rollout of d2Cache)."""
+    return (3 * branches * _Shape.of(model).heads + 2) * 4 * length**2
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -181,6 +196,7 @@ class _Shape:
     layers: int
     width: int
     mlp: int
+    heads: int
     heads_width: int
     kv_width: int
 
@@ -203,6 +219,7 @@ class _Shape:
                 # A token's states are copied for each of its experts.
                 say("num_experts_per_tok", 0) * (say("moe_intermediate_size", 0) + width),
             ),
+            heads=heads,
             heads_width=heads * head,
             kv_width=say("num_key_value_heads", heads) * head,
         )

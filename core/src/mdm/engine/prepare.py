@@ -13,6 +13,7 @@ from mdm.engine.pictures import for_pictures
 from mdm.engine.requests import Request, encode_prompts, open_requests, with_unconditional
 from mdm.errors import MdmError, blamed
 from mdm.models import compiled
+from mdm.models.features import require as require_layers
 from mdm.models.layout import Layout
 from mdm.models.model import Model
 from mdm.protocols.cache import BaseCache
@@ -67,10 +68,9 @@ def prepare(
     else:
         if settings.compile:
             compiled.require(model)
-        policy = (
-            make_sampler(spec, sampler or DEFAULT_SAMPLER, sampler_options),
-            make_cache(spec, spec.default_cache if cache is None else cache, cache_options),
-        )
+        policy = make_policy(spec, sampler, sampler_options, cache, cache_options)
+        if policy[1].inside_layers:
+            require_layers(model, compiled=settings.compile)
         if settings.eos_rank == "last" and not policy[0].ranks_by_certainty:
             name = sampler if isinstance(sampler, str) else type(sampler).__name__
             raise MdmError(f"eos_rank last does not apply to {name}, which does not rank by certainty")
@@ -95,7 +95,27 @@ def check_arguments(model: Any, processors: Any, callbacks: Mapping[str, Any]) -
             raise MdmError(f"{name} is {callback!r}: it should be a function")
 
 
-def make_cache(spec: ModelSpec, cache: str | BaseCache, options: Mapping[str, Any] | None) -> Any:
+def make_policy(
+    spec: ModelSpec, sampler: str | BaseSampler | None = None, sampler_options: Mapping[str, Any] | None = None,
+    cache: str | BaseCache | None = None, cache_options: Mapping[str, Any] | None = None,
+) -> tuple[Any, Any]:  # fmt: skip
+    """A sampler and a cache mode that a model can decode with; the arguments are those of ``decode``.
+
+    Raises:
+        MdmError: one is unknown, not for such a model, or not for the other.
+    """
+    sampler = sampler or DEFAULT_SAMPLER
+    made = _sampler(spec, sampler, sampler_options), _cache(spec, cache or spec.default_cache, cache_options)
+    if made[0].reads == "left-out":
+        name = sampler if isinstance(sampler, str) else type(sampler).__name__
+        if made[1].uses_kv:
+            raise MdmError(f"sampler {name!r} reads scores that take a forward of the whole canvas: use --cache none")
+        if spec.shift:
+            raise MdmError(f"sampler {name!r} is not for {spec.family} models, which predict a token where another is")
+    return made
+
+
+def _cache(spec: ModelSpec, cache: str | BaseCache, options: Mapping[str, Any] | None) -> Any:
     """A cache that a model can decode with; name and options as in ``decode``.
 
     Raises:
@@ -103,7 +123,7 @@ def make_cache(spec: ModelSpec, cache: str | BaseCache, options: Mapping[str, An
     """
     mode = _plugin("cache", cache, options)
     name = cache if isinstance(cache, str) else type(cache).__name__
-    if mode.uses_kv and not spec.has_kv:
+    if (mode.uses_kv or mode.reads_attention) and not spec.has_kv:
         raise MdmError(f"cache {name!r} needs keys and values, which a {spec.family} model has not: use --cache none")
     if mode.attention not in (None, spec.attention):
         raise MdmError(
@@ -113,7 +133,7 @@ def make_cache(spec: ModelSpec, cache: str | BaseCache, options: Mapping[str, An
     return mode
 
 
-def make_sampler(spec: ModelSpec, sampler: str | BaseSampler, options: Mapping[str, Any] | None) -> Any:
+def _sampler(spec: ModelSpec, sampler: str | BaseSampler, options: Mapping[str, Any] | None) -> Any:
     """A sampler that a model can decode with; name and options as in ``decode``.
 
     Raises:
@@ -201,9 +221,12 @@ def with_sizes(
     kv, block_length = policy is None or policy[1].uses_kv, block_length_of(settings, model.spec)
     if model.spec.attention == "block-causal" and model.spec.rounds_up:
         longest += -longest % block_length
-    beside = {}
+    beside: dict[str, Any] = {}
+    kept: dict[str, Any] = {"kv": kv}
     if policy is not None:
-        scored = longest if policy[0].works_on == "canvas" else min(block_length, longest)
+        kept |= {"features": policy[1].inside_layers, "maps": policy[1].reads_attention}
+        whole = "canvas" in (policy[0].works_on, policy[0].sees)
+        scored = longest if whole else min(block_length, longest)
         options = ""
         if isinstance(given := getattr(policy[0], "options", None), BaseModel):
             fields = type(given).model_fields
@@ -212,9 +235,9 @@ def with_sizes(
             "step_bytes": policy[0].step_bytes(scored, longest),
             "sampler": f"sampler {type(policy[0]).__name__}({options})",
         }
-    check_fits(model, longest, len(requests), kv=kv, batch_size=settings.batch_size, **beside)
+    check_fits(model, longest, len(requests), **kept, batch_size=settings.batch_size, **beside)
     sizes = plan_batch(
-        model, longest, len(requests), kv=kv, cfg_branches=2 if settings.guidance else 1,
+        model, longest, len(requests), **kept, cfg_branches=2 if settings.guidance else 1,
         batch_size=settings.batch_size, max_rows=settings.max_rows,
     )  # fmt: skip
     decided = {"batch_size": sizes.batch_size, "max_rows": sizes.max_rows, "block_length": block_length}

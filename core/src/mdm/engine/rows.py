@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class RowCounts(NamedTuple):
-    """Per-row counts that the host needs to launch the next step. The first six are numbers of positions."""
+    """Per-row counts that the host needs to launch the next step, of positions where nothing else is said."""
 
     masked: int
     """masks of the row's block"""
@@ -38,6 +38,10 @@ class RowCounts(NamedTuple):
     known: int
     """1: its scores are known, and need no forward unless something is to be stored"""
     finished: int
+    watched: int = 0
+    """positions whose values every layer computes"""
+    picked: int = 0
+    """how many of these a layer picks"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class NamedCounts:
 
 def row_counts(columns: Mapping[str, Sequence[int]]) -> list[RowCounts]:
     """The counts of each row."""
-    return [RowCounts(*row) for row in zip(*(columns[name] for name in RowCounts._fields), strict=True)]
+    known = (columns[name] for name in RowCounts._fields if name in columns)
+    return [RowCounts(*row) for row in zip(*known, strict=True)]
 
 
 def common_counts(counts: Sequence[RowCounts], valid: Sequence[int]) -> RowCounts | None:

@@ -105,7 +105,7 @@ def open_ticket(
         MdmError: the memory cannot hold it, or it has far too many steps.
     """
     assert job.policy is not None
-    [layout], [request], spec = job.layouts, job.requests, model.spec
+    [layout], [request], spec, cache = job.layouts, job.requests, model.spec, job.policy[1]
     settings = with_sizes(job.settings, model, job.requests, job.policy)
     check_steps("the request", request, spec, settings, job.policy[0].works_on)
     request = replace(request, index=number, settings=settings, rules=job.rules)
@@ -116,7 +116,7 @@ def open_ticket(
     ends = TextEnds(job.eos_ids, settings.stop)
     return Ticket(
         number, replace(job, settings=settings), request, (_key(settings, job), objects), length,
-        runs=min(length, block_length) if job.policy[1].uses_kv else length, trace=trace,
+        runs=min(length, block_length) if cache.uses_kv and not cache.inside_layers else length, trace=trace,
         deadline=None if timeout is None else time.monotonic() + timeout, ends=ends,
         text=AnswerText(model, ends) if model.tokenizer is not None and layout.grid is None else None,
     )  # fmt: skip

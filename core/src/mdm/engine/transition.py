@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from mdm.engine.canvas import advance, fill_after_eos, mask_after_lost_eos
-from mdm.engine.decisions import Asked, check_flags, check_plan
-from mdm.engine.rows import NamedCounts
+from mdm.engine.decisions import Asked, check_flags, check_plan, ranked
+from mdm.engine.rows import NamedCounts, RowCounts
+from mdm.models.features import FeatureStore
+from mdm.models.kv_store import KVStore
+from mdm.models.model import Model
 from mdm.protocols.cache import Plan
 from mdm.protocols.model import ModelSpec
+from mdm.protocols.rowwise import fast_replace
 from mdm.protocols.sampler import BaseSampler, Commit
 from mdm.protocols.scores import Scores
 from mdm.protocols.settings import Settings
 from mdm.protocols.state import State
 from mdm.protocols.upload import to_device
+from mdm.scoring.forward_batch import Query
 from torch import Tensor
 from torch.nn.functional import pad
 
 Sets = dict[str, Tensor]
 """Name -> positions, bool ``[B, L]``"""
 Flags = dict[str, Tensor]
-"""Name -> rows, bool ``[B]``"""
+"""Name -> rows, bool ``[B]``, or numbers of theirs"""
 
 
 class Transition:
@@ -35,21 +41,49 @@ class Transition:
 
     def __init__(self, spec: ModelSpec, sampler: Any, cache: Any, settings: Settings, eos_ids: Tensor) -> None:
         self.spec, self.sampler, self.cache, self.settings, self.eos_ids = spec, sampler, cache, settings, eos_ids
-        self.asked, self._cache = Asked("sampler", sampler), Asked("cache", cache)
+        self.asked, self.cache_asked = Asked("sampler", sampler), Asked("cache", cache)
         self.may_linger = getattr(sampler.lingers, "__func__", None) is not BaseSampler.lingers
         """whether the sampler has an answer of its own, which is asked for only then"""
+        self.new_store: Callable[[Model, int, int], KVStore] = KVStore
+        if cache.inside_layers:
+            self.new_store = partial(FeatureStore, partial(ranked, self.cache_asked), cache.full_layers)
         self.fills = settings.stop_at_eos and len(eos_ids) > 0
 
-    def scorable(self, state: State) -> Tensor:
-        """bool ``[B, L]``: the positions of the row's block that the sampler wants scored."""
-        return state.masked_in_block if self.sampler.reads == "masked" else state.targets & state.in_block
+    def wanted(self, state: State) -> Tensor:
+        """bool ``[B, L]``: the positions that the sampler wants scored."""
+        if self.sampler.reads == "masked":
+            return state.masked_in_block if self.sampler.sees == "block" else state.masked
+        return state.targets & state.in_block if self.sampler.sees == "block" else state.targets
 
-    def plan(self, state: State) -> Plan:
-        """What the cache mode has the next forward run; with shifted logits also the position before each."""
-        plan: Plan = self._cache.ask("plan", state, self.spec)
-        check_plan(self._cache, plan, state)
+    def readable(self, run: Tensor) -> Tensor:
+        """bool ``[B, L]``: the positions that a forward gives scores of which ``run``s those, bool ``[B, L]``."""
+        return pad(run[:, :-1], (1, 0)) if self.spec.shift else run
+
+    def scorable(self, state: State, run: Tensor) -> Tensor:
+        """bool ``[B, L]``: of these the positions that anybody wants scored."""
+        wanted = self.wanted(state) if self.cache.sees == "block" else self.wanted(state) | state.masked
+        return wanted & self.readable(run)
+
+    def shown(self, state: State, scores: Scores) -> Scores:
+        """What the sampler is shown of ``scores``, which may be the cache mode's too."""
+        if self.cache.sees == "block":
+            return scores
+        return fast_replace(scores, valid=scores.valid & self.wanted(state).gather(1, scores.positions))
+
+    def open_to_commits(self, state: State, scores: Scores) -> Tensor:
+        """bool ``[B, K]``: the scored positions that a commit may name; what lies before the row's block is final."""
+        if self.sampler.sees == "block":
+            return scores.valid
+        return scores.valid & (state.blocks.gather(1, scores.positions) >= state.block[:, None])
+
+    def plan(self, state: State, memory: Any = None) -> Plan:
+        """What the cache mode has the next forward run, with its ``memory`` if it has one; with shifted logits also the
+        position before each."""
+        plan: Plan = self.cache_asked.ask("plan", state, self.spec, *([] if memory is None else [memory]))
+        check_plan(self.cache_asked, plan, state)
         if self.spec.shift:
-            plan = replace(plan, query=_with_left(plan.query), window=_with_left(plan.window))
+            watched = None if plan.watched is None else _with_left(plan.watched)
+            plan = replace(plan, query=_with_left(plan.query), window=_with_left(plan.window), watched=watched)
         return plan
 
     def counted(self, state: State, plan: Plan, known: Tensor, memory: Any) -> tuple[Sets, Flags]:
@@ -60,12 +94,15 @@ class Transition:
         sets = {
             "masked": state.masked_in_block,
             "block_size": state.in_block,
-            "scored": self.scorable(state),
+            "scored": self.scorable(state, plan.reached),
             "query": plan.query,
             "window": plan.window,
             "write": plan.write,
         }
-        return sets, {"entered": state.entered_block, "known": known, "finished": finished}
+        flags = {"entered": state.entered_block, "known": known, "finished": finished}
+        if plan.watched is not None and plan.picked is not None:
+            sets["watched"], flags["picked"] = plan.watched, plan.picked
+        return sets, flags
 
     def _told(self, method: str, state: State, memory: Any) -> Tensor:
         """bool ``[B]``: what the sampler says of each row."""
@@ -135,6 +172,18 @@ class Transition:
             return commit
         is_own = to_device(own, commit.where.device).bool()
         return replace(commit, known=is_own if commit.known is None else is_own & commit.known)
+
+
+def query_of(plan: Plan, counts: Sequence[RowCounts], write: bool) -> Query:
+    """What a forward runs of the rows of a plan, and stores if it is to ``write``."""
+    query = Query(plan.query, [c.query for c in counts])
+    if write:
+        query = replace(query, write=plan.write, write_counts=[c.write for c in counts])
+    if plan.watched is not None:
+        query = replace(
+            query, watched=plan.watched, watched_counts=[c.watched for c in counts], picked=[c.picked for c in counts]
+        )
+    return query
 
 
 def _with_left(query: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ into one long query over it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -106,6 +106,25 @@ def in_layer(number: int) -> Iterator[None]:
         _layer.reset(token)
 
 
+Watch = Callable[[Tensor, Tensor | None], None]
+"""Is shown a layer's attention: float32 ``[R, Q, T]``, the mean over heads, and which positions the queries are, int64
+``[R, Q]`` (None: the first ones)"""
+_watch: ContextVar[Watch | None] = ContextVar("mdm.models.attention.watch", default=None)
+
+
+@contextmanager
+def watched_by(watch: Watch) -> Iterator[None]:
+    """In the block, and in this thread, ``watch`` is shown what each layer attends to, one after the other.
+
+    What the layers give is the same. No two rows of a forward may continue from the same stored row.
+    """
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
 def hiding(dtype: torch.dtype) -> float:
     """What a mask of this type adds to a score that is not to count.
 
@@ -155,6 +174,9 @@ def attend(
             raise MdmError("its layers mask by themselves")
         out: Tensor = torch.ops.mdm.attend(query, key, value, kwargs["scaling"])
         return out, None
+    if (watch := _watch.get()) is not None:
+        positions = key.layout.positions if isinstance(key, CachedKV) else None
+        watch(mean_weights(query, key, attention_mask, kwargs["scaling"]), positions)
     if not isinstance(key, CachedKV):
         whole: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return whole
@@ -163,6 +185,28 @@ def attend(
     stored, stored_lse = _attend_grouped(layout.group(query), key.stored, value.stored, layout.stored_mask, scale)
     share = (layout.ungroup(stored_lse) - own_lse[:, 0]).sigmoid()
     return own[:, 0].lerp(layout.ungroup(stored), share[..., None].to(own.dtype)).transpose(1, 2), None
+
+
+def mean_weights(query: Tensor, key: Tensor | CachedKV, mask: Tensor | None, scale: float) -> Tensor:
+    """How much each query attends to each position: float32 ``[R, Q, T]``, the mean over heads.
+
+    Arguments as in ``attend``, whose kernels keep these numbers to themselves: they are computed beside them.
+    """
+    own = key.own if isinstance(key, CachedKV) else key
+    length = query.shape[2]
+    split = query.view(len(query), own.shape[1], -1, *query.shape[2:])  # heads that share a stored head side by side
+
+    def scores(keys: Tensor, mask: Tensor | None) -> Tensor:
+        products = torch.matmul(split, keys[:, :, None].transpose(-1, -2)).float() * scale
+        return products if mask is None else products + mask[:, :, None, :length]
+
+    if not isinstance(key, CachedKV):
+        return scores(key, mask).softmax(-1).mean((1, 2))
+    layout = key.layout
+    assert layout.positions is not None
+    parts = [scores(key.stored, layout.stored_mask), scores(own, layout.own_mask)]
+    weights, own_weights = torch.cat(parts, -1).softmax(-1).mean((1, 2)).tensor_split([-length], -1)
+    return weights.scatter_add(2, layout.positions[:, None].expand_as(own_weights), own_weights)
 
 
 def _attend_in_context(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:

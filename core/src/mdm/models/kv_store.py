@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from itertools import count
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from mdm.errors import MdmError
@@ -22,9 +22,18 @@ class StoredLayer(CacheLayerMixin):  # type: ignore[misc]
     Keys are stored after the rotary embedding, so they need no order of their own.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("keys", "values")
+    """What is stored, once there is any of it."""
+
     def __init__(self, rows: int, length: int) -> None:
         super().__init__()
         self.shape = (rows, length)  # and no reference to the store: without a circle its memory is freed at once
+
+    def change(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Put what ``change`` gives of each tensor in its place."""
+        for name in self.names:
+            if (stored := getattr(self, name)) is not None:
+                setattr(self, name, change(stored))
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         rows, length = self.shape
@@ -109,7 +118,7 @@ class KVStore:
 
     def full(self, rows: Sequence[int], write: bool) -> StoreView:
         """For a forward over whole canvases, which belong to ``rows`` and attend to nothing that is stored."""
-        return StoreView(self, ForwardLayout(rows=_index(rows, self.device), write=write))
+        return StoreView(self, ForwardLayout(rows=index_of(rows, self.device), write=write))
 
     def window(
         self,
@@ -138,7 +147,7 @@ class KVStore:
             rows=slice(None) if write is None else to_device(rows, device),
             write=False if write is None else write,
             positions=positions,
-            stored_rows=_index(groups.stored_rows, device),
+            stored_rows=index_of(groups.stored_rows, device),
             group_index=groups.group_index,
             ungroup_index=groups.ungroup_index,
             group_size=groups.size,
@@ -181,8 +190,7 @@ class KVStore:
         twin = copy(self)
         twin.generation, twin.layers = next(_generations), [copy(layer) for layer in self.layers]
         for layer in twin.layers:
-            if layer.is_initialized:
-                layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
+            layer.change(Tensor.clone)
         return twin
 
     def select_rows(self, index: Tensor) -> None:
@@ -191,9 +199,13 @@ class KVStore:
         if kept > self.shape[0]:
             self._reshape(lambda stored: stored[index], kept, self.shape[1])
             return
+
+        def moved(stored: Tensor) -> Tensor:
+            stored[:kept] = stored[index]
+            return stored
+
         for layer in self.layers:
-            if layer.is_initialized:
-                layer.keys[:kept], layer.values[:kept] = layer.keys[index], layer.values[index]
+            layer.change(moved)
 
     def make_room(self, rows: int, length: int) -> None:
         """Have ``rows`` rows of ``length`` at least; what is stored stays where it is in its row."""
@@ -212,8 +224,7 @@ class KVStore:
         self.shape, self.generation = (rows, length), next(_generations)
         for layer in self.layers:
             layer.shape = self.shape
-            if layer.is_initialized:
-                layer.keys, layer.values = change(layer.keys), change(layer.values)
+            layer.change(change)
 
 
 class _Groups(NamedTuple):
@@ -248,7 +259,7 @@ def _fold(mask: Tensor, times: int) -> Tensor:
     return mask if mask.shape[2] == 1 or times == 1 else mask.repeat(1, 1, times, 1)
 
 
-def _index(rows: Sequence[int], device: torch.device) -> slice | Tensor:
+def index_of(rows: Sequence[int], device: torch.device) -> slice | Tensor:
     """Rows as a slice, which copies nothing, where they follow each other."""
     if list(rows) == list(range(rows[0], rows[0] + len(rows))):
         return slice(rows[0], rows[0] + len(rows))

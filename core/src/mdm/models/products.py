@@ -24,6 +24,12 @@ def join(body: nn.Module) -> None:
                     setattr(module, name, _Part(joined, index))
 
 
+def alone(linear: nn.Module, states: Tensor) -> Tensor:
+    """What a projection gives of states that the others of its group are not given."""
+    own: Tensor = linear.own(states) if isinstance(linear, _Part) else linear(states)
+    return own
+
+
 def _is_plain(linear: Any) -> TypeGuard[nn.Linear]:
     return type(linear) is nn.Linear and type(linear.weight) is nn.Parameter and not is_hooked(linear)
 
@@ -63,6 +69,12 @@ class _Part(nn.Module):
     def weight(self) -> Tensor:
         """The projection's own rows of the joined weight."""
         return torch.split(self.joined.weight, self.joined.sizes)[self.index]
+
+    def own(self, states: Tensor) -> Tensor:
+        """The product of this projection by itself."""
+        whole = self.joined.bias
+        bias = None if whole is None else torch.split(whole, self.joined.sizes)[self.index]
+        return nn.functional.linear(states, self.weight, bias)
 
     def forward(self, states: Tensor) -> Tensor:
         return self.joined.part(states, self.index)

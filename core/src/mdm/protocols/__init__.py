@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdm.protocols.cache import BaseCache, BlockCache, NoCache, Plan
+    from mdm.protocols.beams import all_filled, best_rows, best_successors
+    from mdm.protocols.cache import AttentionMap, BaseCache, BlockCache, LayerCache, NoCache, Plan, Seen
     from mdm.protocols.draws import Draws, mixed
     from mdm.protocols.hooks import Line, StepEvent, hookimpl
     from mdm.protocols.lookahead import Actions, Lookahead, LookaheadOptions
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
     from mdm.protocols.task import MASK, BaseTask, Example, Message, Picture, Piece, Prompt
 
 __all__ = [
-    "MASK", "Actions", "Attention", "Autoregressive", "BaseCache", "BaseSampler", "BaseTask", "BlockCache",
-    "CandidateScores", "Commit", "Decision", "Draws", "Evaluate", "Example", "Line", "Lookahead", "LookaheadOptions",
-    "Message", "ModelSpec", "Network", "NoCache", "NoOptions", "Picture", "Piece", "Plan", "Preset", "Prompt",
-    "PromptStyle", "Rowwise", "Scores", "State", "StepEvent", "TaskPreset", "hookimpl", "mixed", "ranks", "top_k",
+    "MASK", "Actions", "Attention", "AttentionMap", "Autoregressive", "BaseCache", "BaseSampler", "BaseTask",
+    "BlockCache", "CandidateScores", "Commit", "Decision", "Draws", "Evaluate", "Example", "LayerCache", "Line",
+    "Lookahead", "LookaheadOptions", "Message", "ModelSpec", "Network", "NoCache", "NoOptions", "Picture", "Piece",
+    "Plan", "Preset", "Prompt", "PromptStyle", "Rowwise", "Scores", "Seen", "State", "StepEvent", "TaskPreset",
+    "all_filled", "best_rows", "best_successors", "hookimpl", "mixed", "ranks", "top_k",
 ]  # fmt: skip
 
 _NAMES = {
-    "cache": ("BaseCache", "BlockCache", "NoCache", "Plan"),
+    "beams": ("all_filled", "best_rows", "best_successors"),
+    "cache": ("AttentionMap", "BaseCache", "BlockCache", "LayerCache", "NoCache", "Plan", "Seen"),
     "draws": ("Draws", "mixed"),
     "hooks": ("Line", "StepEvent", "hookimpl"),
     "lookahead": ("Actions", "Lookahead", "LookaheadOptions"),

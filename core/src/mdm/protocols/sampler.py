@@ -94,8 +94,12 @@ class BaseSampler:
     Options: ClassVar[type[BaseModel]] = NoOptions
     works_on: ClassVar[Literal["block", "canvas"]] = "block"
     """Which masks a row may commit: those of its current block, or of its whole canvas."""
-    reads: ClassVar[Literal["masked", "generated"]] = "masked"
-    """Which of these positions are scored: the masks alone, or also those that have been decoded."""
+    sees: ClassVar[Literal["block", "canvas"]] = "block"
+    """Which positions are scored: those of the row's block, or all of its canvas that the step's forward computes. Then
+    masks behind the block may be committed too; what lies before it is final."""
+    reads: ClassVar[Literal["masked", "generated", "left-out"]] = "masked"
+    """Which of these positions are scored: the masks alone, or also those that have been decoded; of the latter
+    "left-out" gives scores that a mask in their place has, which sees all of the canvas but them (cache none only)."""
     budgets: ClassVar[Literal["masks", "size"]] = "masks"
     """What the schedule divides among the steps of a block: the block's masks, or its size."""
     pace: ClassVar[Literal["schedule", "own"]] = "schedule"

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdm import registry
 from mdm.errors import MdmError, PromptError, blamed, describe
@@ -95,13 +95,15 @@ class ExampleDecoder:
 
     def _plan_batch(self, examples: Sequence[EncodedExample]) -> Sizes:
         from mdm.engine import memory
+        from mdm.protocols.cache import BaseCache
 
         config, model = self._run.config, self._model
-        kv = model.spec.attention == "causal" or registry.resolve("cache", cache_name(config, model)).uses_kv
+        mode = BaseCache if model.spec.attention == "causal" else registry.resolve("cache", cache_name(config, model))
+        kept: Any = {"kv": mode.uses_kv, "features": mode.inside_layers, "maps": mode.reads_attention}
         longest = max(map(_length, examples), default=1)
-        memory.check_fits(model, longest, len(examples), kv=kv, batch_size=config.batch_size)
+        memory.check_fits(model, longest, len(examples), **kept, batch_size=config.batch_size)
         sizes = memory.plan_batch(
-            model, longest, len(examples), kv=kv, cfg_branches=2 if config.guidance else 1,
+            model, longest, len(examples), **kept, cfg_branches=2 if config.guidance else 1,
             batch_size=config.batch_size, max_rows=config.max_rows,
         )  # fmt: skip
         if examples and (config.batch_size == "auto" or sizes.splits_lookahead):

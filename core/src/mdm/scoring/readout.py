@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate as sums, pairwise
 
 import torch
 from mdm.models.model import Model
 from mdm.models.placement import free_bytes
 from mdm.protocols.draws import Draws
-from mdm.protocols.scores import Stats
+from mdm.protocols.scores import Scores, Stats
 from mdm.protocols.settings import Settings
+from mdm.protocols.state import State
+from mdm.protocols.upload import to_device
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.statistics import PASS_ELEMENTS, StatsAccumulator, accumulate
 from mdm.scoring.tiles import TILE, Scratch, TokenDraw
@@ -207,3 +209,40 @@ class Readout:
             return logits
         conditional, unconditional = logits.float().view(-1, 2, logits.shape[1]).unbind(1)
         return unconditional + (self.settings.guidance + 1) * (conditional - unconditional)
+
+
+def redraw(
+    readouts: Sequence[Readout], state: State, scores: Scores, draws: Draws, candidates: int
+) -> tuple[Tensor, Tensor]:
+    """Tokens and confidences ``[B, N, K]``: candidate 0 as scored, the others with draws of their own."""
+    assert scores.features is not None
+    (rows, width), device = scores.positions.shape, scores.positions.device
+    tokens, confidences = (part[:, None].expand(-1, candidates, -1) for part in (scores.token, scores.confidence))
+    shared = groups(readouts, [1] * rows)
+    for readout, members in shared:
+        if not readout.draws:  # all are as scored
+            continue
+        own = to_device(members, device) if len(shared) > 1 else torch.arange(rows, device=device)
+        features, token, confidence, positions = (
+            part if len(shared) == 1 else part[own]
+            for part in (scores.features, scores.token, scores.confidence, scores.positions)
+        )
+        row = own.repeat_interleave(width)
+        drawn = readout.draw_tokens(
+            features.flatten(0, 1), state.tokens, row, positions.flatten(), draws.rows(row),
+            torch.arange(1, candidates, device=device),
+        )  # fmt: skip
+        others = (d.view(len(members), width, candidates - 1).transpose(1, 2) for d in drawn)
+        new = [torch.cat([first[:, None], d], 1) for first, d in zip((token, confidence), others, strict=True)]
+        if len(shared) == 1:
+            return new[0], new[1]
+        tokens, confidences = tokens.index_copy(0, own, new[0]), confidences.index_copy(0, own, new[1])
+    return tokens, confidences
+
+
+def groups(readouts: Sequence[Readout], sizes: Sequence[int]) -> list[tuple[Readout, list[int]]]:
+    """Each readout with its places in a list to which the items add ``sizes`` places, one after the other."""
+    places: dict[Readout, list[int]] = {}
+    for readout, size, stop in zip(readouts, sizes, sums(sizes), strict=True):
+        places.setdefault(readout, []).extend(range(stop - size, stop))
+    return list(places.items())

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
-from itertools import accumulate
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 from mdm.models.attention import hiding
 from mdm.models.cuda_graphs import LENGTH_MULTIPLE, MAX_ROW_TOKENS, PADDED_ROW_TOKENS, GraphCache
+from mdm.models.features import FeatureView
 from mdm.models.kv_store import KVStore
-from mdm.models.model import Model
+from mdm.models.model import Model, running
 from mdm.protocols.draws import Draws
 from mdm.protocols.rowwise import fast_replace, map_tensors
 from mdm.protocols.scores import Scores, Stats
@@ -22,7 +23,8 @@ from mdm.protocols.state import ABSENT, State
 from mdm.protocols.upload import to_device
 from mdm.scoring.forward_batch import ForwardBatch, Surroundings
 from mdm.scoring.logit_rules import LogitRules
-from mdm.scoring.readout import Readout
+from mdm.scoring.readout import Readout, groups, redraw
+from mdm.scoring.shadows import hidden_left_out
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -35,14 +37,17 @@ class Scorer:
 
     Args:
         eos_ids, held, logits: see ``Readout``.
+        left_out: whether committed positions are scored from all but themselves.
         graphs: where forwards whose shapes repeat are captured, if they are.
+        new_store: what makes the store of a cache mode inside the layers, whose forwards are not captured.
     """
 
     def __init__(
         self, model: Model, rules: LogitRules, settings: Settings, eos_ids: Sequence[int] = (), *,
-        held: bool = False, logits: bool = False, graphs: GraphCache | None = None,
+        held: bool = False, left_out: bool = False, logits: bool = False, graphs: GraphCache | None = None,
+        new_store: Callable[[Model, int, int], KVStore] = KVStore,
     ) -> None:  # fmt: skip
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.left_out = model, settings, left_out
         self.block_length = settings.block_length if model.spec.attention == "block-causal" else None
         """the grid on which a block-causal model sees its own block and those before"""
         self.max_rows = settings.max_rows if isinstance(settings.max_rows, int) else None
@@ -58,7 +63,8 @@ class Scorer:
         """model calls so far"""
         # A processor is anybody's code: what it does on the host would not be done again in a replay. Every graph would
         # hold logits of its own.
-        self.graphs = None if rules.processors or logits else graphs
+        self.graphs = None if rules.processors or logits or left_out or new_store is not KVStore else graphs
+        self._new_store = new_store
 
     def readout_of(self, settings: Settings | None, rules: LogitRules | None) -> Readout:
         """The readout of a row with ``settings`` and ``rules`` of its own; None: the common ones."""
@@ -87,7 +93,7 @@ class Scorer:
         if self.store is None:
             kept = None if self.graphs is None else self.graphs.store
             fits = kept is not None and kept.shape[0] >= rows and kept.shape[1] == length
-            self.store = kept if fits else KVStore(self.model, rows, length)
+            self.store = kept if fits else self._new_store(self.model, rows, length)
         assert self.store is not None
         self.store.make_room(rows, length)
         if self.graphs is not None:
@@ -129,7 +135,7 @@ class Scorer:
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
-                self.max_rows = size // 2  # for the rest of the decode; what was stored is stored again, the same
+                self.max_rows, batch = size // 2, batch.repeated()  # so many for the rest of the decode
                 continue
             calls.append(rows)
             start += size
@@ -156,7 +162,7 @@ class Scorer:
 
         Candidates that are not padded to one number a row come in too many ways.
         """
-        if self.graphs is None or batch.writes or len(set(Counter(batch.rows).values())) > 1:
+        if self.graphs is None or batch.writes or batch.fold is not None or len(set(Counter(batch.rows).values())) > 1:
             return False
         rows = min(self.max_rows or len(batch), len(batch))
         # Of a whole canvas a replay scores the prompt too, which is free only where the weights decide.
@@ -193,7 +199,8 @@ class Scorer:
 
     def _score(self, batch: ForwardBatch, around: Surroundings, width: int) -> Scores:
         """Scores ``[R, width]`` from one model call; without ``score_counts``, of the ``width`` positions it runs."""
-        hidden, run = self._hidden(batch, around, width if not batch.score_counts else batch.width)
+        with batch.watched():
+            hidden, run = self._hidden(batch, around, width if not batch.score_counts else batch.width)
         return self._read(batch, around, width, hidden, run)
 
     def _read(
@@ -203,10 +210,10 @@ class Scorer:
         row, index, positions, valid = self._scored_positions(batch, run, width)
         features = self._gather(hidden, row, index)
         draws = around.draws.rows(batch.row_index[row]) if around.draws is not None else None
-        groups = _groups([self.readouts[each] for each in batch.rows], batch.score_counts or [width] * len(batch))
+        shared = groups([self.readouts[each] for each in batch.rows], batch.score_counts or [width] * len(batch))
         parts, order = [], list[int]()
-        for readout, lines in groups:
-            if len(groups) == 1:
+        for readout, lines in shared:
+            if len(shared) == 1:
                 parts.append(readout(features, batch.tokens, row, positions, draws, batch.held))
                 continue
             at = to_device(lines, row.device)
@@ -286,7 +293,7 @@ class Scorer:
         if scores.features is None:
             return scores
         readouts = self.readouts  # of the rows as they are now
-        return fast_replace(scores, redraw=lambda s, candidates: _redraw(readouts, state, s, draws, candidates))
+        return fast_replace(scores, redraw=lambda s, candidates: redraw(readouts, state, s, draws, candidates))
 
     def _hidden(self, batch: ForwardBatch, around: Surroundings, width: int) -> tuple[Tensor, Tensor | None]:
         """Hidden states ``[R * branches, Q, D]``, and which positions these are ``[R, Q]`` (None: the first ones)."""
@@ -294,7 +301,7 @@ class Scorer:
         if around.unconditional is not None:
             unconditional = torch.where(around.unconditional < 0, tokens, around.unconditional)
             tokens = torch.stack([tokens, unconditional], 1).flatten(0, 1)
-        if query is None or batch.runs_whole:
+        if query is None or batch.gives_whole:
             return self._hidden_full(batch, around, tokens, width), None
         assert self.store is not None
         valid = write = None
@@ -323,10 +330,12 @@ class Scorer:
     def _hidden_full(self, batch: ForwardBatch, around: Surroundings, tokens: Tensor, longest: int) -> Tensor:
         """Hidden states of whole canvases, as long as the longest."""
         positions = around.positions[:longest].expand(tokens.shape[0], -1)
-        view = mask = None
+        view = mask = visible = None
         if batch.query is not None:
             assert self.store is not None
             view = self.store.full(self._store_rows(batch), batch.writes)
+            if isinstance(view, FeatureView) and not batch.runs_whole:
+                view = view.of_parts(*batch.query.parts(self.cfg_branches))
         if self.block_length is not None or min(batch.lengths) < longest or any(batch.unconditional_starts):
             in_canvas = self._in_canvas(batch, around)
             assert in_canvas is not None
@@ -334,9 +343,14 @@ class Scorer:
             if self.block_length is not None:
                 block = around.positions[:longest] // self.block_length
                 visible = visible & (block <= block[:, None])
+        if self.left_out:
+            score = self._per_branch(batch.score)[:, :longest]
+            return hidden_left_out(self.model, tokens[:, :longest], positions, visible, score, max(batch.score_counts))
+        if visible is not None:
             mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=tokens.device)
             mask = mask.masked_fill(~visible, hiding(mask.dtype)).expand(-1, longest, -1)[:, None]
-        return self.model.hidden(tokens[:, :longest], positions, mask=mask, cache=view)
+        with running(self.model, view.run) if isinstance(view, FeatureView) else nullcontext():
+            return self.model.hidden(tokens[:, :longest], positions, mask=mask, cache=view)
 
     def _in_canvas(self, batch: ForwardBatch, around: Surroundings) -> Tensor | None:
         """bool ``[R * branches, L]``: what there is of each branch; None where nothing is padding."""
@@ -354,40 +368,3 @@ class Scorer:
 
     def _per_branch(self, x: Tensor) -> Tensor:
         return x.repeat_interleave(self.cfg_branches, 0) if self.cfg_branches == 2 else x
-
-
-def _redraw(
-    readouts: Sequence[Readout], state: State, scores: Scores, draws: Draws, candidates: int
-) -> tuple[Tensor, Tensor]:
-    """Tokens and confidences ``[B, N, K]``: candidate 0 as scored, the others with draws of their own."""
-    assert scores.features is not None
-    (rows, width), device = scores.positions.shape, scores.positions.device
-    tokens, confidences = (part[:, None].expand(-1, candidates, -1) for part in (scores.token, scores.confidence))
-    groups = _groups(readouts, [1] * rows)
-    for readout, members in groups:
-        if not readout.draws:  # all are as scored
-            continue
-        own = to_device(members, device) if len(groups) > 1 else torch.arange(rows, device=device)
-        features, token, confidence, positions = (
-            part if len(groups) == 1 else part[own]
-            for part in (scores.features, scores.token, scores.confidence, scores.positions)
-        )
-        row = own.repeat_interleave(width)
-        drawn = readout.draw_tokens(
-            features.flatten(0, 1), state.tokens, row, positions.flatten(), draws.rows(row),
-            torch.arange(1, candidates, device=device),
-        )  # fmt: skip
-        others = (d.view(len(members), width, candidates - 1).transpose(1, 2) for d in drawn)
-        new = [torch.cat([first[:, None], d], 1) for first, d in zip((token, confidence), others, strict=True)]
-        if len(groups) == 1:
-            return new[0], new[1]
-        tokens, confidences = tokens.index_copy(0, own, new[0]), confidences.index_copy(0, own, new[1])
-    return tokens, confidences
-
-
-def _groups(readouts: Sequence[Readout], sizes: Sequence[int]) -> list[tuple[Readout, list[int]]]:
-    """Each readout with its places in a list to which the items add ``sizes`` places, one after the other."""
-    places: dict[Readout, list[int]] = {}
-    for readout, size, stop in zip(readouts, sizes, accumulate(sizes), strict=True):
-        places.setdefault(readout, []).extend(range(stop - size, stop))
-    return list(places.items())

@@ -11,6 +11,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from mdm import api, registry
 from mdm.errors import MdmError, MdmWarning
+from mdm.protocols.cache import BaseCache
 from mdm.protocols.settings import Settings
 from mdm.runs import config, presets
 from mdm.runs.decode_args import cache_name, decode_settings, load_model
@@ -191,13 +192,13 @@ class MdmLM(LM):
         with tqdm(total=len(answers), desc="log-likelihoods", disable=disable_tqdm) as bar:
             return exact(self.model, answers, max_length=self.max_length, batch_size=size, done=lambda _: bar.update())
 
-    def _batch_size(self, longest: int, count: int, *, kv: bool) -> int | None:
+    def _batch_size(self, longest: int, count: int, *, kv: bool, features: bool = False) -> int | None:
         """Rows of at most ``longest`` tokens to run together, of ``count``."""
         if self.config.batch_size != "auto":
             return self.config.batch_size
         planned = api.plan_batch(
             self.model, longest, count, kv=kv, cfg_branches=2 if self.config.guidance else 1, batch_size="auto",
-            max_rows=self.config.max_rows,
+            max_rows=self.config.max_rows, features=features,
         ).batch_size  # fmt: skip
         return min(planned, self.max_batch_size or planned)
 
@@ -205,9 +206,11 @@ class MdmLM(LM):
         sampler = next(iter(self.config.sampler), AUTOREGRESSIVE)
         settings = decode_settings(self.config, self.model, sampler) | {"suffix": self.model.spec.suffix}
         if self.max_batch_size is not None:
-            kv = self.causal or registry.resolve("cache", cache_name(self.config, self.model)).uses_kv
+            mode = BaseCache if self.causal else registry.resolve("cache", cache_name(self.config, self.model))
             longest = max((len(p) + n for p, n in zip(prompts, lengths, strict=True)), default=1)
-            settings["batch_size"] = self._batch_size(longest, len(prompts), kv=kv)
+            settings["batch_size"] = self._batch_size(
+                longest, len(prompts), kv=mode.uses_kv, features=mode.inside_layers
+            )
         return api.decode(self.model, prompts, gen_length=lengths, **settings | arguments)
 
     def _writes(self, answers: Sequence[Answer]) -> list[bool]:

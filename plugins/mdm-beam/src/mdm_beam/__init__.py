@@ -25,7 +25,9 @@ from mdm.protocols import (
     Rowwise,
     Scores,
     State,
-    mixed,
+    all_filled,
+    best_rows,
+    best_successors,
 )
 from pydantic import Field
 from torch import Tensor
@@ -72,7 +74,9 @@ class Beam(Lookahead):
         cost = scores.entropy[:, None].where(actions.where, 0.0).sum(-1)
         uncertainty = ahead.uncertainty().where(weighed, 0.0)
         value = -(memory.entropy[:, None] + cost + uncertainty)
-        flat = _best(state, scores, actions, value, self.options.beam_size)
+        flat = best_successors(
+            state, scores, actions.where, actions.tokens, actions.valid, value, self.options.beam_size
+        )  # fmt: skip
         source, best = flat // count, flat % count
         weighing = CandidateScores(actions.where, weighed, value, cost, uncertainty)
         return Commit(
@@ -90,47 +94,13 @@ class Beam(Lookahead):
 
     def finished(self, state: State, memory: Paid) -> Tensor:
         """A prompt is done when all its beams are."""
-        same = state.request[:, None] == state.request
-        return ~(same & state.masked.any(-1)).any(-1)
+        return all_filled(state)
 
     def pick(self, state: State, memory: Paid) -> Tensor:
-        order = _by_request(memory.entropy, state.request)
-        return order[_rank(state.request[order]) == 0]
+        return best_rows(state, -memory.entropy)
 
 
 def _choice(state: State, actions: Actions) -> Tensor:
     """bool ``[B, 1]``: rows whose prompt has more than one action, all its beams counted."""
     same = (state.request[:, None] == state.request).long()
     return ((same * actions.valid.sum(-1)).sum(-1) > 1)[:, None]
-
-
-def _best(state: State, scores: Scores, actions: Actions, value: Tensor, size: int) -> Tensor:
-    """Indices ``[B']`` of the actions ``[B * N]``: the ``size`` best of each prompt that lead to different canvases."""
-    request = state.request[:, None].expand_as(value).flatten()
-    valid = actions.valid.flatten()
-    order = _by_request(-value.flatten().masked_fill(~valid, -torch.inf), request)
-    request, valid = request[order], valid[order]
-    canvas = _canvases(state, scores, actions).flatten()[order]
-    earlier = torch.ones(len(order), len(order), dtype=torch.bool, device=order.device).tril(-1)
-    repeats = (canvas[:, None] == canvas) & (request[:, None] == request) & valid & earlier
-    chosen = valid & ~repeats.any(-1)
-    order, request = order[chosen], request[chosen]
-    return order[_rank(request) < size]
-
-
-def _canvases(state: State, scores: Scores, actions: Actions) -> Tensor:
-    """A hash of the canvas each action leads to, int64 ``[B, N]``: a sum over positions of what stands there."""
-    here = mixed(state.positions, state.tokens).where(state.in_canvas, 0)
-    change = mixed(scores.positions[:, None], actions.tokens) - here.gather(1, scores.positions)[:, None]
-    return here.sum(-1, keepdim=True) + change.where(actions.where, 0).sum(-1)
-
-
-def _by_request(key: Tensor, request: Tensor) -> Tensor:
-    """Indices that sort by request and, within one, by ``key``, smallest first; ties keep their order."""
-    order = key.sort(stable=True).indices
-    return order[request[order].sort(stable=True).indices]
-
-
-def _rank(request: Tensor) -> Tensor:
-    """The place of each entry among those of its request, in a list sorted by request."""
-    return torch.arange(len(request), device=request.device) - torch.searchsorted(request, request)

@@ -62,8 +62,7 @@ class Case:
         Raises:
             MdmError: the cache or the sampler is unknown or not for such a model, or nothing can be compiled.
         """
-        api.make_cache(spec, self.cache, None)
-        api.make_sampler(spec, self.sampler, self.options)
+        api.make_policy(spec, self.sampler, self.options, self.cache)
         if self.compile:
             torch_compile.require(device)
 

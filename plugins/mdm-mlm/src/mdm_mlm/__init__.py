@@ -41,6 +41,10 @@ class Mlm(BaseFamily):
         check_mask(mask, stock.vocab_size, tokenizer, source)
         named = (config.get(f"{kind}_token_id") for kind in ("bos", "cls", "eos", "pad", "sep"))
         special = {i for i in (*named, *(tokenizer.all_special_ids if tokenizer is not None else ())) if i is not None}
+        # A head may be wider than the vocabulary (ESM-C: 64 rows for 33 tokens), and what has no token has no text.
+        nameless = (
+            set(range(stock.vocab_size)) - set(tokenizer.get_vocab().values()) if tokenizer is not None else set()
+        )
         prefix, suffix = affixes(tokenizer)
         spec = ModelSpec(
             family=self.name,
@@ -50,7 +54,7 @@ class Mlm(BaseFamily):
             eos_ids=end_tokens(config, source, stock.vocab_size, tokenizer, [str(getattr(tokenizer, "sep_token", ""))]),
             pad_id=stock.pad_token_id,
             has_kv=False,
-            suppressed=tuple(sorted(special - {mask})),
+            suppressed=tuple(sorted((special | nameless) - {mask})),
             prefix=prefix,
             suffix=suffix,
             prompt_style="compact",

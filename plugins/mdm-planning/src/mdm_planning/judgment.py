@@ -28,7 +28,9 @@ FORMS = {
 CLAIM = re.compile(r"(\d(?:\+\d){1,19})=(\d)")
 VERDICTS = ("n", "y")
 WORDS = {"no": "n", "yes": "y"}
-DRESS = " \t.*_`'\""
+FIRST_WORD = re.compile(r"^\W{0,20}(yes|no|y|n)\b")
+LAST_WORD = re.compile(r"\b(yes|no|y|n)\W{0,20}$")
+DRESS = " \t.*_`'\"()[]$-"
 """What may stand around a verdict and a step."""
 
 
@@ -113,20 +115,27 @@ class Judgment(Puzzles):
         }
 
     def _read(self, completion: str, count: int) -> list[str]:
-        """The verdict and the steps in the last line of a completion that has both, else nothing but empty texts."""
+        """The verdict and the steps in the last line of a completion that has both, else in the last one that has as
+        many parts as there are steps, else nothing but empty texts."""
+        found = [""] * (count + 1)
         for line in reversed(answer_part(completion).splitlines()):
             for parts in reversed(list(pairwise(line.lower().split(":")))):
                 word, steps = parts if self.options.verdict == "first" else reversed(parts)
                 said = [step.strip(DRESS) for step in steps.split(",")]
+                stated = (LAST_WORD if self.options.verdict == "first" else FIRST_WORD).search(word)
                 if len(said) == count:
-                    word = word.strip(DRESS)
-                    return [WORDS.get(word, word), *said]
-        return [""] * (count + 1)
+                    if stated and all(re.fullmatch(r"\d", step) for step in said):
+                        return [WORDS.get(stated[1], stated[1]), *said]
+                    if not any(found):
+                        found = [WORDS.get(stated[1], stated[1]) if stated else "", *said]
+        return found
 
     def measure(self, example: Example, pieces: Sequence[Piece]) -> Mapping[str, float]:
         """``verdict_rank``: the share of the answer's other positions that were decoded in an earlier step than the
         verdict, where those of the same step count half: 1 is a verdict that was decoded last."""
         decoded = [piece.step for piece in pieces if piece.step >= 0]
+        if len(decoded) < len(pieces):  # holes between fixed signs, and what was generated behind them
+            decoded = decoded[: 1 + len(running(example.inputs["puzzle"]))]
         if len(decoded) < 2:
             return {"verdict_rank": 0.0}
         own = decoded.pop(0 if self.options.verdict == "first" else -1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from copy import deepcopy
+from typing import Any, NamedTuple
 
 import torch
 from mdm.engine.engine import Engine
 from mdm.engine.requests import Request
 from mdm.models import Model
-from mdm.protocols import ModelSpec, Plan, State
+from mdm.protocols import ModelSpec, Plan, Seen, State
 from mdm.protocols.settings import Settings
 from mdm.scoring.logit_rules import LogitRules
 from mdm.scoring.statistics import statistics
@@ -40,18 +41,32 @@ UNEVEN = [10, 3, 8, 6]
 
 
 class _Shown:
-    """A cache mode that passes each plan to ``look`` before the engine gets it."""
+    """A cache mode that passes each plan to ``look`` before the engine gets it, and what it was given to make it."""
 
-    def __init__(self, mode: Any, look: Callable[[State, Plan], None]) -> None:
+    def __init__(self, mode: Any, look: Callable[[State, Plan, Any], None]) -> None:
         self.mode, self.look = mode, look
+        self.learned: list[tuple[Seen, Any]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.mode, name)
 
-    def plan(self, state: State, spec: ModelSpec) -> Plan:
-        plan: Plan = self.mode.plan(state, spec)
-        self.look(state, plan)
+    def plan(self, state: State, spec: ModelSpec, *memory: Any) -> Plan:
+        plan: Plan = self.mode.plan(state, spec, *memory)
+        self.look(state, plan, memory)
         return plan
+
+    def learn(self, seen: Seen, memory: Any) -> Any:
+        self.learned.append((seen, memory))
+        return self.mode.learn(seen, memory)
+
+
+class _Planned(NamedTuple):
+    """A step of a batch, and what the mode planned for it."""
+
+    seen: Decided
+    plan: Plan
+    memory: Any
+    """``()``, or with the mode's memory as the one item"""
 
 
 @check("cache")
@@ -64,42 +79,63 @@ def options_refuse_unknown_names(of: Subject) -> None:
 def plans_are_well_formed(of: Subject) -> None:
     """Plans are bool [B, L], within the real positions, and write no position that they do not run."""
 
-    def look(state: State, plan: Plan) -> None:
+    def look(state: State, plan: Plan, _: Any) -> None:
         shape = state.tokens.shape
         for name in ("query", "write", "window"):
             part = getattr(plan, name)
             assert part.dtype == torch.bool, f"{name} is {part.dtype}, not bool"
             assert part.shape == shape, f"{name} is {tuple(part.shape)}, the canvas {tuple(shape)}"
             assert not (part & ~state.in_canvas).any(), f"{name} holds padding"
-        assert not (plan.write & ~plan.query).any(), "writes positions that it does not run"
+        if plan.watched is None or plan.picked is None:
+            assert not (plan.write & ~plan.query).any(), "writes positions that it does not run"
+            return
+        assert torch.equal(plan.write, plan.query | plan.watched), "write is not what is computed: query and watched"
+        assert not (plan.watched & ~state.in_canvas).any(), "watched holds padding"
+        few = plan.picked.ge(0) & plan.picked.le(plan.watched.sum(1))
+        assert few.all(), "picks more positions than it watches, or less than none"
 
     decode(_model(of), prompts(), plain(), _Shown(of.make(), look), gen_length=UNEVEN)
 
 
 @check("cache")
 def runs_every_position_that_is_read(of: Subject) -> None:
-    """Each step runs all masks of the row's block, and so does a lookahead."""
+    """Each step runs all masks of the row's block, or one at least where the mode remembers; so does a lookahead.
 
-    def look(state: State, plan: Plan) -> None:
-        for name in ("query", "window"):
-            left = state.masked_in_block & ~getattr(plan, name)
-            assert not left.any(), f"step {int(state.step.max())}: {name} leaves masks of the block out"
+    Inside the layers a lookahead alone has to: a layer adds what it kept of all positions that it does not compute.
+    """
+    names = ("window",) if of.plugin.inside_layers else ("query", "window")
+
+    def look(state: State, plan: Plan, memory: Any) -> None:
+        masked = state.masked_in_block
+        for name in names:
+            run = masked & getattr(plan, name)
+            out = masked.any(1) & ~run.any(1) if memory else (masked & ~run).any(1)
+            what = "all masks" if memory else "masks"
+            assert not out.any(), f"step {int(state.step.max())}: {name} leaves {what} of the block out"
 
     decode(_model(of), prompts(), plain(), _Shown(of.make(), look), gen_length=UNEVEN)
 
 
 @check("cache")
+@torch.inference_mode()
 def plans_are_a_pure_function(of: Subject) -> None:
-    """A plan depends on state and model alone: the same again, nothing kept, nothing changed."""
+    """A plan, and what is learned from a step, depends on what is given alone: nothing is kept, nothing changed."""
     mode = of.make()
     before = dict(vars(mode))
     spec = _model(of).spec
-    for seen, plan in _planned(of):
-        state = copied(seen.state)
-        again = mode.plan(seen.state, spec)
+    steps, learned = _planned(of)
+    for seen, plan, memory in steps:
+        state, known = copied(seen.state), [copied(each) for each in memory]
+        again = mode.plan(seen.state, spec, *memory)
         assert difference(again, plan) is None, "planned again for the same state, it differs"
         changed = difference(state, seen.state)
         assert changed is None, f"writes into state.{changed}"
+        assert not any(map(difference, known, memory)), "writes into its memory"
+    for step, memory in learned:
+        shown, known = deepcopy((step, memory))
+        assert difference(mode.learn(step, memory), mode.learn(step, memory)) is None, "learns otherwise a second time"
+        changed = difference(shown, step) or difference(known, memory)
+        assert changed is None, f"writes into {changed} of what it learns from"
     after = vars(mode)
     changed = ", ".join(key for key in {*before, *after} if before.get(key) is not after.get(key))
     assert not changed, f"keeps {changed} in itself: rows come and go, and their state is in State"
@@ -109,17 +145,22 @@ def plans_are_a_pure_function(of: Subject) -> None:
 def waits_for_nothing(of: Subject) -> None:
     """Planning brings nothing to the host, which would make an accelerator wait."""
     mode, spec = of.make(), _model(of).spec
-    for seen, _ in _planned(of):
+    steps, learned = _planned(of)
+    for seen, _, memory in steps:
         with counting() as counts:
-            mode.plan(seen.state, spec)
+            mode.plan(seen.state, spec, *memory)
         assert not counts.syncs, f"waits {counts.syncs} times for the host in a plan: keep to tensor operations"
+    for step, memory in learned:
+        with counting() as counts:
+            mode.learn(step, memory)
+        assert not counts.syncs, f"waits {counts.syncs} times for the host in learn: keep to tensor operations"
 
 
 @check("cache")
 def a_refresh_is_exact(of: Subject) -> None:
     """Where a row runs its whole canvas, its scores are those of the plain forward."""
     refreshes = 0
-    for seen, plan in _planned(of):
+    for seen, plan, _ in _planned(of)[0]:
         whole = (plan.query == seen.state.in_canvas).all(1)
         refreshes += int(whole.sum())
         _equals_none(of, seen, whole)
@@ -130,7 +171,7 @@ def a_refresh_is_exact(of: Subject) -> None:
 @check("cache")
 def the_first_step_is_exact(of: Subject) -> None:
     """In its first step, with an empty cache, a row's scores are those of the plain forward."""
-    for seen, _ in _planned(of):
+    for seen, _, _ in _planned(of)[0]:
         _equals_none(of, seen, seen.state.step == 0)
 
 
@@ -140,7 +181,7 @@ def keeping_what_is_final_is_exact(of: Subject) -> None:
     if of.plugin.attention != "block-causal":
         raise NotApplicable("its attention is not block-causal")
     _uses_kv(of)
-    for seen, plan in _planned(of):
+    for seen, plan, _ in _planned(of)[0]:
         ahead = seen.state.positions >= seen.state.block_bounds[:, :1]
         _equals_none(of, seen, ~(plan.write & ahead).any(1))
 
@@ -217,13 +258,18 @@ def _uses_kv(of: Subject) -> None:
         raise NotApplicable("it caches no keys and values")
 
 
-def _planned(of: Subject) -> list[tuple[Decided, Plan]]:
-    """The steps of a batch, each with what the mode planned for it."""
-    model = _model(of)
-    watched = Watched(plain())
-    decode(model, prompts(), watched, of.make(), gen_length=UNEVEN)
-    mode = of.make()
-    return [(seen, mode.plan(seen.state, model.spec)) for seen in watched.decided]
+def _planned(of: Subject) -> tuple[list[_Planned], list[tuple[Seen, Any]]]:
+    """The steps of a batch with what the mode planned for each; and what it learned from, with its memory then."""
+    last: list[Any] = []
+    steps: list[_Planned] = []
+
+    def look(_: State, plan: Plan, memory: Any) -> None:
+        last[:] = [plan, memory]
+
+    mode = _Shown(of.make(), look)
+    watched = Watched(plain(), look=lambda seen: steps.append(_Planned(seen, *last)))
+    decode(_model(of), prompts(), watched, mode, gen_length=UNEVEN)
+    return steps, mode.learned
 
 
 def _equals_none(of: Subject, seen: Decided, rows: Tensor) -> None:

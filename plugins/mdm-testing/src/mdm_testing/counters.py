@@ -275,3 +275,34 @@ def _model_calls(model: Model | None, mode: _Operations) -> Iterator[None]:
         patch.object(model, "head_part", counted_part),
     ):
         yield
+
+
+@contextmanager
+def layers_run(model: Model) -> Iterator[list[tuple[int, list[list[int]]]]]:
+    """Which positions the layers compute in the block: for each call of a layer its number, and those of each canvas.
+
+    For full forwards and for cache modes inside the layers; padding of shorter canvases is left out of the latter only.
+    """
+    calls: list[tuple[int, list[list[int]]]] = []
+
+    def seen(number: int) -> Callable[..., None]:
+        def look(module: Any, given: Any, kwargs: Any) -> None:
+            forward, (rows, width) = kwargs["past_key_values"], kwargs["hidden_states"].shape[:2]
+            places = getattr(forward, "positions", None)
+            if places is None:
+                calls.append((number, [list(range(width))] * rows))
+                return
+            valid = torch.ones_like(places).bool() if forward.valid is None else forward.valid
+            calls.append((number, [line[counts].tolist() for line, counts in zip(places, valid, strict=True)]))
+
+        return look
+
+    layers: Any = model.body.layers
+    hooks = [
+        layer.self_attn.register_forward_pre_hook(seen(number), with_kwargs=True) for number, layer in enumerate(layers)
+    ]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()

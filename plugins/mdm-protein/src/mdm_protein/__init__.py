@@ -1,0 +1,1 @@
+"""Protein sequences for mdm: generation, infilling, scaffolds around motifs, and their measures."""
