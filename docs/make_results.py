@@ -64,7 +64,8 @@ included: what lookahead costs shows there. Entropy is in nats; forwards and row
 Limits: two models of a million parameters, one set of examples and one seed a task. Many comparisons are made, so a
 single p near 0.05 says little. What a threshold is worth depends on how sure a model is, and these are surer, or
 less sure, than large ones. An answer of countdown is 24 tokens, of which about half are end tokens, which a sampler
-may decode many at a time.
+may decode many at a time. The models were trained on masks alone, so what they say at a committed position means
+little: samplers that edit by it suffer, `joint-threshold` most, which is made for models trained to edit.
 
 ## Accuracy under parallelism
 
