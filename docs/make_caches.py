@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any
 
-from mdm import api, registry
+from make_refresh import CASES, decoded
+from mdm import registry
 from mdm.engine.memory import kept_bytes
 from mdm_testing.counters import layers_run
 
-CASES = {
-    "sudoku, generated, one block of 16": ("sudoku", {"mode": "generate"}, 16),
-    "sudoku, generated, blocks of 4": ("sudoku", {"mode": "generate"}, 4),
-    "equations, one block": ("equations", {}, 16),
-}
 DLLM = [(100, 7, 0.25), (100, 7, 0.5), (100, 7, 0.0), (100, 4, 0.25), (100, 2, 0.25), (4, 4, 0.25), (100, 100, 0.25)]
 POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("none", {}), ("prefix", {}), ("dual", {}),
@@ -33,27 +28,13 @@ COLUMNS = ("task", "cache", "accuracy", "cum. entropy", "layer-tokens", "kept by
 
 def measured(case: str, cache: str, options: Mapping[str, Any], sampler: str, limit: int) -> list[str]:
     """One row of the table."""
-    name, task_options, block_length = CASES[case]
-    plugin = registry.resolve("task", name)
-    task = plugin(plugin.Options(**task_options))
-    model = api.load_model("tiny", device="cpu")
-    examples = list(islice(task.examples(seed=0), limit))
-    canvases = [model.lay_out(task.prompt(example, model.spec.prompt_style)) for example in examples]
-    with layers_run(model) as calls:
-        results = api.decode(
-            model, canvases, sampler, cache=cache, cache_options=dict(options), block_length=block_length,
-            batch_size=50,
-        )  # fmt: skip
-    right = sum(
-        task.grade(example, model.decode(result.sequence[canvas.context :]))["accuracy"]
-        for example, result, canvas in zip(examples, results, canvases, strict=True)
-    )
+    model, results, accuracy, calls = decoded(case, cache, options, sampler, limit, layers_run)
     entropy = sum(result.cumulative_entropy for result in results) / limit
     layer_tokens = sum(len(row) for _, rows in calls for row in rows) / limit
     mode = registry.resolve("cache", cache)
     kept = kept_bytes(model, 1, features=mode.inside_layers) if mode.uses_kv else 0
     named = ", ".join([cache, *(f"{option} {value}" for option, value in options.items())])
-    return [case, named, f"{right / limit:.1%}", f"{entropy:.3f}", f"{layer_tokens:.0f}", f"{kept:,}"]
+    return [case, named, f"{accuracy:.1%}", f"{entropy:.3f}", f"{layer_tokens:.0f}", f"{kept:,}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
