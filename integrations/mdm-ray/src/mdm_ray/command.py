@@ -39,7 +39,7 @@ def ray_run(
     that of `mdm run`, written by this process as results come: either command resumes what the other began.
     """
     from mdm.cli.progress import progress
-    from mdm.cli.run import report
+    from mdm.cli.summary_table import report
     from mdm.runs import config as configs, processes
     from mdm.runs.watch import Interrupted
 

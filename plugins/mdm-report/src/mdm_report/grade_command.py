@@ -33,7 +33,7 @@ def grade(
     what could not be decoded stays wrong. What is graded when Ctrl-C comes is kept.
     """
     from mdm.cli.progress import progress
-    from mdm.cli.run import report
+    from mdm.cli.summary_table import report
     from mdm.runs import processes
     from mdm.runs.watch import Interrupted
 
