@@ -83,7 +83,9 @@ def test_texts_and_values_for_a_notebook(model):
     steps = list(mdm.steps(model, ["hello"], "left-to-right", gen_length=3))
     assert steps[0].text.startswith("hello") and steps[0].text.endswith("[MASK]" * 2)
     assert "[MASK]" not in steps[-1].text and steps[0].logits is None
-    assert repr(steps[1]) == "Step(prompt=0, step=1)"
+    assert repr(steps[1]).startswith(
+        f"Step(prompt=0, step=1, positions=[6], tokens=[{steps[1].tokens[0]}], kinds=['commit'], "
+    )
 
 
 def test_the_results_come_with_the_last_step_and_are_what_the_generator_returns(model):

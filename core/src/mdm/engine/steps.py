@@ -26,7 +26,7 @@ from mdm.protocols.task import MASK
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One step of one prompt. ``positions``, ``tokens``, ``kinds`` and ``entropies`` belong together, one by one."""
 
@@ -34,6 +34,14 @@ class Step:
     """Its index in ``prompts``."""
     step: int
     """From 0."""
+    positions: list[int]
+    """What the step changed."""
+    tokens: list[int]
+    """What stands there."""
+    kinds: list[str]
+    """Why: commit, bypass, edit, remask or fill."""
+    entropies: list[float]
+    """How uncertain the model was there (nats)."""
     lines: tuple[Line, ...] = field(repr=False)
     """Its trace lines: one for each kind of change."""
     canvas: tuple[int, ...] = field(repr=False)
@@ -44,26 +52,6 @@ class Step:
     guidance where there is any, before penalties, suppressed tokens and temperature."""
     scored: list[int] = field(default_factory=list, repr=False)
     """Which positions ``logits`` are of: those that the sampler chose from."""
-
-    @property
-    def positions(self) -> list[int]:
-        """What the step changed."""
-        return [place for line in self.lines for place in line["positions"]]
-
-    @property
-    def tokens(self) -> list[int]:
-        """What stands there."""
-        return [token for line in self.lines for token in line["tokens"]]
-
-    @property
-    def kinds(self) -> list[str]:
-        """Why: commit, bypass, edit, remask or fill."""
-        return [line["kind"] for line in self.lines for _ in line["positions"]]
-
-    @property
-    def entropies(self) -> list[float]:
-        """How uncertain the model was there (nats)."""
-        return [entropy for line in self.lines for entropy in line["entropy"]]
 
     @property
     def text(self) -> str | None:
@@ -134,9 +122,13 @@ class Steps:
             self._on_finish(number, result)
 
     def _note(self, row: RowRecord, lines: list[Line], logits: Logits | None) -> None:
-        scored: Any = {} if logits is None else {"scored": logits[0], "logits": logits[1]}
-        step = lines[0]["step"]
-        self._taken.append(Step(row.request, step, tuple(deepcopy(lines)), tuple(row.tokens), self._model, **scored))
+        changes: Any = {name: [one for line in lines for one in line[name]] for name in ("positions", "tokens")}
+        changes |= {"kinds": [line["kind"] for line in lines for _ in line["positions"]]}
+        changes |= {"entropies": [nats for line in lines for nats in line["entropy"]]}
+        changes |= {} if logits is None else {"scored": logits[0], "logits": logits[1]}
+        own, canvas = tuple(deepcopy(lines)), tuple(row.tokens)
+        step = Step(row.request, lines[0]["step"], lines=own, canvas=canvas, model=self._model, **changes)
+        self._taken.append(step)
 
 
 def in_steps(engine: Engine, requests: Sequence[Request]) -> Iterator[bool]:
