@@ -113,7 +113,7 @@ def test_a_change_that_is_refused_changes_nothing():
         "candidats=1": "/set candidats=1: no option 'candidats'. Did you mean 'candidates'?",
         "temperature=-1": "/set temperature=-1: should be greater",
         "gen_length=[": "/set gen_length=[: ",
-        "device=cpu": "/set device: this belongs to the loaded model",
+        "device=cpu": "/set device: this cannot be changed within a talk",
         "sampler=[info-gain, eb]": "a talk has one model and one sampler at one pace",
     }.items():
         before = options.config
@@ -157,6 +157,7 @@ def test_a_saved_talk_is_a_prompt(checkpoint, tmp_path):
         ([], "/save\n", "/save FILE: name the file"),
         ([], "/save /nowhere/at/all\n", "cannot write /nowhere/at/all"),
         (["--sampler", "eb"], "a\n", "a talk has one model and one sampler at one pace"),
+        (["--trace", "full"], "a\n", "--trace does not apply to a talk"),
         (["--no-chat", "--system", "b"], "a\n", "--system belongs to a chat, and "),
         (["--no-chat"], "/system b\n", "is asked in plain text, without a chat"),
     ],

@@ -41,7 +41,8 @@ def chat(
 ) -> None:  # fmt: skip
     """Talk with a model in the terminal.
 
-    From a pipe each line is a message, and only the answers are printed.
+    An answer has at most 128 tokens unless --gen-length or a preset says otherwise. From a pipe each line is a message,
+    and only the answers are printed.
     """
     from mdm.runs import presets
     from mdm.runs.decode_args import load_model

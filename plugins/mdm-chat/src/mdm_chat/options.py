@@ -12,14 +12,19 @@ from mdm.runs.config import PACES, LoadingConfig, PromptConfig
 
 LENGTH = 128
 """Tokens of an answer at most, unless a flag or a preset says otherwise; it ends with the block that holds its end."""
-FIXED = {*LoadingConfig.model_fields, "model", "prompt_style", "trace", *configs.RECORDED}
-"""What a talk cannot change: it belongs to the loaded model, or to the talk as a whole."""
+NOT_OF_A_TALK = ("trace", "batch_size", "image_tokenizer", "image_size")
+"""Flags of decoding that change nothing here: a talk has one row at a time, keeps no trace and shows no pictures."""
+FIXED = {*LoadingConfig.model_fields, *NOT_OF_A_TALK, "model", "prompt_style", *configs.RECORDED}
+"""What cannot be changed within a talk."""
 
 
 class Options:
     """A configuration that can be changed by one option at a time; a change that is refused changes nothing."""
 
     def __init__(self, asked: Mapping[str, Any], assignments: tuple[str, ...]) -> None:
+        for name in NOT_OF_A_TALK:
+            if name in asked:
+                raise MdmError(f"--{name.replace('_', '-')} does not apply to a talk: leave it out")
         self.asked, self.assignments = dict(asked), assignments
         self.config = self._build(self.asked, assignments)
 
@@ -41,7 +46,7 @@ class Options:
         if not name or not equals:
             raise MdmError(f"/set {text}: expected OPTION=VALUE, such as /set temperature=0.7")
         if name in FIXED:
-            raise MdmError(f"/set {name}: this belongs to the loaded model: leave, and begin a talk with another")
+            raise MdmError(f"/set {name}: this cannot be changed within a talk: leave, and begin another")
         asked, assignments = dict(self.asked), self.assignments
         if name in PromptConfig.model_fields:
             for other in {name, *(PACES if name in PACES else ())}:
