@@ -15,6 +15,7 @@ from pathlib import Path
 
 import mdm
 from mdm.protocols import StepEvent
+from mdm_chat.command import greeting
 from mdm_chat.options import Options
 from mdm_chat.talk import Talk, answer, gen_length
 from mdm_chat.view import LiveAnswer
@@ -36,7 +37,7 @@ def draw(file: Path) -> None:
     options = Options({"model": [MODEL], "gen_length": 24}, ())
     talk = Talk(model, model.spec.prompt_style)
     console.print(Text(f"$ mdm chat --model {MODEL} --gen-length 24", style="bold"))
-    console.print(Text(f"{model!r}\n/help lists what can be said to the program; Ctrl-D leaves", style="dim"))
+    console.print(Text(greeting(model, talk.style), style="dim"))
     for question, shown_at in ASKED.items():
         layout, _ = talk.lay_out(question, gen_length(options.config))
         view, frames, begun = LiveAnswer(model, layout, console), list[Text](), time.perf_counter()

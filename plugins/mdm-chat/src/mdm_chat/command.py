@@ -64,9 +64,7 @@ def chat(
         Talk(model, style, system or ""), options, at_terminal=at_terminal,
         watched=at_terminal if watched is None else watched, as_json=as_json,
     )  # fmt: skip
-    talk.note(f"{model!r}\n/help lists what can be said to the program; Ctrl-D leaves")
-    if style != "chat":
-        talk.note("asked in plain text: each line is continued by itself, without what was said before")
+    talk.note(greeting(model, style))
     for line in _typed() if at_terminal else _piped():
         try:
             if line and not _take(talk, line, at_terminal):
@@ -75,6 +73,12 @@ def chat(
             if not at_terminal:
                 raise
             click.echo(click.style(f"mdm: {one_line(str(error))}", fg="yellow"), err=True)
+
+
+def greeting(model: Model, style: PromptStyle) -> str:
+    """What is told to somebody who types, before the first question."""
+    plain = "\nasked in plain text: each line is continued by itself, without what was said before"
+    return f"{model!r}\n/help lists what can be said to the program; Ctrl-D leaves" + plain * (style != "chat")
 
 
 def check_style(model: Model, style: PromptStyle, system: str | None) -> None:
