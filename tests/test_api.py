@@ -115,3 +115,14 @@ def test_numbers_of_other_libraries(model):
 
 def test_no_prompt_no_result(model):
     assert mdm.decode(model, [], "confidence") == []
+
+
+def test_the_version_is_the_installed_packages():
+    import subprocess
+    import sys
+    from importlib.metadata import version
+
+    code = "import sys, mdm; print(mdm.__version__, {'torch', 'pydantic'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.startswith(version("mdm-core")) and "torch" not in said and "pydantic" not in said
+    assert "__version__" in dir(mdm) and "steps" in dir(mdm)

@@ -8,8 +8,8 @@ ORDER: dict[str, list[str]] = {
     "Start": ["index.md", "quickstart.md", "concepts.md"],
     "Guides": [
         "models.md", "samplers.md", "caches.md", "evaluation.md", "recipes.md", "proteins.md", "watching.md",
-        "serving.md", "sessions.md", "clients.md", "several-gpus.md", "scale.md", "speed.md", "benchmarks.md",
-        "results.md",
+        "chat.md", "serving.md", "sessions.md", "clients.md", "several-gpus.md", "scale.md", "speed.md",
+        "benchmarks.md", "results.md",
     ],
     "Write a plugin": ["tutorial.md", "plugins.md"],
     "Reference": ["reference.md", "cli.md", "architecture.md"],

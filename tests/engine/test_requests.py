@@ -28,12 +28,34 @@ def test_a_prompt_is_a_text_or_ids_or_a_chat(model):
     assert results[0].tokens == results[1].tokens and results[2].sequence[:-2] == chat
 
 
+def test_a_chat_may_end_with_the_beginning_of_the_answer(model):
+    asked = model.encode_chat([Message("user", "hello")])
+    begun = [*CHAT, {"role": "assistant", "content": "It is [MASK]"}]
+    [layout] = encode_prompts(model, [begun])
+    assert (layout.tokens, layout.form) == ([*asked, *model.encode("It is [MASK]")], "chat")
+    [filled] = mdm.decode(model, [begun], "confidence", gen_length=0)
+    assert len(filled.tokens) == 1 and filled.sequence[: len(asked)] == asked
+    [longer] = mdm.decode(model, [[*CHAT, {"role": "assistant", "content": "It is"}]], "confidence", gen_length=3)
+    assert longer.sequence[:-3] == [*asked, *model.encode("It is")] and len(longer.tokens) == 3
+
+
 @pytest.mark.parametrize(
     ("prompts", "said"),
     [
         ("hello", "prompts is one text: give a list of prompts"),
         (7, "prompts is 7: give a list of prompts"),
-        (CHAT, "prompt 0 is {'role': 'user', 'content': 'hello'}: it should be a text, a list of token ids,"),
+        (CHAT, "prompts is one chat: give a list of prompts, such as [chat]"),
+        (["a", CHAT[0]], "prompt 1 is {'role': 'user', 'content': 'hello'}: it should be a text, a list of token ids,"),
+        ([[CHAT[0], "hello"]], "prompt 0 holds {'role': 'user', 'content': 'hello'}: it should be a text, a list of"),
+        (
+            ["a", [{"role": "usr", "content": "b"}]],
+            "prompt 1: the role 'usr' is none of system, user, assistant. Did you",
+        ),
+        (
+            [[{"role": "assistant", "content": "a"}]],
+            "prompt 0: the assistant's message at the end is the beginning of a",
+        ),
+        ([[{"role": "user", "content": [{"type": "text", "text": "a"}]}]], "prompt 0: a chat message is"),
         ([3, 4], "prompt 0 is 3: it should be a text"),
         (["a", ["b"]], "prompt 1 holds 'b': it should be a text, a list of token ids, a list of"),
         ([[1.5]], "prompt 0 holds 1.5: it should be"),

@@ -7,20 +7,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdm.api import Result, decode, load_model, open_session, read
+    from mdm.api import Result, Step, decode, load_model, open_session, read, steps
     from mdm.errors import MdmError
 
-__all__ = ["MdmError", "Result", "decode", "load_model", "open_session", "read"]
+    __version__: str
 
-_NAMES = {"api": ("load_model", "decode", "open_session", "read", "Result"), "errors": ("MdmError",)}
+__all__ = ["MdmError", "Result", "Step", "__version__", "decode", "load_model", "open_session", "read", "steps"]
+
+_NAMES = {
+    "api": ("load_model", "decode", "steps", "open_session", "read", "Result", "Step"), "errors": ("MdmError",)
+}  # fmt: skip
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("mdm-core")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOME)
+    return sorted(__all__)

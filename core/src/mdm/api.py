@@ -1,26 +1,22 @@
-"""The Python API: ``load_model``, ``decode``, ``open_session`` and ``read``."""
+"""The Python API: ``load_model``, ``decode``, ``steps``, ``open_session`` and ``read``."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, Literal
 
 from mdm.engine import reading
 from mdm.engine.autoregressive import generate
 from mdm.engine.decisions import no_end
-from mdm.engine.engine import Engine
 from mdm.engine.memory import plan_batch as plan_batch
-from mdm.engine.prepare import check_arguments, make_policy as make_policy, prepare, with_sizes
+from mdm.engine.prepare import check_arguments, make_policy as make_policy, prepare
 from mdm.engine.requests import encode_prompts
-from mdm.engine.result import Result as Result, TextEnds, result_of
-from mdm.engine.rows import RowRecord
+from mdm.engine.result import Result as Result
 from mdm.engine.session import Session as Session
+from mdm.engine.steps import Step as Step, Steps as Steps
 from mdm.engine.tickets import Update as Update
 from mdm.errors import MdmError
-from mdm.models import compiled
-from mdm.models.cuda_graphs import graphs_of
 from mdm.models.layout import Layout
 from mdm.models.loading import load_model as load_model
 from mdm.models.model import Model
@@ -56,8 +52,9 @@ def decode(
         model: from ``load_model``.
         prompts: each a raw text, in which ``[MASK]`` marks a position to fill in; or token ids, in which the model's
             mask id does; or a chat, a list of ``{"role": ..., "content": ...}``, which the model's chat template
-            encodes; or a ``Prompt``, which may ask for a picture (``kind="image"``); or a ``Layout`` of ids. What
-            texts and contents name of special tokens is text: a prompt that has such tokens is ids.
+            encodes, and whose last message may be the assistant's: the answer begins with it, ``[MASK]`` included;
+            or a ``Prompt``, which may ask for a picture (``kind="image"``); or a ``Layout`` of ids. What texts and
+            contents name of special tokens is text: a prompt that has such tokens is ids.
         sampler: a registered name or an object of your own; None: info-gain. An autoregressive model takes neither a
             sampler nor a cache.
         sampler_options: validated by the sampler's own Options.
@@ -82,38 +79,61 @@ def decode(
     Raises:
         MdmError: an unknown name, an option that does not fit, nothing to decode.
     """
+    run = _begin(
+        model, prompts, sampler, sampler_options, cache, cache_options, gen_length=gen_length, suffix=suffix,
+        unconditional=unconditional, logits_processors=logits_processors, row_ids=row_ids, trace=trace,
+        on_finish=on_finish, on_step=on_step, **options,
+    )  # fmt: skip
+    if run.job.policy is None:
+        with no_end():
+            generate(model, run.job.requests, run.settings, run.job.rules, on_finish=run.finish, on_step=on_step)
+    else:
+        for _ in run:
+            pass
+    return run.results
+
+
+def steps(
+    model: Model, prompts: Any, sampler: str | BaseSampler | None = None,
+    sampler_options: Mapping[str, Any] | None = None, cache: str | BaseCache | None = None,
+    cache_options: Mapping[str, Any] | None = None, *, logits: bool = False, **options: Any,
+) -> Steps:  # fmt: skip
+    """Decode prompts as ``decode`` does, to the same tokens, and watch: ``for step in mdm.steps(...)``.
+
+    A ``Step`` says what one step did to one prompt; prompts that are decoded together take turns. All other arguments
+    are those of ``decode``.
+
+    Args:
+        logits: whether steps carry the logits that the sampler's scores were made of, ``Step.logits``: another pass
+            over the head, and a copy to the CPU, each step.
+
+    Raises:
+        MdmError: as ``decode``; an autoregressive model, which has no canvas.
+    """
+    if not isinstance(logits, bool):
+        raise MdmError(f"logits is {logits!r}: it is True or False")
+    run = _begin(
+        model, prompts, sampler, sampler_options, cache, cache_options, watched=True, logits=logits, **options
+    )  # fmt: skip
+    if run.job.policy is None:
+        raise MdmError(f"{model.name or model.spec.family} is autoregressive: it has no steps to watch; use mdm.decode")
+    return run
+
+
+def _begin(
+    model: Model, prompts: Any, *policy: Any, gen_length: Any = None, suffix: Any = None, unconditional: Any = None,
+    logits_processors: Any = (), row_ids: Any = None, trace: Any = True, on_finish: Any = None, on_step: Any = None,
+    watched: bool = False, logits: bool = False, **options: Any,
+) -> Steps:  # fmt: skip
+    """A decode that has not begun; the arguments are those of ``decode`` and ``Steps``."""
     check_arguments(model, logits_processors, {"on_finish": on_finish, "on_step": on_step})
     if trace not in (True, False, "full"):
         raise MdmError(f'trace is {trace!r}: it is True, False or "full"')
     job = prepare(
-        model, prompts, check_settings(options, _NAMES), sampler, sampler_options, cache, cache_options,
-        gen_length=gen_length, suffix=suffix, unconditional=unconditional, processors=logits_processors,
-        row_ids=row_ids,
+        model, prompts, check_settings(options, _NAMES), *policy, gen_length=gen_length, suffix=suffix,
+        unconditional=unconditional, processors=logits_processors, row_ids=row_ids,
     )  # fmt: skip
-    ends = TextEnds(job.eos_ids, job.settings.stop)
-    results: dict[int, Result] = {}
-
-    def finish(row: RowRecord) -> None:
-        number = row.request
-        results[number] = result_of(row, job.requests[number], job.layouts[number], model, ends, trace=trace)
-        if on_finish is not None:
-            on_finish(number, results[number])
-
-    settings = with_sizes(job.settings, model, job.requests, job.policy)
-    if job.policy is None:
-        with no_end():
-            generate(model, job.requests, settings, job.rules, on_finish=finish, on_step=on_step)
-    else:
-        with (
-            no_end(),
-            compiled.forwards(model) if settings.compile else nullcontext(),
-            graphs_of(model) if settings.graphs else nullcontext() as graphs,
-        ):
-            Engine(
-                model, *job.policy, settings, job.rules, job.eos_ids, on_finish=finish, on_step=on_step,
-                full_trace=trace == "full", graphs=graphs,
-            ).run(job.requests)  # fmt: skip
-    return [results[number] for number in range(len(job.requests))]
+    return Steps(model, job, trace=trace, on_finish=on_finish, on_step=on_step, watched=watched, logits=logits)
 
 
 def open_session(

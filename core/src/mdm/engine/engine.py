@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 from mdm.engine import decisions
-from mdm.engine.canvas import check_steps, join, open_rows, trimmed
+from mdm.engine.canvas import join, open_rows, trimmed
 from mdm.engine.decisions import MAX_ASKED, check_commit, check_evaluate, check_source, go_on
 from mdm.engine.evaluate import evaluate
 from mdm.engine.faults import not_finite
@@ -17,7 +17,7 @@ from mdm.engine.remembered import Remembered
 from mdm.engine.requests import Request
 from mdm.engine.row_draws import RowDraws
 from mdm.engine.rows import RowRecord, count_calls, row_counts, share_costs
-from mdm.engine.trace import Recorder
+from mdm.engine.trace import OnRow, Recorder
 from mdm.engine.transition import Transition, query_of
 from mdm.errors import PromptError
 from mdm.models.cuda_graphs import GraphCache
@@ -48,6 +48,7 @@ class Engine:
         eos_ids: the end tokens, for ``stop_at_eos``.
         on_finish: called with the record of each row as it ends.
         on_step: called with every step's event, if given.
+        on_row, logits: called with every row of a step, see ``Recorder``; and whether it is given logits.
         full_trace: whether trace lines carry confidences and the candidates that were compared.
         graphs: where forwards whose shapes repeat are captured, if they are.
     """
@@ -63,6 +64,8 @@ class Engine:
         *,
         on_finish: Callable[[RowRecord], None],
         on_step: Callable[[StepEvent], None] | None = None,
+        on_row: OnRow | None = None,
+        logits: bool = False,
         full_trace: bool = False,
         graphs: GraphCache | None = None,
     ) -> None:
@@ -71,11 +74,11 @@ class Engine:
         self.asked = self.transition.asked
         self.scorer = Scorer(
             model, rules, settings, eos_ids, held=sampler.reads != "masked", left_out=sampler.reads == "left-out",
-            logits=sampler.keeps_logits, graphs=graphs, new_store=self.transition.new_store,
+            logits=sampler.keeps_logits, features=logits, graphs=graphs, new_store=self.transition.new_store,
         )  # fmt: skip
         self.recorder = Recorder(
             model.spec.mask_id, next(iter(eos_ids), None), on_step, full=full_trace,
-            vocab_size=model.spec.vocab_size,
+            vocab_size=model.spec.vocab_size, on_row=on_row,
         )  # fmt: skip
         self.on_finish = on_finish
         self.rows: list[RowRecord] = []
@@ -94,32 +97,11 @@ class Engine:
         self._draws = RowDraws(ahead=sampler.sees == "block")
 
     @torch.inference_mode()
-    def run(self, requests: Sequence[Request]) -> None:
-        """Decode all ``requests``; a row that ends makes room for one that waits.
-
-        Raises:
-            MdmError: the sampler gets nowhere, or a grid has more blocks than there are steps.
-        """
-        for request in requests:
-            check_steps(f"prompt {request.index}", request, self.model.spec, self.settings, self.sampler.works_on)
-        # Rows of like length share a batch, so that there is little padding.
-        waiting = sorted(requests, key=lambda r: -(len(r.tokens) + r.gen_length))
-        size = self.settings.batch_size or len(waiting)
-        assert isinstance(size, int)
-        while waiting or self.rows:
-            if waiting and len(self.rows) < size:
-                free = size - len(self.rows)
-                self.admit(waiting[:free])
-                waiting = waiting[free:]
-            self.step()
-        self.flush()
-
-    @torch.inference_mode()
     def step(self) -> None:
         """Make a step of all rows, or take those out that are finished.
 
         Raises:
-            MdmError: as ``run``; the rows mean nothing then.
+            MdmError: the sampler gets nowhere; the rows mean nothing then.
         """
         plan = self._plan_step()
         if any(row.counts and row.counts.finished for row in self.rows):
@@ -214,7 +196,7 @@ class Engine:
         self._scheduled = ([], [])
         self._draws.restart()
         self.scorer.readouts = [row.readout or self.scorer.readout for row in self.rows]
-        if self.scores is not None and not self.scorer.draws:
+        if self.scores is not None and not self.scorer.keeps_features:
             self.scores = fast_replace(self.scores, features=None)
 
     def _fetch(self, *tensors: Tensor) -> list[Array]:
@@ -380,7 +362,7 @@ class Engine:
         tokens, masked = self.transition.commit(self.state, scores.positions, where, commit.tokens)
         stay = all(row.next_counts is not None and not row.next_counts.entered for row in self.rows)
         self.state, changed = self.transition.next_state(self.state, tokens, masked, self.memory.sampler, stay)
-        self.recorder.record(self.rows, scores, where, commit, before, changed)
+        self.recorder.record(self.rows, scores, where, commit, before, changed, self.scorer.logits_of(scores))
         for row in self.rows:
             row.end_step()
         self.scores, scored = self.transition.scored_rows(commit, self.state.entered_block)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import index
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from mdm.errors import MdmError
+from mdm.errors import MdmError, suggest
 from mdm.models.layout import Layout
 from mdm.models.model import Model
 from mdm.protocols.model import ModelSpec
@@ -16,6 +16,7 @@ from mdm.protocols.settings import DEFAULT_GEN_LENGTH, INT64, Settings, check_se
 from mdm.protocols.task import Message, Picture, Prompt
 from mdm.scoring.logit_rules import LogitRules
 
+ROLES = get_args(get_type_hints(Message)["role"])
 KINDS = 'a text, a list of token ids, a list of {"role": …, "content": …} or a Prompt'
 
 
@@ -47,6 +48,9 @@ def encode_prompts(model: Model, prompts: Any) -> list[Layout]:
     if isinstance(prompts, (str, Mapping, Prompt)) or not isinstance(prompts, Iterable):
         shown = "one text" if isinstance(prompts, str) else repr(prompts)
         raise MdmError(f"prompts is {shown}: give a list of prompts")
+    prompts = list(prompts)
+    if prompts and all(isinstance(item, (Mapping, Message)) for item in prompts):
+        raise MdmError("prompts is one chat: give a list of prompts, such as [chat]")
     return [_encode(model, f"prompt {number}", prompt) for number, prompt in enumerate(prompts)]
 
 
@@ -95,11 +99,23 @@ def _encode(model: Model, name: str, prompt: Any) -> Layout:
         raise MdmError(f"{name} is {prompt!r}: it should be {KINDS}")
     items = list(prompt)
     if items and all(isinstance(item, (Mapping, Message)) for item in items):
-        layout = model.lay_out(Prompt(tuple(_message(name, item) for item in items)))
-        return replace(layout, gen_length=None)
+        return replace(model.lay_out(_chat(name, [_message(name, item) for item in items])), gen_length=None)
     if wrong := [item for item in items if not hasattr(item, "__index__")]:
         raise MdmError(f"{name} holds {wrong[0]!r}: it should be {KINDS}")
     return Layout([index(item) for item in items])
+
+
+def _chat(name: str, messages: Sequence[Message]) -> Prompt:
+    """A chat; where its last message is the assistant's, the answer begins with it."""
+    for message in messages:
+        if message.role not in ROLES:
+            near = suggest(message.role, ROLES)
+            raise MdmError(f"{name}: the role {message.role!r} is none of {', '.join(ROLES)}.{near}")
+    if messages[-1].role != "assistant":
+        return Prompt(tuple(messages))
+    if messages[-1].pictures or len(messages) == 1:
+        raise MdmError(f"{name}: the assistant's message at the end is the beginning of a text, behind other messages")
+    return Prompt(tuple(messages[:-1]), messages[-1].text)
 
 
 def _message(name: str, item: Mapping[str, Any] | Message) -> Message:

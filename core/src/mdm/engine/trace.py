@@ -25,6 +25,9 @@ def cumulative_entropy(lines: Sequence[Line]) -> float:
     return float(sum(sum(line["entropy"]) for line in lines if line["kind"] in PAID))
 
 
+Logits = tuple[list[int], Tensor]
+"""Positions that were scored, and float32 ``[N, V]`` for these."""
+OnRow = Callable[[RowRecord, list[Line], Logits | None], None]
 Refuse = Callable[[RowRecord, int, int | None], NoReturn]
 """Raises an error for a row and a step, whose scores are not finite, or which committed the token given."""
 
@@ -44,15 +47,17 @@ class Recorder:
     Args:
         fill_token: the token that is filled in behind an end token.
         on_step: called with each step's event, if given; what it does to the lines changes nothing.
+        on_row: called with each row as a step leaves it, the lines of this step, and the logits it was recorded with.
         full: whether lines also carry confidences and the candidates that were compared.
         vocab_size: tokens are below it.
     """
 
     def __init__(
         self, mask_id: int, fill_token: int | None, on_step: Callable[[StepEvent], None] | None, *, full: bool = False,
-        vocab_size: int,
+        vocab_size: int, on_row: OnRow | None = None,
     ) -> None:  # fmt: skip
         self.mask_id, self.fill_token, self.on_step, self.full = mask_id, fill_token, on_step, full
+        self.on_row = on_row
         self.vocab_size = vocab_size
         self._pending: list[_Pending] = []
         self._arrived: list[tuple[_Pending, dict[str, Array]]] = []
@@ -67,7 +72,7 @@ class Recorder:
 
     def record(
         self, rows: Sequence[RowRecord], scores: Scores, where: Tensor, commit: Commit, before: Tensor | None,
-        changed: Mapping[str, Tensor],
+        changed: Mapping[str, Tensor], logits: Sequence[Logits | None],
     ) -> None:  # fmt: skip
         """One step of all rows.
 
@@ -75,6 +80,7 @@ class Recorder:
             where: bool ``[B, K]``, the scored positions that got a token.
             before: int64 ``[B, K]``, the tokens that stood there; None where all were masks.
             changed: bool ``[B, L]`` each: masks ``filled`` behind an end token, and end tokens ``emptied`` again.
+            logits: of each row, for ``on_row``.
         """
         facts = [
             {
@@ -83,8 +89,9 @@ class Recorder:
                 "candidates": row.candidates,
                 "forwards": row.forwards,
                 "rows": row.forwarded_rows,
+                "logits": own,
             }
-            for row in rows
+            for row, own in zip(rows, logits, strict=True)
         ]
         columns = {"positions": scores.positions, "where": where, "tokens": commit.tokens, "entropy": scores.entropy}
         optional = {"bypass": commit.bypass, "before": before, **changed}
@@ -115,9 +122,12 @@ class Recorder:
             self._check_tokens(step, columns["where"], columns["tokens"], refuse)
             lines = []
             for b, (row, facts) in enumerate(zip(step.rows, step.facts, strict=True)):
-                for line in self._lines(facts, {name: column[b] for name, column in columns.items()}):
+                own = self._lines(facts, {name: column[b] for name, column in columns.items()})
+                for line in own:
                     row.write(line)
-                    lines.append(line)
+                lines += own
+                if self.on_row is not None:
+                    self.on_row(row, own, facts["logits"])
             if self.on_step is not None:
                 self.on_step(StepEvent(tuple(deepcopy(lines))))
 

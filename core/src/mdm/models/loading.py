@@ -120,6 +120,7 @@ def load_model(
         raise MdmError(f"{folder} cannot be loaded as a {family.name} checkpoint: {cause(error)}") from error
     if image_tokenizer is not None:
         model.load_image_tokenizer(str(image_tokenizer), offline=offline, image_size=image_size)
+    model.name = str(name)
     return model
 
 

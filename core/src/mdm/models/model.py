@@ -78,6 +78,16 @@ class Model:
         self.chat_template = chat_template
         self._codec: tuple[Any, TextCodec] | None = None
 
+    def __repr__(self) -> str:
+        parameters = {id(p): p for part in (self.body, self.lm_head) for p in part.parameters()}.values()
+        # Weights of 4 bits lie packed in others' shapes.
+        size = sum(getattr(p, "quant_state", p).shape.numel() for p in parameters)
+        scale, unit = next((s for s in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if size >= s[0]), (1, ""))
+        shown = f"{size / scale:.{int(scale > 1 and size < 10 * scale)}f}{unit}"
+        devices = ", ".join(sorted({str(p.device) for p in parameters}))
+        kind = f"{str(self.dtype).removeprefix('torch.')} on {devices}, cache {self.spec.default_cache}"
+        return f"<mdm model {self.name!r}: family {self.spec.family}, {shown} parameters, {kind}>"
+
     @property
     def device(self) -> torch.device:
         return next(self.body.parameters()).device

@@ -123,6 +123,10 @@ class Readout:
         parts = self._accumulators(hidden, keys, held, lambda rows: tokens[row[rows]])
         return Stats.cat([part.stats() for part in parts])
 
+    def plain(self, hidden: Tensor) -> Tensor:
+        """Logits ``[T, V]`` of hidden states ``[T, branches, D]``, guided but under no rule; float32 on the CPU."""
+        return self._merge_branches(self.model.head(hidden.flatten(0, 1))).float().cpu()
+
     def draw_tokens(
         self, hidden: Tensor, tokens: Tensor, row: Tensor, positions: Tensor, draws: Draws, candidates: Tensor
     ) -> tuple[Tensor, Tensor]:

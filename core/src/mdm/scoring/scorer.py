@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
+from mdm.errors import MdmError
 from mdm.models.attention import hiding
 from mdm.models.cuda_graphs import LENGTH_MULTIPLE, MAX_ROW_TOKENS, PADDED_ROW_TOKENS, GraphCache
 from mdm.models.features import FeatureView
@@ -38,20 +39,22 @@ class Scorer:
     Args:
         eos_ids, held, logits: see ``Readout``.
         left_out: whether committed positions are scored from all but themselves.
+        features: whether hidden states are kept for ``logits_of``.
         graphs: where forwards whose shapes repeat are captured, if they are.
         new_store: what makes the store of a cache mode inside the layers, whose forwards are not captured.
     """
 
     def __init__(
         self, model: Model, rules: LogitRules, settings: Settings, eos_ids: Sequence[int] = (), *,
-        held: bool = False, left_out: bool = False, logits: bool = False, graphs: GraphCache | None = None,
+        held: bool = False, left_out: bool = False, logits: bool = False, features: bool = False,
+        graphs: GraphCache | None = None,
         new_store: Callable[[Model, int, int], KVStore] = KVStore,
     ) -> None:  # fmt: skip
         self.model, self.settings, self.left_out = model, settings, left_out
         self.block_length = settings.block_length if model.spec.attention == "block-causal" else None
         """the grid on which a block-causal model sees its own block and those before"""
         self.max_rows = settings.max_rows if isinstance(settings.max_rows, int) else None
-        self._eos_ids, self._held, self._logits = eos_ids, held, logits
+        self._eos_ids, self._held, self._logits, self._features = eos_ids, held, logits, features
         self.readout = Readout(model, rules, settings, eos_ids, held=held, logits=logits)
         """of rows that have no settings of their own"""
         self.readouts: list[Readout] = []
@@ -81,6 +84,26 @@ class Scorer:
     def draws(self) -> bool:
         """Whether tokens of any row are drawn."""
         return any(readout.draws for readout in self.readouts)
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether scores come with the hidden states that they were read from."""
+        return self._features or self.draws
+
+    def logits_of(self, scores: Scores) -> list[tuple[list[int], Tensor] | None]:
+        """Of each row the positions that are scored and their logits ``[N, V]``, see ``Readout.plain``.
+
+        None where they were not asked for.
+
+        Raises:
+            MdmError: the scores are not this scorer's.
+        """
+        if not self._features:
+            return [None] * len(self.readouts)
+        if scores.features is None:
+            raise MdmError("no logits: the scores of this step were made by the sampler, and not by the model")
+        rows = zip(self.readouts, scores.positions, scores.features, scores.valid, strict=True)
+        return [(at[valid].tolist(), own.plain(states[valid])) for own, at, states, valid in rows]
 
     @property
     def length_multiple(self) -> int:
@@ -185,7 +208,8 @@ class Scorer:
             unconditional_starts=(max(batch.unconditional_starts, default=0) > 0,),
         )  # fmt: skip
         assert self.graphs is not None
-        store, shared = None if batch.query is None else self.store, (self.block_length, self.draws)
+        store = None if batch.query is None else self.store
+        shared = (self.block_length, self.draws, self.keeps_features)
         readouts = {self.readouts[row] for row in batch.rows}
         if len(readouts) == 1:
             [readout] = readouts
@@ -279,7 +303,7 @@ class Scorer:
 
         values: dict[str, Any] = {f.name: line(v) for f in fields(stats) if (v := getattr(stats, f.name)) is not None}
         values["positions"] = line(positions)
-        if self.draws:
+        if self.keeps_features:
             values["features"] = line(features)
         if even and valid is None:
             valid = torch.ones(count, width, dtype=torch.bool, device=device)
@@ -290,7 +314,7 @@ class Scorer:
 
     def with_redraw(self, state: State, scores: Scores, draws: Draws) -> Scores:
         """Scores whose tokens can be drawn again, where there is a token temperature."""
-        if scores.features is None:
+        if scores.features is None or not self.draws:
             return scores
         readouts = self.readouts  # of the rows as they are now
         return fast_replace(scores, redraw=lambda s, candidates: redraw(readouts, state, s, draws, candidates))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from mdm.engine.engine import Engine
 from mdm.engine.requests import Request
+from mdm.engine.steps import in_steps
 from mdm.models import Model
 from mdm.protocols import ModelSpec, Plan, Seen, State
 from mdm.protocols.settings import Settings
@@ -205,7 +206,8 @@ def is_read_only_while_a_sampler_looks_ahead(of: Subject) -> None:
         )
 
     engine = _engine(_model(of), looking(around=around, heed=False), of.make())
-    engine.run([Request(i, tokens, GEN, i) for i, tokens in enumerate(prompts())])
+    for _ in in_steps(engine, [Request(i, tokens, GEN, i) for i, tokens in enumerate(prompts())]):
+        pass
     assert looks, "no lookahead was made"
 
 

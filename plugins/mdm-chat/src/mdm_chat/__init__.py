@@ -1,0 +1,1 @@
+"""``mdm chat``: a talk with a model in the terminal."""
