@@ -188,7 +188,7 @@ class ExampleDecoder:
         trace = result.trace if result else []
         ids = sorted({token for line in trace for token in line["tokens"]})
         try:
-            texts = dict(zip(map(str, ids), self._model.token_texts(ids), strict=True))
+            texts = dict(zip(map(str, ids), self._model.shown_texts(ids), strict=True))
             example = replace(example, texts=texts)
         except Exception as error:
             example = replace(example, metrics={}, error=describe(error))

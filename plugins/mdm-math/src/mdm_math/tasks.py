@@ -72,6 +72,10 @@ class Gsm8k(MathTask):
             answer = text.rsplit("####", 1)[1].strip().replace(",", "")
             yield Example(f"gsm8k-{number}", {"question": row.question, "answer": answer}, text)
 
+    def answer(self, example: Example, completion: str) -> str | None:
+        number = settled_number(completion)
+        return None if number is None else str(number)
+
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
         """``accuracy``: equal in value, exactly; ``published``: the number after ####, else the last one."""
         answer: str = example.inputs["answer"]
@@ -116,6 +120,9 @@ class Math500(MathTask):
         source = HubData("HuggingFaceH4/MATH-500", "test", self.options.revision)
         for number, row in read_hub(source, Math500Row) if data is None else read(data, Math500Row):
             yield Example(f"math500-{number}", {"question": row.problem, "answer": row.answer}, row.solution)
+
+    def answer(self, example: Example, completion: str) -> str | None:
+        return settled_formula(completion)
 
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
         """``accuracy``: equal in meaning; ``published``: the last box, compared as normalised text."""
