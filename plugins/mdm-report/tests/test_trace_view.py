@@ -90,12 +90,19 @@ def large(positions: int, candidates: int) -> dict:
         paid = sum(frame["e"][0] for frame in frames)
         prompt = [f" prompt{i}" for i in range(40)]
         return {
-            "canvas": prompt + [None] * positions, "metrics": {"accuracy": 1.0}, "entropy": paid,
+            "canvas": prompt + [None] * positions, "metrics": {"accuracy": 1.0}, "entropy": paid, "prompt": "long",
+            "completion": "", "answer": None, "verdict": ["right", "right"],
             "forwards": positions, "rows": positions * candidates, "frames": frames,
         }  # fmt: skip
 
-    sample = {"id": "large", "variants": [decoding(), decoding()]}
-    return {"title": "large", "variants": ["info-gain", "confidence"], "samples": [sample], "left_out": 0}
+    return page_data("large", ["info-gain", "confidence"], [decoding(), decoding()])
+
+
+def page_data(name: str, labels: list[str], decodings: list[dict]) -> dict:
+    """One example as ``data.load`` gives it."""
+    about = [{"settings": [("sampler", label)], "state": ""} for label in labels]
+    sample = {"id": name, "reference": None, "variants": decodings}
+    return {"title": name, "variants": labels, "about": about, "samples": [sample], "fault": None, "left_out": 0}
 
 
 def test_512_tokens_by_512_steps(browser, tmp_path):
@@ -181,8 +188,7 @@ LINES = [
 
 def every_kind() -> dict:
     result = outcome(0, cumulative_entropy=NAN, canvas=["a", None, None, None, None], texts={"5": "five", "6": "six"})
-    sample = {"id": "e0", "variants": [data._decoding(result, LINES)]}
-    return {"title": "kinds", "variants": ["one"], "samples": [sample], "left_out": 0}
+    return page_data("kinds", ["one"], [data._decoding(result, LINES)])
 
 
 def test_numbers_that_are_not_finite_are_null_in_the_page():

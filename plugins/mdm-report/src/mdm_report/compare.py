@@ -15,7 +15,7 @@ from mdm.runs.summary import summarise
 
 from mdm_report.paired import paired
 from mdm_report.parallelism import by_sampler
-from mdm_report.runs import Key, RunVariant, read_run
+from mdm_report.runs import Key, RunVariant, one_task, read_run
 
 
 def compare(
@@ -36,7 +36,7 @@ def compare(
     variants = [variant for folder in folders for variant in _with_results(folder)]
     labels = _labels(variants)
     results = [variant.by_example() for variant in variants]
-    task = _task(variants)
+    task = one_task(variants)
     keys = _examples_to_compare(variants, labels, results, intersect)
     of_task = str(registry.resolve("task", task).metric)
     _warn_of_other_options(variants, labels)
@@ -108,17 +108,6 @@ def _warn_of_other_options(variants: Sequence[RunVariant], labels: Sequence[str]
                 f"graded with other options of the task: {name} is {values[0]} for {labels[0]}, {values[other]} for "
                 f"{labels[other]}", MdmWarning, stacklevel=3,
             )  # fmt: skip
-
-
-def _task(variants: Sequence[RunVariant]) -> str:
-    first = variants[0]
-    for other in variants:
-        if other.config.task != first.config.task:
-            raise MdmError(
-                f"{first.folder} is of {first.config.task} and {other.folder} of {other.config.task}: "
-                "nothing to compare"
-            )
-    return first.config.task
 
 
 def _labels(variants: Sequence[RunVariant]) -> list[str]:

@@ -6,6 +6,7 @@ is, unless the run has no sampler.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,15 @@ def read_run(folder: Path) -> list[RunVariant]:
         raise MdmError(f"{folder} is not a run's folder: it has no config.yaml")
     settings = config.parse(RunConfig, folder / "config.yaml")
     return [RunVariant(folder, settings, variant) for variant in variants(settings, folder)]
+
+
+def one_task(variants: Sequence[RunVariant]) -> str:
+    """The task of all variants; raises an MdmError where they have several."""
+    first = variants[0]
+    for other in variants:
+        if other.config.task != first.config.task:
+            raise MdmError(
+                f"{first.folder} is of {first.config.task} and {other.folder} of {other.config.task}: "
+                "nothing to compare"
+            )
+    return first.config.task
