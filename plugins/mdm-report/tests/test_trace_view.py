@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import sys
 
@@ -15,6 +14,7 @@ from mdm.errors import MdmError
 from mdm_report import view
 from mdm_report.view import data
 from outcomes import outcome
+from traced import large, page_data
 
 
 @pytest.fixture(scope="module")
@@ -67,42 +67,6 @@ def test_step_play_and_switch(browser, folder):
     page.keep("dark")
     assert browser.execute_script("return document.documentElement.dataset.theme") == "dark"
     assert page.complaints() == []
-
-
-def large(positions: int, candidates: int) -> dict:
-    """As ``data.load`` gives it: one token a step in blocks of 32, two variants."""
-    rng = random.Random(0)
-    words = ["the", " canvas", " is", " filled", " one", " token", " at", " a", " time", ",", " and", ".\n", " mask"]
-
-    def decoding() -> dict:
-        frames, block = [], 32
-        for start in range(0, positions, block):
-            left = list(range(start, min(positions, start + block)))
-            rng.shuffle(left)
-            while left:
-                at = left.pop()
-                others = rng.sample(left, min(len(left), candidates - 1))
-                frames.append({
-                    "s": len(frames), "k": "commit", "p": [at + 40], "t": [rng.choice(words)],
-                    "e": [round(rng.expovariate(3), 4)], "c": [round(rng.random() ** 0.2, 4)],
-                    "w": [[[p + 40], -rng.random(), rng.random(), rng.random()] for p in [at, *others]],
-                })  # fmt: skip
-        paid = sum(frame["e"][0] for frame in frames)
-        prompt = [f" prompt{i}" for i in range(40)]
-        return {
-            "canvas": prompt + [None] * positions, "metrics": {"accuracy": 1.0}, "entropy": paid, "prompt": "long",
-            "completion": "", "answer": None, "verdict": ["right", "right"],
-            "forwards": positions, "rows": positions * candidates, "frames": frames,
-        }  # fmt: skip
-
-    return page_data("large", ["info-gain", "confidence"], [decoding(), decoding()])
-
-
-def page_data(name: str, labels: list[str], decodings: list[dict]) -> dict:
-    """One example as ``data.load`` gives it."""
-    about = [{"settings": [("sampler", label)], "state": ""} for label in labels]
-    sample = {"id": name, "reference": None, "variants": decodings}
-    return {"title": name, "variants": labels, "about": about, "samples": [sample], "fault": None, "left_out": 0}
 
 
 def test_512_tokens_by_512_steps(browser, tmp_path):

@@ -277,9 +277,8 @@ function tell(sample) {
   $("verdict").textContent = said;
   $("verdict").className = `verdict ${kind}`;
   $("state").textContent = about.state;
-  const masks = now.canvas.filter((text) => text === null).length;
-  const facts = [...about.settings.map(([name, value]) => `${name} ${value}`), `${masks} tokens in ${now.frames.length} trace lines`];
-  $("settings").textContent = facts.join(" · ");
+  const masks = now.canvas.filter((text) => text === null).length, steps = new Set(now.frames.map((frame) => frame.s)).size;
+  $("settings").replaceChildren(...about.settings.flatMap(([name, value]) => [`${name} `, make("b", value), " · "]), `${masks} tokens in ${steps} steps`);
   sample.variants.forEach((decoding, a) => {
     const button = $("variants").children[a];
     button.disabled = !decoding;
