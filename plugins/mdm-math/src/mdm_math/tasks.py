@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
 
@@ -74,7 +75,9 @@ class Gsm8k(MathTask):
 
     def answer(self, example: Example, completion: str) -> str | None:
         number = settled_number(completion)
-        return None if number is None else str(number)
+        if number is None or number.denominator == 1:
+            return None if number is None else str(number.numerator)
+        return str(Decimal(number.numerator) / number.denominator)
 
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
         """``accuracy``: equal in value, exactly; ``published``: the number after ####, else the last one."""
