@@ -34,6 +34,7 @@ function blocks(c, colours) {
   lines(`${data.samples[view.sample].id} · step ${view.frame} of ${now.frames.length} · ${data.variants[view.variant]}`, "600 18px system-ui, sans-serif", "ink", 26, 2);
   lines($("settings").textContent, SANS, "soft", 20, 4);
   gap(8);
+  if (now.grid) lines(`Prompt: ${now.prompt}`, SANS, "ink", 20, 4);
   for (const name of ["question", "reference", "answer"]) {
     const row = $(name).parentNode;
     if (!row.hidden) lines(`${row.querySelector("dt").textContent}: ${$(name).textContent}`, SANS, "ink", 20, name === "question" ? 6 : 4);
