@@ -161,9 +161,12 @@ def test_characters_over_several_tokens_are_joined(browser, tmp_path):
 
 def test_it_opens_where_the_masks_are_and_fits_a_phone(browser, tmp_path):
     found = large(512, 4)
+    arms = [f"a-model-of-a-long-name info-gain K{pace} candidates={n}" for pace in (1, 2) for n in range(6)]
+    found |= {"variants": arms, "about": found["about"][:1] * 12}
+    found["samples"][0]["variants"] *= 6
     found["samples"][0]["variants"][0]["prompt"] = "a question of many words " * 200
     for name, prompt in (("folded", 400), ("short", 12)):
-        for decoding in found["samples"][0]["variants"]:
+        for decoding in found["samples"][0]["variants"][:2]:
             decoding["canvas"][:40] = ["word " * (prompt // 10)] + [" p"] * 39
         (tmp_path / f"{name}.html").write_text(view.page(found))
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
