@@ -51,14 +51,14 @@ class ExampleDecoder:
 
     def __init__(self, run: RunContext, model: Model, variant: Variant, writer: ResultsWriter) -> None:
         self._run, self._model, self._variant, self._writer = run, model, variant, writer
-        self._settings = decode_settings(run.config, model, variant.sampler, variant.tokens_per_step)
+        self._settings = decode_settings(variant.settled(run.config), model, variant.sampler, variant.tokens_per_step)
         self._grader = Grader(run.task, self._record, run.fail_fast, end_tokens(run.config, model), model.token_texts)
         self._progress = Progress(run, variant)
         self._decoded: set[int] = set()
         self._last_finish = time.perf_counter()
 
-    def decode(self, examples: Sequence[EncodedExample]) -> None:
-        """Decode ``examples``; each is written as soon as it is graded.
+    def decode(self, examples: Sequence[EncodedExample]) -> Sizes:
+        """Decode ``examples``; each is written as soon as it is graded. Returns the sizes of the last batch.
 
         Raises:
             MdmError: a request that is wrong for all examples, an observer or a hook that failed, or, with
@@ -80,6 +80,7 @@ class ExampleDecoder:
                 self._grader.collect(to_the_end=True)
             raise
         self._grader.collect(to_the_end=True)
+        return self._sizes
 
     def _check_steps(self, examples: Sequence[EncodedExample]) -> None:
         """Say that steps are too few, or refuse them, before anything is decoded."""

@@ -80,6 +80,7 @@ def summarise(
         "accuracy_by_repeat": by_repeat,
         "accuracy_se": stdev(by_repeat) / sqrt(len(by_repeat)) if len(by_repeat) > 1 else None,
         "metric": metric, "metrics": metrics, "errors": sum(result.error is not None for result in done),
+        "first_error": next((f"{result.id}: {result.error}" for result in done if result.error is not None), None),
         "cumulative_entropy": round(entropy, DIGITS) if isfinite(entropy) else None,
         "forwards": forwards, "rows": sum(result.rows for result in done),
         "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds if seconds else 0.0,
