@@ -88,6 +88,18 @@ OPTION = click.option(
 )  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else there.")
 
+OUTPUT = (
+    click.option("--quiet", is_flag=True, help="Nothing on stderr but warnings and errors."),
+    click.option("--verbose", is_flag=True, help="On stderr also notes at once, and what each variant resolved to."),
+    click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+                 help="Append the progress to this file too, in plain lines with times."),
+)  # fmt: skip
+
+
+def output_flags(command: F) -> F:
+    """The flags ``quiet``, ``verbose`` and ``log_file``: the arguments of ``mdm.cli.progress.progress``."""
+    return _with_flags(command, OUTPUT)
+
 
 def decode_flags(command: F) -> F:
     """The flags of every command that decodes."""

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import click
@@ -34,7 +35,7 @@ def steps(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bars.on_progress(what, done, total)
 
 
-def progress() -> Lines | Bars:
+def progress(quiet: bool = False, verbose: bool = False, log_file: Path | None = None) -> Lines | Bars:
     """An observer that shows a run's progress on stderr; a context manager."""
     return Bars() if sys.stderr.isatty() else Lines()
 
