@@ -24,7 +24,7 @@ def report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     from mdm.runs import presets
 
     try:
-        rows = summary.get("runs", [summary])
+        rows = summary["runs"]
         columns = _columns(rows)
         cells = [[CELLS[name](row) for name in columns] for row in rows]
         errors = sum(row["errors"] for row in rows)

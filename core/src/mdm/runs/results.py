@@ -164,8 +164,7 @@ def run_folder(path: Path, run_config: RunConfig, environment: Mapping[str, Any]
 def is_finished(path: Path) -> bool:
     """Whether the summary of the run in ``path`` says that all of its examples are decoded."""
     summary = files.read_json(path / "summary.json")
-    rows = summary.get("runs", [summary]) if isinstance(summary, dict) else None
-    return isinstance(rows, list) and all(isinstance(row, dict) and row.get("complete") is True for row in rows)
+    return isinstance(summary, dict) and summary.get("complete") is True
 
 
 @dataclass

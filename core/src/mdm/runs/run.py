@@ -137,8 +137,7 @@ def _open_variants(run: RunContext, out: Path) -> list[Variant]:
             variant.results.check([example.id for example in run.examples], run.config.repeats)
             changed = variant.results.gather([digest(example) for example in run.examples])
             if changed:
-                for folder in (out, variant.results.folder):
-                    (folder / "summary.json").unlink(missing_ok=True)  # it would call the run complete
+                (out / "summary.json").unlink(missing_ok=True)  # it would call the run complete
                 found = changed + len(variant.results.by_row)
                 run.observer.on_warning(
                     f"{variant.label}: {changed} of {found} results were of other inputs and are decoded again"
@@ -204,11 +203,7 @@ def write_summary(run: RunContext, variants: Sequence[Variant], out: Path) -> di
     for variant in variants:
         measured = _summary_row(run, variant)
         rows.append(measured | conditions(run.config, variant, environment) | measured)
-    if len(variants) > 1:
-        for variant, row in zip(variants, rows, strict=True):
-            if variant.results.by_row:
-                files.write_json(variant.results.folder / "summary.json", row)
-    summary: dict[str, Any] = rows[0] if len(rows) == 1 else {"task": run.config.task, "runs": rows}
+    summary = {"task": run.config.task, "complete": all(row["complete"] for row in rows), "runs": rows}
     files.write_json(out / "summary.json", summary)
     return summary
 
@@ -216,7 +211,7 @@ def write_summary(run: RunContext, variants: Sequence[Variant], out: Path) -> di
 def _summary_row(run: RunContext, variant: Variant) -> dict[str, Any]:
     config, task = run.config, run.task
     row = {
-        "model": variant.model, "sampler": variant.sampler, "tokens_per_step": variant.tokens_per_step,
+        "variant": variant.label, "model": variant.model, "sampler": variant.sampler, "tokens_per_step": variant.tokens_per_step,
         "cache": config.cache, "task": config.task,
     }  # fmt: skip
     results = variant.results.by_row.values()

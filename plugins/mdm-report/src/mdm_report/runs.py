@@ -52,9 +52,10 @@ class RunVariant:
 
     def task_options(self) -> dict[str, Any]:
         """The options of the task that the results were graded with, as the summary says, else the run's."""
-        summary = files.read_json(self.results.folder / "summary.json")
-        options = summary.get("task_options") if isinstance(summary, dict) else None
-        return options if isinstance(options, dict) else self.config.options_of("task", self.config.task)
+        for row in summary_rows(self.folder):
+            if row.get("variant") == self.label and isinstance(row.get("task_options"), dict):
+                return dict(row["task_options"])
+        return self.config.options_of("task", self.config.task)
 
     def by_example(self) -> dict[Key, list[ExampleResult]]:
         """The results of each example, in the order of the repeats."""
@@ -62,6 +63,13 @@ class RunVariant:
         for result in sorted(self.results.by_row.values(), key=lambda result: (result.index, result.repeat)):
             examples.setdefault((result.id, result.digest), []).append(result)
         return examples
+
+
+def summary_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``summary.json``, as far as it has such."""
+    summary = files.read_json(folder / "summary.json")
+    rows = summary.get("runs") if isinstance(summary, dict) else None
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def read_run(folder: Path) -> list[RunVariant]:
