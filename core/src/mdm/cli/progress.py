@@ -157,8 +157,7 @@ class Lines(Paced):
 
     def __init__(self, patience: float = PATIENCE) -> None:
         super().__init__()
-        self._begun = time.monotonic()
-        self._quiet_until = self._next = self._begun + patience
+        self._begun, self._next, self._patience = time.monotonic(), 0.0, patience
         self._ended: set[str] = set()
 
     def __exit__(self, *_: object) -> None:
@@ -169,18 +168,18 @@ class Lines(Paced):
         click.echo(text, err=True)
 
     def on_note(self, text: str) -> None:
-        if time.monotonic() >= self._quiet_until:
+        if time.monotonic() >= self._begun + self._patience:
             self.write(printable(text))
 
     def show(self, pace: Pace) -> None:
         if pace.done == pace.total:
             self._end(pace)
-        elif time.monotonic() >= self._next and pace.share:
+        elif time.monotonic() >= self._next and pace.share and pace.seconds >= self._patience:
             self._next = time.monotonic() + EVERY
             self.write(printable(pace.line(ended=False)))
 
     def _end(self, pace: Pace) -> None:
-        if pace.label not in self._ended and time.monotonic() >= self._quiet_until:
+        if pace.label not in self._ended and pace.seconds >= self._patience:
             self._ended.add(pace.label)
             self.write(printable(pace.line(ended=True)))
 
