@@ -28,7 +28,7 @@ def description(entry: Entry) -> str:
 def first_sentence(text: str) -> str:
     """The first sentence of the first paragraph, without its full stop."""
     paragraph = " ".join(text.strip().partition("\n\n")[0].split()).replace("``", "`")
-    return re.split(r"(?<=[^.A-Z][^.])\.\s", paragraph)[0].removesuffix(".")
+    return re.split(r"(?<![A-Z])(?<!\.[a-z])\.\s", paragraph)[0].removesuffix(".")
 
 
 @lru_cache

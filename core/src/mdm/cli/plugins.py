@@ -90,10 +90,10 @@ def _say(text: str) -> None:
 def _table(records: list[dict[str, Any]], check: bool) -> None:
     from mdm.cli.tables import show
 
-    headers = ["kind", "name", "description", "package"]
+    headers = ["kind", "name", "package", "description"]
     rows = [
-        [registry.WORDS.get(record["kind"], record["kind"]), record["name"], record["description"],
-         f"{record['dist']} {record['version']}".strip()] for record in records
+        [registry.WORDS.get(record["kind"], record["kind"]), record["name"],
+         f"{record['dist']} {record['version']}".strip(), record["description"]] for record in records
     ]  # fmt: skip
     if check or any(record["unmet"] or record.get("error") for record in records):
         headers.append("state")

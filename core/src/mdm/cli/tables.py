@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 UNBOUNDED = 10_000
 """Columns of what is no terminal."""
-PROSE = 24
+PROSE = 40
 """Columns that a text has at least before it is wrapped into fewer."""
 
 
