@@ -21,7 +21,9 @@ def description(entry: Entry) -> str:
     command its ``short_help``; else its module's. Empty where there is no source."""
     module, _, attribute = entry.value.partition(":")
     with suppress(OSError, SyntaxError, ValueError, ImportError, RecursionError):
-        return first_sentence(_find(module.strip(), attribute.strip()))
+        tree, node = definition(module.strip(), attribute.strip())[1:]
+        texts = [*map(_short_help, getattr(node, "decorator_list", ())), node and ast.get_docstring(node)]
+        return first_sentence(next(filter(None, texts), "") if node else ast.get_docstring(tree) or "")
     return ""
 
 
@@ -51,8 +53,14 @@ def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
         yield from node.body if isinstance(node, ast.If) else [node]
 
 
-def _find(module: str, name: str) -> str:
-    """The text that describes what a module calls ``name``."""
+def definition(module: str, name: str) -> tuple[str, ast.Module, ast.ClassDef | ast.FunctionDef | None]:
+    """The module that defines what ``module`` calls ``name``, its source, and the class or function, or None.
+
+    Of an object it is its class, or the function that makes it.
+
+    Raises:
+        OSError, SyntaxError, ValueError, ImportError: the source cannot be found or read.
+    """
     tree, is_package = _tree(module)
     for _ in range(HOPS):
         for node in _statements(tree):
@@ -64,13 +72,13 @@ def _find(module: str, name: str) -> str:
                     tree, is_package = _tree(module)
                     break
             elif isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-                return next(filter(None, map(_short_help, node.decorator_list)), "") or ast.get_docstring(node) or ""
+                return module, tree, node
             elif isinstance(node, ast.Assign) and any(getattr(to, "id", "") == name for to in node.targets):
-                name = getattr(getattr(node.value, "func", None), "id", "")  # the class of an object, or what makes it
+                name = getattr(getattr(node.value, "func", node.value), "id", "")
                 break
         else:
             break
-    return ast.get_docstring(tree) or ""
+    return module, tree, None
 
 
 def _short_help(decorator: ast.expr) -> str:
