@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 from mdm import registry
 from mdm.cli.interrupt import CtrlC
 from mdm.errors import MdmError, MdmWarning, cause, describe, one_line, printable
@@ -33,6 +34,14 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = registry.resolve("command", name)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from mdm.cli.descriptions import description
+
+        entries = {entry.name: entry for entry in registry.entries("command")}
+        found = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=description(entries[name]) or None) for name in found]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -11,7 +11,6 @@ import click
 from click.shell_completion import CompletionItem
 from mdm import registry
 from mdm.cli.descriptions import definition, description
-from mdm.protocols.settings import DEFAULT_SAMPLER
 
 Value = tuple[str, str]
 """A value and what it means."""
@@ -38,6 +37,8 @@ def named(*kinds: str) -> Callable[[click.Context], list[Value]]:
 
 def assignments(ctx: click.Context) -> list[Value]:
     """``option=`` for each option of the sampler, the cache and the task of a command line."""
+    from mdm.protocols.settings import DEFAULT_SAMPLER
+
     asked = {"sampler": [DEFAULT_SAMPLER], "cache": [], "task": ["sudoku"] if "task" in ctx.params else []}
     names: dict[str, str] = {}
     for kind, default in asked.items():
