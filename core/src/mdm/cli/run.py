@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
-from mdm.cli.flags import decode_flags, run_flags, used
+from mdm.cli.flags import Grouped, decode_flags, run_flags, used
 from mdm.cli.summary_table import report
 from mdm.errors import MdmError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-@click.command()
+@click.command(cls=Grouped)
 @run_flags
 @click.option("--num-processes", type=click.IntRange(1), default=1, help="Number of processes that share the examples.")
 @click.option("--live", is_flag=True, help="Show a canvas as it is decoded, on stderr.")

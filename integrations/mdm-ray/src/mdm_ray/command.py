@@ -17,15 +17,15 @@ from mdm.errors import MdmError
     "--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
     help="Where the results go; the same command there resumes.",
 )  # fmt: skip
-@click.option("--workers", type=click.IntRange(1), help="Workers, each with the model. [default: as many as fit]")
+@click.option("--workers", type=click.IntRange(1), help="Workers, each with the model.  [default: as many as fit]")
 @click.option(
-    "--gpus", type=click.IntRange(0), metavar="N", help="GPUs of each worker. [default: 1 where the cluster has any]"
+    "--gpus", type=click.IntRange(0), metavar="N", help="GPUs of each worker.  [default: 1 where the cluster has any]"
 )
 @click.option(
-    "--share", type=click.IntRange(1), metavar="N", help="Examples given to a worker at once. [default: 4 batches]"
+    "--share", type=click.IntRange(1), metavar="N", help="Examples given to a worker at once.  [default: 4 batches]"
 )
 @click.option(
-    "--address", metavar="ADDRESS", help="The cluster. [default: RAY_ADDRESS, else one of this machine's own]"
+    "--address", metavar="ADDRESS", help="The cluster.  [default: RAY_ADDRESS, else one of this machine's own]"
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first example that fails, instead of recording it.")
 @JSON
