@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mdm.errors import MdmError, MdmWarning, cause, first_line
@@ -18,6 +18,7 @@ from mdm.models.checkpoints import find_family, holds_adapter, locate, read_conf
 from mdm.models.lora import Adapter
 from mdm.models.model import Model
 from mdm.models.placement import device_of, dtype_of, loading_options
+from mdm.models.threads import use_threads
 from mdm.models.weight_files import Shapes, check_files, check_weights, weight_paths, weight_shapes, whole_numbers
 
 NO_ADAPTER = {"subfolder": "none"}
@@ -52,6 +53,7 @@ def load_model(
     merge_adapter: bool | None = None,
     image_tokenizer: str | Path | None = None,
     image_size: int | None = None,
+    threads: int | Literal["auto"] | None = None,
     **options: Any,
 ) -> Model:
     """Load a checkpoint.
@@ -70,6 +72,7 @@ def load_model(
         merge_adapter: add the adapter to the weights, so that it costs no time; None: unless these are quantized.
         image_tokenizer: what turns pictures into tokens and back, a local folder or a hub id (showlab/magvitv2).
         image_size: height and width (pixels) of the pictures that are drawn and seen; None: as the model was trained.
+        threads: of torch in this whole process, or auto: see ``use_threads``; None: as many as it has.
         options: passed to transformers' ``from_pretrained``.
 
     Raises:
@@ -81,8 +84,7 @@ def load_model(
         "image_tokenizer": image_tokenizer,
     }  # fmt: skip
     for key, value in texts.items():
-        required = key in ("name", "device", "dtype")
-        if not isinstance(value, (str, Path)) and (value is not None or required):
+        if not isinstance(value, (str, Path)) and (value is not None or key in ("name", "device", "dtype")):
             raise MdmError(f"{key} is {value!r}: it should be a text")
     for key, flag in {"offline": offline, "merge_adapter": merge_adapter}.items():
         if flag not in (True, False, None):
@@ -111,9 +113,11 @@ def load_model(
         raise MdmError(f"image_size is {image_size!r}: it is a number of pixels")
     if image_size is not None and image_tokenizer is None:
         raise MdmError("image_size is the size of pictures, and nothing makes any: give image_tokenizer")
-    kind = dtype_of(dtype, target, config)
+    use_threads(threads, sum(path.stat().st_size for path in weight_paths(folder)), target)
     try:
-        model = family.load(str(folder), config, device=target, dtype=kind, **placed, **options)
+        model = family.load(
+            str(folder), config, device=target, dtype=dtype_of(dtype, target, config), **placed, **options
+        )
     except MdmError:
         raise
     except Exception as error:  # what transformers or a family makes of a config.json that nobody foresaw
@@ -259,8 +263,7 @@ def _read(source: str, one_by_one: bool) -> Iterator[tuple[str | None, dict[str,
         yield None, {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
     finally:
         del os.environ[ONE_BY_ONE]
-        if before is not None:
-            os.environ[ONE_BY_ONE] = before
+        os.environ |= {} if before is None else {ONE_BY_ONE: before}
 
 
 def _compare(shapes: Shapes, network: Any, key_mapping: Mapping[str, str], source: str) -> bool:

@@ -354,9 +354,9 @@ def _remove_new_run(path: Path, is_new_folder: bool) -> None:
 
 
 def _check_same_run(path: Path, run_config: RunConfig, environment: Mapping[str, Any]) -> None:
-    # Where a model's files come from is not what they are.
+    # Where a model's files come from is not what they are, nor is how many threads read them.
     old, new = (
-        run.model_dump(mode="json", exclude={"offline"})
+        run.model_dump(mode="json", exclude={"offline", "threads"})
         for run in (config.parse(RunConfig, path / "config.yaml"), run_config)
     )
     digest = read_environment(path).data_sha256
