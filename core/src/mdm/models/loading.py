@@ -115,9 +115,8 @@ def load_model(
         raise MdmError("image_size is the size of pictures, and nothing makes any: give image_tokenizer")
     use_threads(threads, sum(path.stat().st_size for path in weight_paths(folder)), target)
     try:
-        model = family.load(
-            str(folder), config, device=target, dtype=dtype_of(dtype, target, config), **placed, **options
-        )
+        kind = dtype_of(dtype, target, config)
+        model = family.load(str(folder), config, device=target, dtype=kind, **placed, **options)
     except MdmError:
         raise
     except Exception as error:  # what transformers or a family makes of a config.json that nobody foresaw
@@ -320,8 +319,7 @@ def load_tokenizer(source: str, bpe: str | None = None, *, auto: bool = False) -
     Where there is no tokenizer.json, the transformers class ``bpe`` reads the family's vocab.json and merges.txt. With
     ``auto`` the family's tokenizers are transformers' own, which chooses the class.
     """
-    folder = Path(source)
-    there = {path.name for path in folder.iterdir()}
+    there = {path.name for path in Path(source).iterdir()}
     if auto and there & {"tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json"}:
         kind = "AutoTokenizer"
     elif "tokenizer.json" in there:
@@ -334,10 +332,10 @@ def load_tokenizer(source: str, bpe: str | None = None, *, auto: bool = False) -
 
     try:
         return getattr(transformers, kind).from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, clean_up_tokenization_spaces=False
+            source, local_files_only=True, trust_remote_code=False, clean_up_tokenization_spaces=False
         )
     except Exception as error:
-        raise MdmError(f"{folder}: the tokenizer cannot be read: {first_line(error)}") from None
+        raise MdmError(f"{source}: the tokenizer cannot be read: {first_line(error)}") from None
 
 
 def tokenizer_of(name: str, *, offline: bool = False) -> Any:
