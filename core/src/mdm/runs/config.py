@@ -96,6 +96,7 @@ class LoadingConfig(BaseModel):
     image_size: Count | None = documented(
         None, "Height and width of pictures, in pixels.", unset="as the model was trained", metavar="PIXELS"
     )
+    threads: Size = documented("auto", "Threads that compute; auto: one for a small model, else the idle cores.")
     offline: bool = documented(False, "Never ask the hub for the model.")
 
     @field_validator("adapter_weights")

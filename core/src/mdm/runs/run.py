@@ -71,7 +71,7 @@ def run(
             config = stack.enter_context(folder)
         else:
             process.barrier()  # until the main process has the folder and has read, or downloaded, the examples
-            mine = {"data": config.data, "offline": config.offline}
+            mine = {name: getattr(config, name) for name in ("data", "offline", "threads")}
             config = parse(RunConfig, out / "config.yaml").model_copy(update=mine)
         stack.enter_context(blamed("something that the run called ends it", only_exits=True))
         guarded.on_note(f"reading {config.data or config.task}")
