@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -80,6 +81,8 @@ def _run(
     from mdm.runs import processes, run as runs
     from mdm.runs.watch import Interrupted
 
+    if int(os.environ.get("RANK", "0")):  # one log of a run is enough
+        output["log_file"] = None
     try:
         with live_view() if live else progress(**output) as observer:
             summary = runs.run(config, folder, observer, fail_fast=fail_fast, retry_failed=retry_failed)

@@ -57,7 +57,7 @@ def report(summary: dict[str, Any], folder: Path, as_json: bool) -> int:
 
 def is_failed(row: Row) -> bool:
     """Whether none of its examples could be decoded or graded."""
-    return bool(0 < row["examples"] * row["repeats"] <= row["errors"])
+    return bool(0 < row["done"] == row["errors"])
 
 
 def _columns(rows: list[Row], metric: str) -> dict[str, Callable[[Row], str]]:

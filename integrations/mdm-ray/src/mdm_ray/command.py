@@ -53,8 +53,8 @@ def ray_run(
     try:
         with processes.sigterm_as_interrupt(), progress(quiet, verbose, log_file) as observer:
             summary = run(
-                config, out, observer,
-                fail_fast=fail_fast, retry_failed=retry_failed, workers=workers, gpus=gpus, share=share, address=address,
+                config, out, observer, fail_fast=fail_fast, retry_failed=retry_failed,
+                workers=workers, gpus=gpus, share=share, address=address,
             )  # fmt: skip
     except Interrupted as stop:
         report(stop.summary, out, as_json)

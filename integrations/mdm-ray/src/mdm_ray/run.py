@@ -30,7 +30,8 @@ SHARE = 64
 
 def run(
     config: RunConfig, out: Path, observer: RunObserver | None = None, *, fail_fast: bool = False,
-    retry_failed: bool = False, workers: int | None = None, gpus: int | None = None, share: int | None = None, address: str | None = None,
+    retry_failed: bool = False, workers: int | None = None, gpus: int | None = None, share: int | None = None,
+    address: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """``mdm.runs.run.run``, with the examples decoded by workers on a Ray cluster.
 
