@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -18,11 +19,10 @@ from stand_in_engine import engine as engine, lines, make, timeless
 
 def test_what_a_run_writes(engine, tmp_path):
     summary = runs.run(make(), tmp_path)
-    assert summary["runs"][0]["examples"] == 5 and summary["complete"] and summary["runs"][0]["accuracy"] == 4 / 5
-    assert summary["runs"][0]["metrics"] == {"right": 0.8, "tried": 1.0} and summary["runs"][0][
-        "cumulative_entropy"
-    ] == pytest.approx(0.2)
-    assert (summary["runs"][0]["forwards"], summary["runs"][0]["rows"], summary["runs"][0]["tokens"]) == (10, 90, 10)
+    [row] = summary["runs"]
+    assert row["examples"] == 5 and summary["complete"] and row["accuracy"] == 4 / 5
+    assert row["metrics"] == {"right": 0.8, "tried": 1.0} and row["cumulative_entropy"] == pytest.approx(0.2)
+    assert (row["forwards"], row["rows"], row["tokens"]) == (10, 90, 10)
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     rows = sorted(lines(tmp_path / "results.jsonl"), key=lambda row: row["index"])
     assert [row["id"] for row in rows] == [f"copy-{i}" for i in range(5)]
@@ -38,7 +38,7 @@ def test_what_a_run_writes(engine, tmp_path):
         "one": {"candidates": 8},
         "copy": {"infill": False, "fragile": False},
     }
-    assert json.loads((tmp_path / "environment.json").read_text())["runs"][0]["versions"]["fake-run"] == "1.0"
+    assert json.loads((tmp_path / "environment.json").read_text())["versions"]["fake-run"] == "1.0"
 
 
 def test_what_the_engine_is_asked(engine, tmp_path):
@@ -69,8 +69,8 @@ def test_what_the_engine_is_asked(engine, tmp_path):
     assert (first["allowed_tokens"], first["suppressed_tokens"]) == ([(3, 9), (20, 30)], [4])
     placed = {"device": "auto", "device_map": "auto", "quantization": "bnb-8bit", "attn_implementation": "eager"}
     loaded = {"dtype": "auto", "adapter": None, "adapter_weights": None, "merge_adapter": None, "offline": True}
-    pictures = {"image_tokenizer": None, "image_size": None}
-    assert engine.loads == [("tiny", {**placed, **loaded, **pictures, "revision": None})]
+    others = {"image_tokenizer": None, "image_size": None, "threads": "auto"}
+    assert engine.loads == [("tiny", {**placed, **loaded, **others, "revision": None})]
 
 
 def test_sizes_that_are_not_given_are_what_fits(engine, tmp_path, monkeypatch):
@@ -475,3 +475,29 @@ def test_code_runs_only_where_it_is_allowed(engine, tmp_path):
     assert runs.run(allowed, tmp_path / "b")["runs"][0]["examples"] == 1  # no default limit: all there are
     written = configs.parse(RunConfig, tmp_path / "b" / "config.yaml")
     assert written == allowed.model_copy(update={"autoregressive": []})
+
+
+def test_work_is_told_between_examples(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("mdm.runs.decode_examples.WorkMeter.EVERY", 0.0)
+    heard = []
+    observer = RunObserver()
+    observer.on_work = lambda label, work: heard.append((label, work))
+    runs.run(make(limit=5, batch_size=2), tmp_path, observer)
+    counts = [(work.steps, work.tokens, work.tokens_left) for _, work in heard]
+    assert counts == [
+        (i + 1, 2 * i + 2, 8 - 2 * i) for i in range(5)
+    ]  # each of five rows takes one step, of two tokens
+    assert {label for label, _ in heard} == {"one"} and all(work.rows == 1 for _, work in heard)
+    assert all(a.seconds <= b.seconds for (_, a), (_, b) in pairwise(heard))
+
+
+def test_work_of_a_real_decode_adds_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("mdm.runs.decode_examples.WorkMeter.EVERY", 0.0)
+    heard = []
+    observer = RunObserver()
+    observer.on_work = lambda _, work: heard.append(work)
+    flags = {"task": "sudoku", "sampler": ["confidence"], "limit": 3, "gen_length": 4, "batch_size": 2}
+    runs.run(configs.build(RunConfig, None, flags, ["mode=generate"]), tmp_path, observer)
+    assert all(work.tokens + work.tokens_left == 12 for work in heard) and max(work.rows for work in heard) == 2
+    assert [work.tokens for work in heard] == sorted(work.tokens for work in heard)
+    assert heard[-1].steps == len(heard) == 8 and heard[-1].tokens == 12

@@ -100,13 +100,13 @@ def _read(run: Path, where: str, when: str, is_used: bool) -> ListedRun:
     rows = rows if all(row.keys() >= NEEDED for row in rows) else []
     is_whole = bool(rows) and all(row["complete"] is True for row in rows) and not is_used
     variants = read_run(run)
-    config = variants[0].config
+    config, expected = variants[0].config, _expected(variants, rows)
     results = [] if is_whole else [result for variant in variants for result in variant.results.by_row.values()]
+    done = sum(int(row["done"]) for row in rows) if is_whole else len(results)
     return ListedRun(
-        where, when, "running" if is_used else "complete" if is_whole else "incomplete",
+        where, when, "running" if is_used else "complete" if done == expected else "incomplete",
         task=config.task, models=config.model, variants=[variant.label for variant in variants],
-        done=sum(int(row["done"]) for row in rows) if is_whole else len(results),
-        expected=_expected(variants, rows),
+        done=done, expected=expected,
         failed=sum(int(row["errors"]) for row in rows) if is_whole else sum(map(_failed, results)),
         metric=str(rows[0]["metric"]) if rows else None,
         accuracy={str(row["variant"]): row["accuracy"] for row in rows},
