@@ -17,6 +17,9 @@ from outcomes import outcome
 from tiny_families import save_bpe
 from traced import image_run, large, page_data
 
+RESOLVED = ("device", "dtype")
+"""What only a summary says."""
+
 
 def run(out, *arguments):
     done = CliRunner().invoke(cli, ["run", *arguments, "--trace", "full", "--out", str(out)], catch_exceptions=False)
@@ -50,11 +53,18 @@ def test_the_header_says_what_was_asked_and_how_it_was_decoded(browser, folder):
         reference = page.text("reference")
         assert len(reference) == len(result["completion"]) and eval(reference.replace("=", "=="))
     said = page.text("settings")
-    for fact in ("model tiny", "sampler info-gain", "cache auto", "block_length 3", "seed 0", "candidates 8"):
+    for fact in ("model tiny", "sampler info-gain", "cache none", "block_length 3", "seed 0", "candidates 8"):
         assert f"{fact} · " in said
     page.key("2")
     assert "sampler confidence · " in page.text("settings") and "candidates" not in page.text("settings")
     assert page.text("state") == "" and page.complaints() == []
+
+
+def test_the_arms_of_a_sweep_are_told_apart(tmp_path):
+    out = run(tmp_path / "sweep", "--task", "equations", "--limit", "1", "-o", "candidates=2", "-o", "candidates=4")
+    found = data.load([out])
+    assert [label.split()[-1] for label in found["variants"]] == ["candidates=2", "candidates=4"]
+    assert [dict(about["settings"])["candidates"] for about in found["about"]] == ["2", "4"]
 
 
 def test_what_failed_and_what_is_missing_is_said(browser, folder, tmp_path):
@@ -63,11 +73,15 @@ def test_what_failed_and_what_is_missing_is_said(browser, folder, tmp_path):
     first, second, *_ = results(cut / "info-gain")
     failed = second | {"metrics": {}, "completion": "", "forwards": 0, "error": "ValueError: no such place"}
     rewrite(cut / "info-gain", [first, failed])
-    (cut / "info-gain/summary.json").unlink()
     trace = [line for line in (cut / "info-gain/trace.jsonl").open() if json.loads(line)["row"] == first["row"]]
     (cut / "info-gain/trace.jsonl").write_text("".join(trace))
     found = data.load([cut])
     assert found["about"][0]["state"] == "incomplete: 2 of 4 decoded, 1 failed" and found["about"][1]["state"] == ""
+    (cut / "summary.json").unlink()
+    assert data.load([cut])["about"] == [
+        {**about, "settings": [(n, "auto" if n == "cache" else v) for n, v in about["settings"] if n not in RESOLVED]}
+        for about in found["about"]
+    ]
     path = cut / "trace.html"
     path.write_text(view.page(found))
     page = Page(browser, path)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mdm import registry
 from mdm.errors import MdmError, blamed
 from mdm.protocols.settings import Settings
-from mdm.runs import results as results_of_runs
 from mdm.runs.grading import digest
 from mdm.runs.results import ExampleResult
 from mdm.runs.run import open_task, read_examples
 from mdm.runs.variants import AUTOREGRESSIVE
 
-from mdm_report.runs import Key, RunVariant
+from mdm_report.runs import Key, RunVariant, summary_rows
 
 
 @dataclass
@@ -75,19 +74,22 @@ def verdict(result: ExampleResult, metric: str) -> tuple[str, str]:
 
 
 def settings(variant: RunVariant) -> list[tuple[str, str]]:
-    """What decided how a variant decoded, by name: all that its configuration leaves at no default."""
-    config = variant.config
+    """What decided how a variant decoded, by name: what its configuration sets, and what auto became."""
+    config, resolved = variant.config, _summary(variant).get("resolved") or {}
     by_default = {name: info.get_default() for name, info in type(config).model_fields.items()}
     changed = {name: getattr(config, name) for name in Settings.model_fields}
-    changed = {name: value for name, value in changed.items() if value != by_default[name]}
     facts: dict[str, Any] = {"model": variant.model, "sampler": variant.sampler}
     if variant.sampler != AUTOREGRESSIVE:
-        facts["cache"] = config.cache
-    facts |= changed | {"tokens_per_step": variant.tokens_per_step, "seed": config.seed}
-    swept: Mapping[str, Any] = getattr(variant.variant, "options", {})
-    facts |= config.options_of("sampler", variant.sampler) | swept | {"task": config.task}
-    facts |= config.options_of("task", config.task)
+        facts["cache"] = resolved.get("cache", config.cache)
+        facts |= config.options_of("sampler", variant.sampler) | config.options_of("cache", config.cache)
+    facts |= {name: value for name, value in changed.items() if value != by_default[name]}
+    facts |= {"tokens_per_step": variant.tokens_per_step, "seed": config.seed, "task": config.task}
+    facts |= variant.task_options() | {name: resolved.get(name) for name in ("device", "dtype")}
     return [(name, _said(value)) for name, value in facts.items() if value is not None and value != []]
+
+
+def _summary(variant: RunVariant) -> dict[str, Any]:
+    return next((row for row in summary_rows(variant.folder) if row.get("variant") == variant.label), {})
 
 
 def _said(value: Any) -> str:
@@ -96,13 +98,12 @@ def _said(value: Any) -> str:
 
 def state(variant: RunVariant) -> str:
     """What a variant lacks; empty where all of it is decoded."""
-    found = variant.results.by_row.values()
+    found, config = variant.results.by_row.values(), variant.config
     failed = sum(result.error is not None for result in found)
+    expected = _summary(variant).get("expected") or (config.limit and config.limit * config.repeats)
     parts = [f"{failed} failed"] if failed else []
-    if not results_of_runs.is_finished(variant.results.folder):
-        limit = variant.config.limit
-        of = f" of {limit * variant.config.repeats}" if limit else ""
-        parts.insert(0, f"incomplete: {len(found)}{of} decoded")
+    if expected is None or len(found) < expected:
+        parts.insert(0, f"incomplete: {len(found)}{f' of {expected}' if expected else ''} decoded")
     return ", ".join(parts)
 
 
