@@ -100,6 +100,8 @@ def test_examples_that_cannot_be_read_any_more_leave_a_line(folder, tmp_path):
     (gone / "config.yaml").write_text(config.replace("data: null", f"data: {tmp_path}/gone.jsonl"))
     found = data.load([gone])
     assert "gone.jsonl" in found["fault"] and {sample["reference"] for sample in found["samples"]} == {None}
+    done = CliRunner().invoke(cli, ["trace", "view", str(gone)], catch_exceptions=False)
+    assert done.exit_code == 0 and "without references and answers: " in done.output
     (gone / "config.yaml").write_text(config.replace("seed: 0", "seed: 1"))  # other examples under the rows
     assert {sample["reference"] for sample in data.load([gone])["samples"]} == {None}
 

@@ -37,6 +37,8 @@ def view(runs: tuple[Path, ...], out: Path | None, limit: int, examples: tuple[s
     path = out or runs[0] / "trace.html"
     found = data.load(runs, limit=limit, examples=examples)
     files.write_text_atomic(path, views.page(found))
+    if found["fault"]:
+        click.echo(f"without references and answers: {found['fault']}", err=True)
     _tell(path, len(found["samples"]), found["left_out"])
 
 

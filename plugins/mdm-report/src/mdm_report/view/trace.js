@@ -282,7 +282,7 @@ function tell(sample) {
   sample.variants.forEach((decoding, a) => {
     const button = $("variants").children[a];
     button.disabled = !decoding;
-    button.title = decoding ? `Key ${a + 1}` : "not decoded, or not traced";
+    button.title = decoding ? `Key ${a + 1}` : ["not decoded, or not traced", data.about[a].state].filter(Boolean).join("; ");
   });
 }
 
