@@ -158,6 +158,7 @@ COMMANDS: dict[str, Any] = {
     "adapter": "tests/models/test_loading.py::test_another_architecture",
     "adapter_weights": "tests/models/test_lora.py::test_on_the_command_line",
     "merge_adapter": "tests/models/test_lora.py::test_merged_or_beside_the_weights_it_is_the_formula",
+    "threads": "tests/models/test_threads.py::test_a_command_computes_with_so_many",
     "offline": "tests/models/test_loading.py::test_offline_asks_no_hub",
     "image_tokenizer": "tests/cli/test_pictures.py::test_a_picture_is_drawn_and_costs_are_said",
     "image_size": "tests/cli/test_pictures.py::test_a_size_of_ones_own",

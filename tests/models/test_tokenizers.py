@@ -95,3 +95,14 @@ def test_a_system_message(tmp_path):
     model = Layout(tmp_path / "checkpoint", "Dream").model()
     ids = model.encode_chat([Message("system", "Be short."), Message("user", "hello 4")])
     assert "".join(model.token_texts(ids)) == f"<|im_start|>system\nBe short.<|im_end|>\n{TURNS}"
+
+
+def test_of_a_character_over_several_tokens_each_has_its_bytes(layout):
+    """What is shown spells them; the text of whole characters, and of what was decoded, stays as it is."""
+    model = layout.model()
+    ids = model.encode("hello é漢\N{REPLACEMENT CHARACTER}")
+    shown = model.shown_texts(ids)
+    assert shown[:2] == ["hello", " "] and shown[2:7] == ["‹C3›", "‹A9›", "‹E6›", "‹BC›", "‹A2›"]
+    assert len(set(model.token_texts(ids)[2:])) == 1
+    [end] = model.shown_texts([layout.ids[layout.end]])
+    assert end == layout.end

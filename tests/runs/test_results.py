@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from mdm.errors import MdmError
-from mdm.runs import files, results
+from mdm.runs import files
 from mdm.runs.config import RunConfig
-from mdm.runs.results import ResultsFolder
+from mdm.runs.folder import run_folder
+from mdm.runs.results import ResultsFolder, folder_names
 from mdm.runs.summary import summarise
 from outcomes import outcome
 
@@ -163,7 +164,7 @@ except files.MdmError as error:
 
 
 def enter(path, config, environment=None):
-    with results.run_folder(path, config, environment or {}):
+    with run_folder(path, config, environment or {}, print):
         pass
 
 
@@ -180,8 +181,8 @@ def test_folder_of_another_run_is_refused(tmp_path):
         enter(tmp_path, RunConfig(seed=1, options={"x": {"candidates": 8}}))
     with pytest.raises(MdmError, match="options.x.candidates is 8 there, 4 here"):
         enter(tmp_path, RunConfig(options={"x": {"candidates": 4}}))
-    with pytest.raises(MdmError, match="sampler is info-gain there, info-gain, random here"):
-        enter(tmp_path, RunConfig(sampler=["info-gain", "random"], options={"x": {"candidates": 8}}))
+    with pytest.raises(MdmError, match="sampler is info-gain there, random here .name all of them to add to the run"):
+        enter(tmp_path, RunConfig(sampler=["random"], options={"x": {"candidates": 8}}))
 
 
 def test_changed_data_is_refused(tmp_path):
@@ -213,14 +214,14 @@ def test_a_refused_run_leaves_the_folder_that_was_there(tmp_path):
     mine = tmp_path / "mine"
     (mine / ".hidden" / "empty").mkdir(parents=True)
     (mine / ".hidden" / "config.yaml").write_text("mine too")
-    with pytest.raises(MdmError, match="refused"), results.run_folder(mine, RunConfig(), {}):
+    with pytest.raises(MdmError, match="refused"), run_folder(mine, RunConfig(), {}, print):
         (mine / "variant").mkdir()
         (mine / "variant" / "results.jsonl").touch()
         raise MdmError("refused")
     assert sorted(str(path.relative_to(mine)) for path in mine.rglob("*")) == [
         ".hidden", ".hidden/config.yaml", ".hidden/empty",
     ]  # fmt: skip
-    with pytest.raises(MdmError, match="refused"), results.run_folder(tmp_path / "new", RunConfig(), {}):
+    with pytest.raises(MdmError, match="refused"), run_folder(tmp_path / "new", RunConfig(), {}, print):
         raise MdmError("refused")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
@@ -242,7 +243,7 @@ def test_both_logs_are_closed_where_one_cannot_be_opened(tmp_path, monkeypatch):
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
-    with results.run_folder(tmp_path, RunConfig(), {}), pytest.raises(MdmError, match="another run is writing"):
+    with run_folder(tmp_path, RunConfig(), {}, print), pytest.raises(MdmError, match="another run is writing"):
         enter(tmp_path, RunConfig())
     enter(tmp_path, RunConfig())
 
@@ -274,5 +275,6 @@ def test_a_link_is_written_through_and_what_is_no_file_is_left(tmp_path):
 
 
 def test_folder_names_are_safe_and_distinct():
-    names = results.folder_names(["info-gain", "/models/LLaDA 8B", "models LLaDA 8B", ".."])
-    assert names == ["info-gain", "models-LLaDA-8B", "models-LLaDA-8B-2", "run"]
+    names = folder_names(["info-gain", "/models/LLaDA 8B", "models LLaDA 8B", "..", "images"], {})
+    assert names == ["info-gain", "models-LLaDA-8B", "models-LLaDA-8B-2", "run", "images-2"]
+    assert folder_names(["one", "two", "three"], {"two": ".", "three": "one"}) == ["one-2", ".", "one"]

@@ -11,8 +11,9 @@ from mdm.models.layout import Layout
 from mdm.protocols import Example
 from mdm.runs import config as configs, files, run as runs
 from mdm.runs.config import RunConfig
+from mdm.runs.folder import run_folder
 from mdm.runs.grading import EncodedExample
-from mdm.runs.results import ExampleResult, ResultsFolder, run_folder
+from mdm.runs.results import ExampleResult, ResultsFolder
 from PIL import Image
 
 
@@ -23,7 +24,7 @@ def finished_run(
     config = configs.build(RunConfig, None, settings, assignments).model_copy(update={"autoregressive": []})
     task = runs.make_task(config)
     results = []
-    with run_folder(out, config, runs.environment(config)), ResultsFolder(out).writing() as writer:
+    with run_folder(out, config, runs.environment(config), print), ResultsFolder(out).writing() as writer:
         for repeat in range(config.repeats):
             for index, example in enumerate(runs.read_examples(config, task)):
                 encoded = EncodedExample(index, example, task.prompt(example, "compact"), Layout(()), repeat=repeat)

@@ -48,6 +48,8 @@ KINDS = {
     "finding": "mdm.findings",
 }
 """Kind of plugin -> its entry-point group."""
+WORDS = {kind: {"model": "family"}.get(kind, kind) for kind in KINDS}
+"""Kind of plugin -> what people call it: ``mdm.models`` are families of models, and the models are checkpoints."""
 
 _BASES = {
     "model": ("mdm.models", "BaseFamily"),
@@ -87,7 +89,7 @@ class Entry:
         return f"{self.dist} {self.version}"
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name!r} of package {self.package}"
+        return f"{WORDS[self.kind]} {self.name!r} of package {self.package}"
 
 
 def entries(kind: str | None = None) -> list[Entry]:
@@ -139,6 +141,8 @@ def load(entry: Entry) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # which ends this import, and nothing else
+        if isinstance(error, ModuleNotFoundError) and f"{entry.value.partition(':')[0]}.".startswith(f"{error.name}."):
+            raise MdmError(f"{what} does not load: its module {error.name} is gone: install it again") from error
         raise MdmError(f"{what} does not load: {cause(error)}") from error
     require(entry.kind, plugin, what)
     for attribute, instead in DEPRECATED.get(entry.kind, {}).items():
@@ -270,9 +274,9 @@ def _refused(entry: Entry) -> str | None:
     if len(same) < 2 or entry.dist == CORE:
         return None
     if any(other.dist == CORE for other in same):
-        return f"{entry} is set aside: {CORE} itself has a {entry.kind} of that name"
+        return f"{entry} is set aside: {CORE} itself has a {WORDS[entry.kind]} of that name"
     packages = " and ".join(other.package for other in same)
-    return f"{entry.kind} {entry.name!r} is brought by several packages, {packages}: uninstall all but one"
+    return f"{WORDS[entry.kind]} {entry.name!r} is brought by several packages, {packages}: uninstall all but one"
 
 
 def raised_by_plugin(error: BaseException) -> str | None:
@@ -372,6 +376,6 @@ def _unmet(dist: metadata.Distribution, core: str) -> str:
 def _unknown(kind: str, name: str) -> str:
     installed, brought = names(kind), known_plugins().get(kind, {})
     if name in brought:
-        return f"{kind} {name!r} comes with the package {brought[name]}, which is not installed"
+        return f"{WORDS[kind]} {name!r} comes with the package {brought[name]}, which is not installed"
     hint = suggest(name, installed) or suggest(name, brought)
-    return f"unknown {kind} {name!r}.{hint} Installed: {', '.join(installed) or 'none'}"
+    return f"unknown {WORDS[kind]} {name!r}.{hint} Installed: {', '.join(installed) or 'none'}"

@@ -57,6 +57,7 @@ ARGUMENTS: dict[str, Any] = {
     "adapter_weights": ({"adapter_weights": "nowhere"}, "peft|nowhere"),
     "merge_adapter": ({"merge_adapter": True}, "what becomes of an adapter"),
     "preset": ({"preset": "nowhere"}, "unknown preset"),
+    "threads": ({"threads": "many"}, "threads=many"),
     "offline": ({"offline": "maybe"}, "offline=maybe"),
     "image_tokenizer": ({"image_tokenizer": "nowhere"}, "has no pictures|image_tokenizer"),
     "image_size": ({"image_size": 8}, "give image_tokenizer"),

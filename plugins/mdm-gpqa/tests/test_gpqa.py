@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 from mdm.errors import MdmError
+from mdm.protocols import Example
 from mdm_gpqa import Gpqa, GpqaOptions
 from mdm_gpqa.letters import settled_letter
 
@@ -54,3 +55,9 @@ def test_a_broken_line_17_is_named(tmp_path):
     (tmp_path / "a.csv").write_text("\n".join(lines))
     with pytest.raises(MdmError, match=r"a\.csv, line 17: Correct Answer="):
         list(TASK.examples(seed=0, data=tmp_path / "a.csv"))
+
+
+def test_the_letter_that_is_graded_can_be_shown():
+    example = Example("e", {"question": "?", "choices": list("wxyz")}, "The answer is (C)")
+    assert TASK.answer(example, "It cannot be (A). The answer is (C).") == "C"
+    assert TASK.answer(example, "I do not know.") is None

@@ -62,6 +62,13 @@ def test_the_published_number(text, number):
     assert last_number(text) == number
 
 
+def test_the_answer_that_is_graded_can_be_shown():
+    example = Example("e", {"question": "?", "answer": "36"}, "#### 36")
+    assert GSM8K.answer(example, "12 * 3 = 36, and 3 are left.\n#### 1,036.50") == "1036.5"
+    assert MATH500.answer(example, r"Half of it is $\boxed{\frac{3}{4}}$.") == r"\frac{3}{4}"
+    assert GSM8K.answer(example, "") is None and MATH500.answer(example, "") is None
+
+
 def test_the_published_box():
     assert boxed("\\boxed{1} and \\boxed{\\frac{1}{2}}") == "\\frac{1}{2}"
     assert boxed("\\boxed{1") is None and boxed("1") is None

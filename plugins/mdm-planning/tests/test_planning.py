@@ -63,6 +63,15 @@ def test_a_strange_completion_is_graded_not_raised(task, completion):
     assert all(0 <= score <= 1 for score in task.grade(example, completion).values())
 
 
+def test_the_answer_that_is_graded_can_be_shown():
+    example = Example("e", {"puzzle": "_2*3=3_"}, "12*3=36")
+    assert Equations(EquationsOptions()).answer(example, "That is 11*3=33. No, so 12 x 3 = 36.") == "12*3=36"
+    assert Equations(EquationsOptions()).answer(example, "I cannot tell.") is None
+    sudoku, [example] = Sudoku(SudokuOptions()), first(Sudoku(SudokuOptions()), 1)
+    assert sudoku.answer(example, f"Solution: {example.reference}").replace("\n", "") == example.reference
+    assert sudoku.answer(example, "none") is None
+
+
 def test_there_are_288_grids():
     assert len(set(grids())) == 288 and all(solved(g) for g in grids())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import sys
 
@@ -15,6 +14,7 @@ from mdm.errors import MdmError
 from mdm_report import view
 from mdm_report.view import data
 from outcomes import outcome
+from traced import large, page_data
 
 
 @pytest.fixture(scope="module")
@@ -67,35 +67,6 @@ def test_step_play_and_switch(browser, folder):
     page.keep("dark")
     assert browser.execute_script("return document.documentElement.dataset.theme") == "dark"
     assert page.complaints() == []
-
-
-def large(positions: int, candidates: int) -> dict:
-    """As ``data.load`` gives it: one token a step in blocks of 32, two variants."""
-    rng = random.Random(0)
-    words = ["the", " canvas", " is", " filled", " one", " token", " at", " a", " time", ",", " and", ".\n", " mask"]
-
-    def decoding() -> dict:
-        frames, block = [], 32
-        for start in range(0, positions, block):
-            left = list(range(start, min(positions, start + block)))
-            rng.shuffle(left)
-            while left:
-                at = left.pop()
-                others = rng.sample(left, min(len(left), candidates - 1))
-                frames.append({
-                    "s": len(frames), "k": "commit", "p": [at + 40], "t": [rng.choice(words)],
-                    "e": [round(rng.expovariate(3), 4)], "c": [round(rng.random() ** 0.2, 4)],
-                    "w": [[[p + 40], -rng.random(), rng.random(), rng.random()] for p in [at, *others]],
-                })  # fmt: skip
-        paid = sum(frame["e"][0] for frame in frames)
-        prompt = [f" prompt{i}" for i in range(40)]
-        return {
-            "canvas": prompt + [None] * positions, "metrics": {"accuracy": 1.0}, "entropy": paid,
-            "forwards": positions, "rows": positions * candidates, "frames": frames,
-        }  # fmt: skip
-
-    sample = {"id": "large", "variants": [decoding(), decoding()]}
-    return {"title": "large", "variants": ["info-gain", "confidence"], "samples": [sample], "left_out": 0}
 
 
 def test_512_tokens_by_512_steps(browser, tmp_path):
@@ -181,8 +152,7 @@ LINES = [
 
 def every_kind() -> dict:
     result = outcome(0, cumulative_entropy=NAN, canvas=["a", None, None, None, None], texts={"5": "five", "6": "six"})
-    sample = {"id": "e0", "variants": [data._decoding(result, LINES)]}
-    return {"title": "kinds", "variants": ["one"], "samples": [sample], "left_out": 0}
+    return page_data("kinds", ["one"], [data._decoding(result, LINES)])
 
 
 def test_numbers_that_are_not_finite_are_null_in_the_page():

@@ -11,22 +11,37 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 from mdm import registry
 from mdm.cli.interrupt import CtrlC
-from mdm.errors import MdmError, MdmWarning, cause, describe, one_line
+from mdm.errors import MdmError, MdmWarning, cause, describe, one_line, printable
+
+FIRST = (
+    "run", "generate", "chat", "compare", "trace", "runs", "grade", "serve", "plugins", "new", "check", "bench",
+    "doctor", "completion",
+)  # fmt: skip
+"""The commands that the help lists first, in the order in which people meet them."""
 
 
 class LazyGroup(click.Group):
     """The commands of all installed packages; each is imported when it is invoked."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return registry.names("command")
+        return sorted(registry.names("command"), key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in registry.names("command"):
             return None
         command: click.Command = registry.resolve("command", name)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from mdm.cli.descriptions import description
+
+        entries = {entry.name: entry for entry in registry.entries("command")}
+        found = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=description(entries[name]) or None) for name in found]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -36,10 +51,13 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        entries = registry.entries("command")
-        core = [entry for entry in entries if entry.dist == registry.CORE]  # cheap to import, and always there
-        rows = [(entry.name, registry.load(entry).get_short_help_str(80)) for entry in core]
-        rows += [(entry.name, f"(from {entry.package})") for entry in entries if entry not in core]
+        from mdm.cli.descriptions import description
+
+        entries = {entry.name: entry for entry in registry.entries("command")}
+        rows = []
+        for name in self.list_commands(ctx):
+            said = printable(description(entries[name]))
+            rows.append((name, said + "." * said[-1].isalnum() if said else f"(from {entries[name].package})"))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from mdm.cli.flags import decode_flags, used
+from mdm.cli.flags import Grouped, decode_flags, used
 from mdm.errors import MdmError, printable
 from mdm.protocols.settings import DEFAULT_GEN_LENGTH
 from mdm.protocols.task import MASK, Message, Picture, Prompt
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.command()
+@click.command(cls=Grouped)
 @click.argument("text")
 @click.option("--infill", is_flag=True, help=f"Fill the {MASK} in TEXT instead of continuing it.")
-@click.option("--mask", metavar="STRING", help=f"How an infill writes a masked token (default: {MASK}).")
-@click.option("--chat/--no-chat", default=None, help="TEXT is a user's message (default: as the model is used to).")
+@click.option("--mask", metavar="STRING", help=f"How an infill writes a masked token.  [default: {MASK}]")
+@click.option("--chat/--no-chat", default=None, help="TEXT is a user's message.  [default: as the model is used to]")
 @click.option(
     "--image", "image", type=FILE, help="Draw what TEXT says into this file (.png, .jpg, .webp), guided by 3.5."
 )
-@click.option("-n", "count", type=click.IntRange(1), help="How many pictures; several make one sheet (default: 1).")
+@click.option("-n", "count", type=click.IntRange(1), help="How many pictures; several make one sheet.  [default: 1]")
 @click.option("--look", type=FILE, help="TEXT is about the picture in this file.")
 @click.option("--candidates", metavar="N|all", help="The sampler's option of that name: candidates it compares.")
 @click.option("--live", "watched", is_flag=True, help="Show the canvas as it is decoded, on stderr.")

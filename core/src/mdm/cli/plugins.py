@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import click
 from mdm import registry
+from mdm.cli.descriptions import description, first_sentence
 from mdm.errors import MdmError, blamed, printable, suggest
 from mdm.protocols.preset import NONE_PUBLISHED, TaskPreset
 from mdm.runs.files import to_json
@@ -25,17 +26,23 @@ NOBODYS = {"model_type": "nobodys", "architectures": ["NobodysModel"]}
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--kind", type=click.Choice(list(registry.WORDS.values())), help="Only plugins of this kind.")
 @click.option("--check", is_flag=True, help="Load each one and say what broke; exit code 1 if anything did.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
-def plugins(name: str | None, check: bool, as_json: bool) -> int:
+def plugins(name: str | None, kind: str | None, check: bool, as_json: bool) -> int:
     """List what is installed, presets with the published figures; with NAME, document its options."""
-    faults = _faults() if check else {}
-    shown = [entry for entry in registry.entries() if name in (None, entry.name)]
+    of_kind = [entry for entry in registry.entries() if kind in (None, registry.WORDS[entry.kind])]
+    shown = [entry for entry in of_kind if name in (None, entry.name)]
     if name and not shown:
-        known = {entry.name for entry in registry.entries()}
-        raise MdmError(f"no plugin {name!r} is installed.{suggest(name, known)} `mdm plugins` lists them")
+        if (singular := name.removesuffix("s")) in registry.WORDS.values() and kind is None:
+            raise MdmError(f"no plugin {name!r} is installed; `mdm plugins --kind {singular}` lists those of a kind")
+        what = f"{kind or 'plugin'} {name!r}"
+        near = suggest(name, {entry.name for entry in of_kind})
+        raise MdmError(f"no {what} is installed.{near} `mdm plugins` lists them")
+    faults = _faults() if check else {}
     records: list[dict[str, Any]] = [asdict(entry) for entry in shown]
     for entry, record in zip(shown, records, strict=True):
+        record["description"] = description(entry)
         if check or (entry.unmet and not name):
             record["error"] = faults[entry] if check else registry.incompatible(entry)
         elif name:
@@ -43,12 +50,13 @@ def plugins(name: str | None, check: bool, as_json: bool) -> int:
         elif entry.kind == "preset":
             try:
                 record.update(registry.in_time(str(entry), partial(_documented, entry)))
+                record["description"] = first_sentence(record["doc"])
             except MdmError as error:
                 record["error"] = str(error)
     if check:
-        nothing = dict.fromkeys(("value", "dist", "version", "unmet"), "")
+        nothing = dict.fromkeys(("value", "dist", "version", "unmet", "description"), "")
         records += [{"kind": "package", "name": path} | nothing | {"error": fault} for path, fault in
-                    registry.unreadable().items() if name in (None, path)]  # fmt: skip
+                    registry.unreadable().items() if name in (None, path) and kind is None]  # fmt: skip
     if as_json:
         click.echo(to_json(records, indent=2, default=repr))
     elif name and not check:
@@ -82,13 +90,15 @@ def _say(text: str) -> None:
 def _table(records: list[dict[str, Any]], check: bool) -> None:
     from mdm.cli.tables import show
 
-    columns = {"kind": "kind", "name": "name", "package": "dist", "version": "version"}
-    rows = [[record[key] for key in columns.values()] for record in records]
-    headers = list(columns)
+    headers = ["kind", "name", "package", "description"]
+    rows = [
+        [registry.WORDS.get(record["kind"], record["kind"]), record["name"],
+         f"{record['dist']} {record['version']}".strip(), record["description"]] for record in records
+    ]  # fmt: skip
     if check or any(record["unmet"] or record.get("error") for record in records):
         headers.append("state")
         rows = [[*row, _state(record, check)] for row, record in zip(rows, records, strict=True)]
-    show(headers, rows)
+    show(headers, rows, spare=["package"], prose=["description"])
     for record in records:
         if record.get("error"):
             _say(f"{_state(record, check)}: {record['error']}")
@@ -146,7 +156,7 @@ def _type(annotation: Any) -> str:
 
 
 def _explain(record: dict[str, Any]) -> None:
-    _say(f"{record['kind']} {record['name']} ({record['dist']} {record['version']}, {record['value']})")
+    _say(f"{registry.WORDS[record['kind']]} {record['name']} ({record['dist']} {record['version']}, {record['value']})")
     if record["doc"]:
         _say(f"\n{record['doc']}")
     if "preset" in record:

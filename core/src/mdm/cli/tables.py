@@ -1,11 +1,21 @@
-"""Tables on stdout, as wide as the terminal; lines are not wrapped where there is no terminal."""
+"""Tables on stdout, as wide as the terminal; nothing is left out or wrapped where there is no terminal."""
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from mdm.errors import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+UNBOUNDED = 10_000
+"""Columns of what is no terminal."""
+PROSE = 40
+"""Columns that a text has at least before it is wrapped into fewer."""
 
 
 def share(value: float | None, is_share: bool = True, sign: str = "") -> str:
@@ -18,16 +28,61 @@ def interval(ends: Sequence[float] | None, is_share: bool = True, sign: str = ""
     return " to ".join(share(end, is_share, sign) for end in ends or ())
 
 
-def show(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print a table. The columns named in ``right`` are right-aligned."""
-    from rich.box import SIMPLE_HEAD
+def show(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), *,
+    spare: Iterable[str] = (), prose: Sequence[str] = (), width: int | None = None,
+) -> None:  # fmt: skip
+    """Print a table. Where it is too wide, without columns that it can spare; else one record a block.
+
+    Args:
+        right: the columns that are right-aligned.
+        spare: the columns that can be left out, in this order; a line below says which are.
+        prose: the columns whose text may be wrapped between words.
+        width: columns of the terminal; by default those of the one that stdout is, if it is one.
+    """
     from rich.console import Console
+    from rich.text import Text
+
+    if width is None:
+        width = max(20, shutil.get_terminal_size().columns) if sys.stdout.isatty() else UNBOUNDED
+    records = [dict(zip(headers, map(printable, row), strict=True)) for row in rows]
+    columns, missing, candidates = list(headers), [], [name for name in spare if name in headers]
+    while (too_wide := _width(columns, records, prose) > width) and len(missing) < len(candidates):
+        missing.append(candidates[len(missing)])
+        columns.remove(missing[-1])
+    console = Console(width=width, highlight=False)
+    if not too_wide:
+        console.print(_table(columns, records, right, prose))
+        if missing:
+            console.print(f"no room for: {', '.join(missing)}", style="dim", markup=False)
+        return
+    for record in records:
+        console.print(*(Text(f"{name}: {cell}", overflow="fold") for name, cell in record.items() if cell), sep="\n")
+        console.print()
+
+
+def _width(columns: Sequence[str], records: Sequence[dict[str, str]], prose: Sequence[str]) -> int:
+    """The columns of the terminal that a table needs: of each of its own what is widest there, and two between them."""
+    from rich.cells import cell_len
+
+    def needed(name: str) -> int:
+        widest = max(map(cell_len, [name, *(record[name] for record in records)]))
+        return min(widest, PROSE) if name in prose else widest
+
+    return sum(map(needed, columns)) + 2 * len(columns)
+
+
+def _table(
+    columns: Sequence[str], records: Sequence[dict[str, str]], right: Sequence[str], prose: Sequence[str]
+) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for header in headers:
-        table.add_column(header, justify="right" if header in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 1000, highlight=False).print(table)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in columns:
+        justify, plain = "right" if name in right else "left", name not in prose
+        table.add_column(Text(name), justify=justify, no_wrap=plain, overflow="fold")
+    for record in records:
+        table.add_row(*(Text(record[name]) for name in columns))
+    return table

@@ -129,7 +129,9 @@ class Recorder:
                 if self.on_row is not None:
                     self.on_row(row, own, facts["logits"])
             if self.on_step is not None:
-                self.on_step(StepEvent(tuple(deepcopy(lines))))
+                # A plain line is copied a list at a time: most steps of a run are seen by nobody but its progress.
+                copies = (deepcopy(line) if self.full else _copied(line) for line in lines)
+                self.on_step(StepEvent(tuple(copies)))
 
     def _check_tokens(self, step: _Pending, where: Array, tokens: Array, refuse: Refuse) -> None:
         if not tokens.size or (tokens.min() >= 0 and tokens.max() < self.vocab_size):
@@ -194,6 +196,10 @@ class Recorder:
             "entropy": [0.0] * count, "kind": kind,
         }  # fmt: skip
         return line | ({"confidence": [1.0] * count, "weighed": []} if "confidence" in column else {})
+
+
+def _copied(line: Line) -> Line:
+    return {name: value.copy() if isinstance(value, list) else value for name, value in line.items()}
 
 
 def _weighed(column: Mapping[str, Array]) -> list[Line]:

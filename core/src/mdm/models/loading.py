@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mdm.errors import MdmError, MdmWarning, cause, first_line
@@ -18,6 +18,7 @@ from mdm.models.checkpoints import find_family, holds_adapter, locate, read_conf
 from mdm.models.lora import Adapter
 from mdm.models.model import Model
 from mdm.models.placement import device_of, dtype_of, loading_options
+from mdm.models.threads import use_threads
 from mdm.models.weight_files import Shapes, check_files, check_weights, weight_paths, weight_shapes, whole_numbers
 
 NO_ADAPTER = {"subfolder": "none"}
@@ -52,6 +53,7 @@ def load_model(
     merge_adapter: bool | None = None,
     image_tokenizer: str | Path | None = None,
     image_size: int | None = None,
+    threads: int | Literal["auto"] | None = None,
     **options: Any,
 ) -> Model:
     """Load a checkpoint.
@@ -70,6 +72,7 @@ def load_model(
         merge_adapter: add the adapter to the weights, so that it costs no time; None: unless these are quantized.
         image_tokenizer: what turns pictures into tokens and back, a local folder or a hub id (showlab/magvitv2).
         image_size: height and width (pixels) of the pictures that are drawn and seen; None: as the model was trained.
+        threads: of torch in this whole process, or auto: see ``use_threads``; None: as many as it has.
         options: passed to transformers' ``from_pretrained``.
 
     Raises:
@@ -81,8 +84,7 @@ def load_model(
         "image_tokenizer": image_tokenizer,
     }  # fmt: skip
     for key, value in texts.items():
-        required = key in ("name", "device", "dtype")
-        if not isinstance(value, (str, Path)) and (value is not None or required):
+        if not isinstance(value, (str, Path)) and (value is not None or key in ("name", "device", "dtype")):
             raise MdmError(f"{key} is {value!r}: it should be a text")
     for key, flag in {"offline": offline, "merge_adapter": merge_adapter}.items():
         if flag not in (True, False, None):
@@ -111,8 +113,9 @@ def load_model(
         raise MdmError(f"image_size is {image_size!r}: it is a number of pixels")
     if image_size is not None and image_tokenizer is None:
         raise MdmError("image_size is the size of pictures, and nothing makes any: give image_tokenizer")
-    kind = dtype_of(dtype, target, config)
+    use_threads(threads, sum(path.stat().st_size for path in weight_paths(folder)), target)
     try:
+        kind = dtype_of(dtype, target, config)
         model = family.load(str(folder), config, device=target, dtype=kind, **placed, **options)
     except MdmError:
         raise
@@ -260,8 +263,7 @@ def _read(source: str, one_by_one: bool) -> Iterator[tuple[str | None, dict[str,
         yield None, {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
     finally:
         del os.environ[ONE_BY_ONE]
-        if before is not None:
-            os.environ[ONE_BY_ONE] = before
+        os.environ |= {} if before is None else {ONE_BY_ONE: before}
 
 
 def _compare(shapes: Shapes, network: Any, key_mapping: Mapping[str, str], source: str) -> bool:
@@ -318,8 +320,7 @@ def load_tokenizer(source: str, bpe: str | None = None, *, auto: bool = False) -
     Where there is no tokenizer.json, the transformers class ``bpe`` reads the family's vocab.json and merges.txt. With
     ``auto`` the family's tokenizers are transformers' own, which chooses the class.
     """
-    folder = Path(source)
-    there = {path.name for path in folder.iterdir()}
+    there = {path.name for path in Path(source).iterdir()}
     if auto and there & {"tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json"}:
         kind = "AutoTokenizer"
     elif "tokenizer.json" in there:
@@ -332,10 +333,10 @@ def load_tokenizer(source: str, bpe: str | None = None, *, auto: bool = False) -
 
     try:
         return getattr(transformers, kind).from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, clean_up_tokenization_spaces=False
+            source, local_files_only=True, trust_remote_code=False, clean_up_tokenization_spaces=False
         )
     except Exception as error:
-        raise MdmError(f"{folder}: the tokenizer cannot be read: {first_line(error)}") from None
+        raise MdmError(f"{source}: the tokenizer cannot be read: {first_line(error)}") from None
 
 
 def tokenizer_of(name: str, *, offline: bool = False) -> Any:

@@ -274,5 +274,9 @@ class Model:
         """The text of each id by itself, special tokens included."""
         return self.text.each(ids)
 
+    def shown_texts(self, ids: Sequence[int]) -> list[str]:
+        """``token_texts`` to look at: of a character over several tokens each has its bytes, spelled ``‹E4 BD›``."""
+        return self.text.spell_halves(ids, self.token_texts(ids))
+
     pieces = token_texts
     """The same, under the name that scripts have for it."""

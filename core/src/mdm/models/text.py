@@ -36,6 +36,10 @@ class Rendered:
 HALF = "\N{REPLACEMENT CHARACTER}"
 """What tokenizers write for bytes that are no character, or not yet one."""
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
+_PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))
+_OTHERS = (byte for byte in range(256) if byte not in _PRINTABLE)
+_BYTES = {chr(byte): byte for byte in _PRINTABLE} | {chr(code): byte for code, byte in enumerate(_OTHERS, 256)}
+"""How byte-level tokenizers write bytes: GPT-2's ``bytes_to_unicode``."""
 
 
 def _overlap(text: str, stop: str) -> int:
@@ -204,6 +208,18 @@ class TextCodec:
     def each(self, ids: Sequence[int]) -> list[str]:
         """The text of each id by itself, special tokens included."""
         return [self._text([i]) for i in ids]
+
+    def spell_halves(self, ids: Sequence[int], texts: Sequence[str]) -> list[str]:
+        """``texts`` of ids to look at: bytes that are no character by themselves are spelled, ``‹E4 BD›``."""
+        return [self._spelled(i, text) if HALF in text else text for i, text in zip(ids, texts, strict=True)]
+
+    def _spelled(self, token: int, text: str) -> str:
+        name = self._tokenizer.convert_ids_to_tokens(token)
+        if not _BYTE.fullmatch(name) and not _BYTES.keys() >= set(name):
+            return text
+        raw = bytes([int(name[3:5], 16)]) if _BYTE.fullmatch(name) else bytes(map(_BYTES.__getitem__, name))
+        hexes = {0xDC00 + byte: f"‹{byte:02X}›" for byte in range(128, 256)}
+        return raw.decode("utf-8", "surrogateescape").translate(hexes).replace("›‹", " ")
 
     def _encode(self, text: str, behind: bool = False, **options: Any) -> list[int]:
         """Ids of a text; ``behind`` another one it has not the blank that some tokenizers put before a text."""

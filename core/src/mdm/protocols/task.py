@@ -146,6 +146,10 @@ class BaseTask:
         """
         raise NotImplementedError
 
+    def answer(self, example: Example, completion: str) -> str | None:
+        """What ``grade`` reads as the answer in a completion, to be shown; None where that is all of it, or nothing."""
+        return None
+
     def grade_image(self, example: Example, image: Path) -> Mapping[str, float] | Future[Mapping[str, float]]:
         """``grade`` of a picture, which lies in the PNG file ``image``. Without ``metric`` it counts as not graded."""
         raise NotImplementedError

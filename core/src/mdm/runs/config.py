@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from mdm import registry
 from mdm.data import documents
@@ -19,7 +19,15 @@ from mdm.protocols.model import PromptStyle
 from mdm.protocols.settings import DEFAULT_SAMPLER, LAYER, Count, Int64, Length, Settings, Size, documented, option_with
 from mdm.runs import plugin_options, presets
 from mdm.runs.plugin_options import Options, Plugin
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 C = TypeVar("C", bound="DecodeConfig")
 
@@ -28,6 +36,9 @@ Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance
 
 Counts = Annotated[list[Count], BeforeValidator(lambda value: [value] if isinstance(value, int) else value)]
 """One count or several: several make one comparison."""
+
+Folder = Annotated[str, StringConstraints(pattern=r"^(\.|[\w+][\w.+-]*)$")]
+"""A folder below a run's, or the run's own."""
 
 LARGEST = 2**20
 """Bytes of a configuration file."""
@@ -85,6 +96,7 @@ class LoadingConfig(BaseModel):
     image_size: Count | None = documented(
         None, "Height and width of pictures, in pixels.", unset="as the model was trained", metavar="PIXELS"
     )
+    threads: Size = documented("auto", "Threads that compute; auto: one for a small model, else the idle cores.")
     offline: bool = documented(False, "Never ask the hub for the model.")
 
     @field_validator("adapter_weights")
@@ -133,9 +145,13 @@ class DecodeConfig(LoadingConfig, Settings, PolicyConfig):
         caches = [] if self.cache == "auto" else [("cache", self.cache)]
         return [*(("sampler", name) for name in self.sampler), *caches]
 
+    def key_of(self, kind: str, name: str) -> str:
+        """Under which ``options`` holds those of one plugin."""
+        return key if (key := f"{kind}.{name}") in self.options else name
+
     def options_of(self, kind: str, name: str) -> dict[str, Any]:
         """The options of one plugin."""
-        return self.options.get(f"{kind}.{name}", self.options.get(name, {}))
+        return self.options.get(self.key_of(kind, name), {})
 
 
 class PromptConfig(DecodeConfig):
@@ -157,6 +173,18 @@ class RunConfig(PromptConfig):
     autoregressive: list[str] | None = documented(
         None, "Which of the models are autoregressive; recorded when the run begins."
     )
+    swept: dict[str, list[str]] = documented({}, "Options of which ``options`` lists several values, by plugin's name.")
+    folders: dict[str, Folder] = documented(
+        {}, "Variants whose folder is not called like them, since they were decoded before the run was extended."
+    )
+
+    @model_validator(mode="after")
+    def _lists_what_is_swept(self) -> Self:
+        for key, name in ((key, name) for key, names in self.swept.items() for name in names):
+            values = self.options.get(key, {}).get(name)
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"swept names {key}.{name}, of which options has no list of values")
+        return self
 
     @field_validator("data")
     @classmethod
@@ -167,7 +195,7 @@ class RunConfig(PromptConfig):
         return [*super().plugins(), ("task", self.task)]
 
 
-RECORDED = ("autoregressive", "revisions", "options")
+RECORDED = ("autoregressive", "revisions", "options", "swept", "folders")
 """Fields that no flag sets: options have a flag of their own, and the others are recorded when a run begins."""
 
 
@@ -200,16 +228,24 @@ def build(
             preset |= values
         upper = preset if "preset" in flags else dict(plugin.values)
         plugin.values.update(preset | upper)
-    for assignment in assignments:
-        plugin_options.set_from_flag(plugins, assignment)
-    return config.model_copy(update={"options": plugin_options.complete(plugins)} | _recorded(config, from_file))
+    plugin_options.set_from_flags(plugins, assignments)
+    options = plugin_options.complete(plugins)
+    swept = plugin_options.swept(plugins, options)
+    if swept and not isinstance(config, RunConfig):
+        raise MdmError(f"option {next(iter(swept.values()))[0]} has several values: `mdm run` compares them")
+    return config.model_copy(update={"options": options} | _recorded(config, from_file, swept))
 
 
-def _recorded(config: DecodeConfig, from_file: DecodeConfig) -> dict[str, Any]:
-    """What was recorded of the file's models, as far as these are still the models."""
-    revisions = {name: commit for name, commit in config.revisions.items() if name in config.model}
-    is_new_model = isinstance(config, RunConfig) and not set(config.model) <= set(from_file.model)
-    return {"revisions": revisions} | ({"autoregressive": None} if is_new_model else {})
+def _recorded(config: DecodeConfig, from_file: DecodeConfig, swept: Mapping[str, list[str]]) -> dict[str, Any]:
+    """What was recorded of the file's models, as far as these are still the models, and what is swept."""
+    recorded: dict[str, Any] = {
+        "revisions": {name: commit for name, commit in config.revisions.items() if name in config.model}
+    }
+    if isinstance(config, RunConfig):
+        recorded |= {"swept": swept, "folders": {}}
+        if not set(config.model) <= set(from_file.model):
+            recorded["autoregressive"] = None
+    return recorded
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def canvas_texts(model: Model, ids: Sequence[int], gen_length: int = 0) -> list[str | None]:
     """The text of each token, None where it is masked, and ``gen_length`` masks behind them."""
-    texts = zip(ids, model.token_texts(ids), strict=True)
+    texts = zip(ids, model.shown_texts(ids), strict=True)
     return [None if token == model.spec.mask_id else text for token, text in texts] + [None] * gen_length
 
 
@@ -34,7 +34,7 @@ def begin_view(observer: RunObserver, label: str, model: Model, layouts: Mapping
     pictures: dict[str, Any] = {"grids": grids} if grids else {}
     if grids and model.draws_pictures:
         pictures["pictures"] = partial(model.picture, grid=next(iter(grids.values())))
-    observer.on_begin(label, canvases, model.token_texts, **pictures)
+    observer.on_begin(label, canvases, model.shown_texts, **pictures)
 
 
 def decode_settings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,7 @@ from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import Rank
 from mdm.runs.results import ExampleResult, ResultsWriter
 from mdm.runs.variants import Variant
-from mdm.runs.watch import RunObserver
+from mdm.runs.watch import RunObserver, Work
 
 if TYPE_CHECKING:
     from mdm.api import Result
@@ -51,21 +51,26 @@ class ExampleDecoder:
 
     def __init__(self, run: RunContext, model: Model, variant: Variant, writer: ResultsWriter) -> None:
         self._run, self._model, self._variant, self._writer = run, model, variant, writer
-        self._settings = decode_settings(run.config, model, variant.sampler, variant.tokens_per_step)
+        self._settings = decode_settings(variant.settled(run.config), model, variant.sampler, variant.tokens_per_step)
         self._grader = Grader(run.task, self._record, run.fail_fast, end_tokens(run.config, model), model.token_texts)
         self._progress = Progress(run, variant)
         self._decoded: set[int] = set()
         self._last_finish = time.perf_counter()
 
-    def decode(self, examples: Sequence[EncodedExample]) -> None:
-        """Decode ``examples``; each is written as soon as it is graded.
+    def decode(self, examples: Sequence[EncodedExample]) -> Sizes:
+        """Decode ``examples``; each is written as soon as it is graded. Returns the sizes of the last batch.
 
         Raises:
             MdmError: a request that is wrong for all examples, an observer or a hook that failed, or, with
                 ``fail_fast``, an example that failed.
         """
-        self._sizes = self._plan_batch(examples)
+        self._sizes = sizes = self._plan_batch(examples)
+        chosen = {"batch_size": sizes.batch_size, "max_rows": sizes.max_rows}
+        self._run.observer.on_settings(self._progress.label, self._settings | chosen)
         self._check_steps(examples)
+        self._work = WorkMeter(
+            self._run.observer, self._progress.label, {e.row: _masks(e, self._model) for e in examples}
+        )
         self._on_step = self._step_callback(examples)
         self._progress.begin(len(examples))
         try:
@@ -77,6 +82,7 @@ class ExampleDecoder:
                 self._grader.collect(to_the_end=True)
             raise
         self._grader.collect(to_the_end=True)
+        return self._sizes
 
     def _check_steps(self, examples: Sequence[EncodedExample]) -> None:
         """Say that steps are too few, or refuse them, before anything is decoded."""
@@ -110,18 +116,19 @@ class ExampleDecoder:
             self._run.observer.on_note(f"{self._variant.label}: {sizes}")
         return sizes
 
-    def _step_callback(self, examples: Sequence[EncodedExample]) -> Callable[[StepEvent], None] | None:
-        """What the engine calls after each step; None where neither the observer nor a hook sees steps."""
-        observer, hooks = self._run.observer, self._run.hooks
-        if not observer.sees_steps:
-            return hooks.on_step if hooks.sees_steps else None
-        layouts = {example.row: example.layout for example in examples}
-        begin_view(observer, self._progress.label, self._model, layouts)
-        self._settings["trace"] = "full"
+    def _step_callback(self, examples: Sequence[EncodedExample]) -> Callable[[StepEvent], None]:
+        """What the engine calls after each step."""
+        observer, seen_by = self._run.observer, [self._work.on_step]
+        if observer.sees_steps:
+            layouts = {example.row: example.layout for example in examples}
+            begin_view(observer, self._progress.label, self._model, layouts)
+            self._settings["trace"] = "full"
+            seen_by.append(observer.on_step)
+        seen_by.append(self._run.hooks.on_step)
 
         def on_step(event: StepEvent) -> None:
-            observer.on_step(event)
-            hooks.on_step(event)
+            for see in seen_by:
+                see(event)
 
         return on_step
 
@@ -134,6 +141,7 @@ class ExampleDecoder:
         from mdm import api
         from mdm.engine import memory
 
+        self._work.restart()
         try:
             api.decode(
                 self._model, [example.layout for example in examples], row_ids=[example.row for example in examples],
@@ -149,6 +157,7 @@ class ExampleDecoder:
                 raise MdmError(f"decoding failed behind its last example: {describe(error)}") from error
             out_of_memory = memory.out_of_memory(error) and self._sizes.batch_size > 1
             if len(examples) == 1 and not out_of_memory:
+                self._work.finish(examples[0].row)
                 self._grader.fail(examples[0], error, self._elapsed())
                 return
         # Behind the handler, since the error holds on to the tensors of the failed call.
@@ -169,6 +178,7 @@ class ExampleDecoder:
         """Grade a decoded example, which the engine calls. An MdmError, such as a full disk's, stops the run."""
         example, config = examples[index], self._run.config
         self._decoded.add(example.row)
+        self._work.finish(example.row)
         answer: str | Path
         try:
             if result.image is not None:
@@ -188,7 +198,7 @@ class ExampleDecoder:
         trace = result.trace if result else []
         ids = sorted({token for line in trace for token in line["tokens"]})
         try:
-            texts = dict(zip(map(str, ids), self._model.token_texts(ids), strict=True))
+            texts = dict(zip(map(str, ids), self._model.shown_texts(ids), strict=True))
             example = replace(example, texts=texts)
         except Exception as error:
             example = replace(example, metrics={}, error=describe(error))
@@ -206,6 +216,56 @@ class ExampleDecoder:
 def _length(example: EncodedExample) -> int:
     layout = example.layout
     return len(layout.tokens) + (layout.gen_length or 0) + len(layout.suffix or ())
+
+
+def _masks(example: EncodedExample, model: Model) -> int:
+    """Tokens that decoding the example commits."""
+    return example.layout.tokens.count(model.spec.mask_id) + (example.layout.gen_length or 0)
+
+
+class WorkMeter:
+    """Counts steps and tokens from the trace of each step, and tells the observer of them now and then.
+
+    Args:
+        tokens: row -> how many tokens it has to decode.
+    """
+
+    EVERY = 0.5
+    """Seconds between two reports."""
+
+    def __init__(self, observer: RunObserver, label: str, tokens: Mapping[int, int]) -> None:
+        self._observer, self._label, self._tokens = observer, label, tokens
+        self._total, self._finished, self._steps = sum(tokens.values()), 0, 0
+        self._open: dict[int, int] = {}
+        self._begun = self._reported = time.perf_counter()
+
+    def restart(self) -> None:
+        """What is unfinished is decoded from its beginning."""
+        self._open.clear()
+
+    def finish(self, row: int) -> None:
+        """A row is decoded, or has failed."""
+        self._open.pop(row, None)
+        self._finished += self._tokens[row]
+
+    def on_step(self, event: StepEvent) -> None:
+        """Count the step, and report where it is time."""
+        self._steps += 1
+        for line in event.lines:
+            new = SIGN.get(line["kind"], 0) * len(line["positions"])
+            self._open[line["row"]] = self._open.get(line["row"], 0) + new
+        if (now := time.perf_counter()) < self._reported + self.EVERY:
+            return
+        self._reported = now
+        # Beams of an example share its tokens.
+        tokens = self._finished + sum(min(count, self._tokens.get(row, 0)) for row, count in self._open.items())
+        self._observer.on_work(
+            self._label, Work(len(self._open), self._steps, tokens, self._total - tokens, now - self._begun)
+        )
+
+
+SIGN = {"commit": 1, "bypass": 1, "fill": 1, "remask": -1}
+"""Kind of a trace line -> what each of its positions adds to the tokens decoded."""
 
 
 class Progress:

@@ -1,14 +1,17 @@
 """Options of a run's plugins: which plugin each belongs to, and their complete, checked values.
 
 A configuration keys them by the plugin's name, as in ``options: {info-gain: {candidates: 8}}``. Where plugins of two
-kinds share a name, the kind stands in front of it: ``sampler.puzzle``, ``task.puzzle``.
+kinds share a name, the kind stands in front of it: ``sampler.puzzle``, ``task.puzzle``. A list for an option that takes
+none is a sweep: ``{candidates: [2, 4]}``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice, product
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from mdm import registry
 from mdm.data import documents
@@ -20,6 +23,8 @@ Plugin = tuple[str, str]
 """A kind and a name."""
 Options = dict[str, dict[str, Any]]
 """A plugin's key in the configuration -> its options."""
+MOST = 1000
+"""Combinations of values that a run tries of one plugin's options."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,34 @@ class PluginOptions:
 
     def is_called(self, text: str) -> bool:
         return text in (self.name, f"{self.kind}.{self.name}")
+
+    def swept(self) -> list[str]:
+        """The options that have a list of values, each of which is tried, and do not take a list themselves."""
+        fields = self.schema.model_fields
+        return [
+            name for name, value in self.values.items()
+            if isinstance(value, list) and value and name in fields and not _takes_list(fields[name].annotation)
+        ]  # fmt: skip
+
+    def complete(self) -> dict[str, Any]:
+        """All options, defaults included, with a list where one is swept; raises an MdmError for a wrong one."""
+        swept = self.swept()
+        combinations = list(islice(product(*(self.values[name] for name in swept)), MOST + 1))
+        if len(combinations) > MOST:
+            raise MdmError(f"options {' and '.join(swept)} of {self.key} have more than {MOST} combinations")
+        arms = [
+            check_options(self.key, self.schema, self.values | dict(zip(swept, values, strict=True))).model_dump(
+                mode="json"
+            )
+            for values in combinations
+        ]
+        for name in swept:
+            values = [arm[name] for arm in arms]
+            distinct = [value for i, value in enumerate(values) if value not in values[:i]]
+            if len(distinct) < len(self.values[name]):
+                raise MdmError(f"option {self.key}.{name}: the same value twice")
+            arms[0][name] = distinct if len(distinct) > 1 else distinct[0]
+        return arms[0]
 
 
 def collect(plugins: Sequence[Plugin]) -> list[PluginOptions]:
@@ -69,14 +102,31 @@ def set_from_file(collected: Sequence[PluginOptions], options: Options, replaced
             raise MdmError(f"{file}: options of {key!r}, which is no part of this run.{near}")
 
 
-def set_from_flag(collected: Sequence[PluginOptions], assignment: str) -> None:
-    """Set ``option=value``, ``plugin.option=value`` or ``kind.plugin.option=value`` of each plugin that is meant."""
-    key, equals, text = assignment.partition("=")
+def set_from_flags(collected: Sequence[PluginOptions], assignments: Iterable[str]) -> None:
+    """Set each ``option=value``, ``plugin.option=value`` or ``kind.plugin.option=value`` of each plugin that is meant.
+
+    Of an option that is set several times each value is tried.
+    """
+    given: dict[tuple[str, str], list[Any]] = {}
+    for assignment in assignments:
+        owners, option = _owners(collected, assignment)
+        for owner in owners:  # whether the plugin has such an option is for its schema to say
+            values = given.setdefault((owner.key, option), [])
+            values.append(_scalar(assignment, assignment.partition("=")[2]))
+            owner.values[option] = values if len(values) > 1 else values[0]
+            if len(values) > 1 and option not in owner.swept() and option in owner.schema.model_fields:
+                raise MdmError(
+                    f"-o {assignment}: {owner.key}.{option} is set already, and takes a list: -o '{option}=[A, B]'"
+                )
+
+
+def _owners(collected: Sequence[PluginOptions], assignment: str) -> tuple[list[PluginOptions], str]:
+    """The plugins, all of one kind, and the option that an assignment is of."""
+    key, equals, _ = assignment.partition("=")
     if not equals or not key.strip():
         raise MdmError(f"-o {assignment}: expected option=value or plugin.option=value")
     name, _, option = key.strip().rpartition(".")
     option = option.replace("-", "_")
-    value = _scalar(assignment, text)
     if name:
         owners = [plugin for plugin in collected if plugin.is_called(name)]
     else:
@@ -86,14 +136,36 @@ def set_from_flag(collected: Sequence[PluginOptions], assignment: str) -> None:
     if len({owner.kind for owner in owners}) > 1:
         either = " or ".join(f"{owner.key}.{option}" for owner in owners)
         raise MdmError(f"-o {assignment}: which one, {either}?")
-    for owner in owners:  # whether the plugin has such an option is for its schema to say
-        owner.values[option] = value
+    return owners, option
 
 
 def complete(collected: Iterable[PluginOptions]) -> Options:
     """All options of every plugin, defaults included, for the configuration; raises an MdmError for a wrong one."""
-    checked = {plugin.key: check_options(plugin.key, plugin.schema, plugin.values) for plugin in collected}
-    return {key: values for key, options in checked.items() if (values := options.model_dump(mode="json"))}
+    return {plugin.key: values for plugin in collected if (values := plugin.complete())}
+
+
+def swept(collected: Iterable[PluginOptions], options: Options) -> dict[str, list[str]]:
+    """Plugin's key -> the options of which several values are tried; raises an MdmError for an option of a task."""
+    found = {
+        plugin.key: [name for name in plugin.swept() if isinstance(options[plugin.key][name], list)]
+        for plugin in collected
+    }  # fmt: skip
+    for plugin in collected:
+        if plugin.kind == "task" and found[plugin.key]:
+            raise MdmError(
+                f"option {plugin.key}.{found[plugin.key][0]}: a run is of one task with one set of options; make a run "
+                "for each value and set them side by side with mdm compare"
+            )
+    return {key: names for key, names in found.items() if names}
+
+
+def _takes_list(kind: Any) -> bool:
+    """Whether a type, or one of those that it is made of, is a list or the like."""
+    origin = get_origin(kind)
+    if isinstance(origin, type) and origin is not UnionType:
+        return issubclass(origin, Collection)
+    plain = isinstance(kind, type) and issubclass(kind, Collection) and not issubclass(kind, (str, bytes))
+    return kind is Any or plain or any(map(_takes_list, get_args(kind)))
 
 
 def _no_owner(collected: Sequence[PluginOptions], name: str, option: str) -> str:

@@ -133,7 +133,6 @@ def launch(arguments: Sequence[str], count: int) -> None:
     # What the launcher warns of is also in the error that it raises.
     logging.getLogger("torch.distributed.elastic").addHandler(logging.NullHandler())
     logging.getLogger("torch.distributed.elastic").propagate = False
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as logs:
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=RUN_ID, max_restarts=0,

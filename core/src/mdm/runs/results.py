@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import chain, count, product
@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from mdm.errors import MdmError, explain
-from mdm.runs import config, files
-from mdm.runs.config import RunConfig
+from mdm.runs import files
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 REPEAT_ROWS = 10**9
@@ -114,8 +113,10 @@ class Environment(BaseModel):
 
     versions: dict[str, str] = {}
     data_sha256: str | None = None
-    models: dict[str, dict[str, str | bool | list[int] | None]] = {}
+    models: dict[str, dict[str, str | int | bool | list[int] | None]] = {}
     """What only the loaded model tells, by its name."""
+    sizes: dict[str, dict[str, int | None]] = {}
+    """The sizes of batches, by the folder of the variant."""
 
 
 def read_environment(folder: Path) -> Environment:
@@ -127,45 +128,10 @@ def read_environment(folder: Path) -> Environment:
         raise MdmError(f"{explain(error, f'{path}: ', Environment)}; choose another --out") from error
 
 
-@contextmanager
-def run_folder(path: Path, run_config: RunConfig, environment: Mapping[str, Any]) -> Iterator[None]:
-    """Begin or resume a run in ``path``, and lock it against other processes.
-
-    Where an MdmError ends a new run before its first result, what the run created is removed again.
-
-    Raises:
-        MdmError: the folder holds a run of another configuration, or something else, or is in use.
-    """
-    if path.exists() and not path.is_dir():
-        raise MdmError(f"{path} is a file, not a folder")
-    is_new_folder = not path.exists()
-    with files.os_errors_as_mdm_errors(path, "read"):
-        names = set() if is_new_folder else {entry.name for entry in path.iterdir()}
-    if "config.yaml" not in names and any(not name.startswith(".") for name in names - {"environment.json"}):
-        raise MdmError(f"{path} is not empty and not a run's folder: choose another --out")
-    with files.os_errors_as_mdm_errors(path, "create"):
-        path.mkdir(parents=True, exist_ok=True)
-    with files.exclusive_lock(path):
-        is_new_run = not (path / "config.yaml").exists()
-        files.remove_parts(path, PARTS)
-        try:
-            if is_new_run:
-                files.write_json(path / "environment.json", environment)
-                files.write_text_atomic(path / "config.yaml", config.to_yaml(run_config))
-            else:
-                _check_same_run(path, run_config, environment)
-            yield
-        except MdmError:
-            if is_new_run:
-                _remove_new_run(path, is_new_folder)
-            raise
-
-
 def is_finished(path: Path) -> bool:
     """Whether the summary of the run in ``path`` says that all of its examples are decoded."""
     summary = files.read_json(path / "summary.json")
-    rows = summary.get("runs", [summary]) if isinstance(summary, dict) else None
-    return isinstance(rows, list) and all(isinstance(row, dict) and row.get("complete") is True for row in rows)
+    return isinstance(summary, dict) and summary.get("complete") is True
 
 
 @dataclass
@@ -187,7 +153,7 @@ class ResultsFolder:
         results = chain.from_iterable(map(self._results, ["", *self._ranks()]))
         self.by_row = {result.row: result for result in results}
 
-    def gather(self, digests: Sequence[str] | None = None) -> int:
+    def gather(self, digests: Sequence[str] | None = None, retry_failed: bool = False) -> int:
         """Merge the closed files of all ranks into lines that are whole, each row's last. Safe to kill.
 
         Traces that lack a result go, and so does what a killed process left half replaced.
@@ -195,6 +161,7 @@ class ResultsFolder:
         Args:
             digests: of the run's examples, in order, where it goes on: results of other inputs, and those whose picture
                 is gone, are left out, to be made again.
+            retry_failed: leave out also those that were recorded with an error.
 
         Returns:
             How many results were of other inputs.
@@ -203,6 +170,7 @@ class ResultsFolder:
             files.remove_parts(folder, PARTS)
         kept: dict[str, dict[int, int]] = {}  # file -> row -> number of the line that counts
         changed: set[int] = set()
+        failed = {row for row, result in self.by_row.items() if retry_failed and result.error is not None}
         with ExitStack() as stack:
             ranks = self._ranks()
             for path in (self._path("results", suffix) for suffix in ranks):
@@ -215,7 +183,7 @@ class ResultsFolder:
                     is_lost = result.image is not None and not (self.folder / result.image).is_file()
                     if digests is not None and result.digest != digests[result.index]:
                         changed.add(result.row)
-                    elif result.row not in earlier and not (digests is not None and is_lost):
+                    elif result.row not in earlier | failed and not (digests is not None and is_lost):
                         kept[suffix][result.row] = number
             # Traces first: a result without its trace must never be in the files.
             for name, lines in (("trace", self._trace_lines), ("results", self._result_lines)):
@@ -322,61 +290,16 @@ class ResultsWriter:
         self.folder.by_row[result.row] = result
 
 
-def folder_names(labels: Iterable[str]) -> list[str]:
-    """A distinct folder name for each label, which may be a model's path."""
+def folder_names(labels: Iterable[str], given: Mapping[str, str]) -> list[str]:
+    """A distinct folder name for each label, which may be a model's path: the ``given`` one, or one like it."""
     names: list[str] = []
     for label in labels:
         base = re.sub(r"[^\w.+-]+", "-", label).strip("-.") or "run"
-        names.append(next(name for name in numbered(base) if name not in names))
+        free = (name for name in numbered(base) if name not in (*names, *given.values(), "images"))
+        names.append(given[label] if label in given else next(free))
     return names
 
 
 def numbered(base: str) -> Iterator[str]:
     """``base``, ``base-2``, ``base-3`` and so on: names for something that needs a free one."""
     return chain([base], (f"{base}-{number}" for number in count(2)))
-
-
-def _remove_new_run(path: Path, is_new_folder: bool) -> None:
-    """Remove a run that was refused before its first result.
-
-    Where the folder was there before the run, it stays, and so do the hidden files and folders in it: all else in it is
-    the run's.
-    """
-    with suppress(OSError):
-        subfolders = [entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-        if any(results.stat().st_size for folder in (path, *subfolders) for results in folder.glob("results*.jsonl")):
-            return
-        for folder in (*subfolders, path):
-            for file in chain(*map(folder.glob, ("config.yaml", "environment.json", "results*.jsonl", "trace*.jsonl"))):
-                file.unlink()
-            if folder != path or is_new_folder:
-                folder.rmdir()
-
-
-def _check_same_run(path: Path, run_config: RunConfig, environment: Mapping[str, Any]) -> None:
-    # Where a model's files come from is not what they are.
-    old, new = (
-        run.model_dump(mode="json", exclude={"offline"})
-        for run in (config.parse(RunConfig, path / "config.yaml"), run_config)
-    )
-    digest = read_environment(path).data_sha256
-    same_data = digest == environment.get("data_sha256")
-    if digest and same_data:
-        old["data"] = new["data"]  # the same bytes under another name are the same data
-    difference = _first_difference(old, new)
-    if difference:
-        raise MdmError(f"{path} holds another run: {difference}; choose another --out")
-    if not same_data:
-        raise MdmError(f"{path} was begun with other data: {run_config.data} has changed; choose another --out")
-
-
-def _first_difference(old: Any, new: Any, key: str = "") -> str | None:
-    if isinstance(old, dict) and isinstance(new, dict):
-        prefix = f"{key}." if key else ""
-        differences = (_first_difference(old.get(name), new.get(name), f"{prefix}{name}") for name in old | new)
-        return next(filter(None, differences), None)
-    return None if old == new else f"{key} is {_display(old)} there, {_display(new)} here"
-
-
-def _display(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -17,14 +17,15 @@ from mdm.errors import MdmError, blamed
 from mdm.protocols.options import check_options
 from mdm.protocols.task import BaseTask, Example
 from mdm.runs import files, presets
-from mdm.runs.conditions import conditions, model_facts, record_model
-from mdm.runs.config import RunConfig
+from mdm.runs.conditions import conditions, model_facts, record_model, record_sizes
+from mdm.runs.config import RunConfig, parse
 from mdm.runs.decode_args import encode_example, load_model
 from mdm.runs.decode_examples import ExampleDecoder, RunContext
+from mdm.runs.folder import run_folder
 from mdm.runs.grading import digest
 from mdm.runs.hooks import RunHooks
 from mdm.runs.processes import PeerLost, join_processes
-from mdm.runs.results import read_environment, run_folder
+from mdm.runs.results import read_environment
 from mdm.runs.summary import summarise
 from mdm.runs.variants import Variant, autoregressive, pin_models, variants, without_policy
 from mdm.runs.watch import GuardedObserver, Interrupted, RunObserver
@@ -35,14 +36,18 @@ DecodeLeft = Callable[[RunContext, Sequence[Variant], Path], None]
 
 def run(
     config: RunConfig, out: Path, observer: RunObserver | None = None, *, fail_fast: bool = False,
-    decode_left: DecodeLeft | None = None,
+    retry_failed: bool = False, decode_left: DecodeLeft | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Decode and grade the examples whose results are not in the folder ``out`` yet.
 
     An example that cannot be decoded or graded is recorded with its error, counts as wrong and does not stop the run;
     with ``fail_fast`` it does, and is left to be done. Of several processes each decodes its share of the examples.
 
+    A run in ``out`` goes on, and with a larger limit, more repeats, or further models, samplers, paces or values of
+    swept options than it was begun with, it is extended by them.
+
     Args:
+        retry_failed: decode again what was recorded with an error.
         decode_left: decodes elsewhere, such as on the machines of a cluster, what this process would load a model for.
 
     Returns:
@@ -62,14 +67,18 @@ def run(
         task = stack.enter_context(open_task(config))
         process = stack.enter_context(join_processes(config.device))
         if process.is_main:
-            stack.enter_context(run_folder(out, config, environment(config)))
+            folder = run_folder(out, config, environment(config), guarded.on_warning)
+            config = stack.enter_context(folder)
         else:
             process.barrier()  # until the main process has the folder and has read, or downloaded, the examples
+            mine = {name: getattr(config, name) for name in ("data", "offline", "threads")}
+            config = parse(RunConfig, out / "config.yaml").model_copy(update=mine)
         stack.enter_context(blamed("something that the run called ends it", only_exits=True))
         guarded.on_note(f"reading {config.data or config.task}")
         examples = read_examples(config, task)
         context = RunContext(config, task, examples, guarded, RunHooks(), process, fail_fast)
-        return _run_variants(context, _open_variants(context, out), out, decode_left or _decode_here)
+        opened = _open_variants(context, out, retry_failed)
+        return _run_variants(context, opened, out, decode_left or _decode_here)
 
 
 def environment(config: RunConfig) -> dict[str, Any]:
@@ -130,19 +139,19 @@ def read_examples(config: RunConfig, task: BaseTask) -> Sequence[Example]:
     return examples
 
 
-def _open_variants(run: RunContext, out: Path) -> list[Variant]:
-    """The run's variants with the results that are written already."""
+def _open_variants(run: RunContext, out: Path, retry_failed: bool) -> list[Variant]:
+    """The run's variants with the results that are written already, and count."""
     if run.process.is_main:
         for variant in variants(run.config, out):
             variant.results.check([example.id for example in run.examples], run.config.repeats)
-            changed = variant.results.gather([digest(example) for example in run.examples])
-            if changed:
-                for folder in (out, variant.results.folder):
-                    (folder / "summary.json").unlink(missing_ok=True)  # it would call the run complete
-                found = changed + len(variant.results.by_row)
-                run.observer.on_warning(
-                    f"{variant.label}: {changed} of {found} results were of other inputs and are decoded again"
-                )
+            found = len(variant.results.by_row)
+            failed = sum(result.error is not None for result in variant.results.by_row.values())
+            changed = variant.results.gather([digest(example) for example in run.examples], retry_failed)
+            if len(variant.results.by_row) < found:
+                (out / "summary.json").unlink(missing_ok=True)  # it would call the run complete
+            for count, what in ((changed, "were of other inputs"), (failed * retry_failed, "had failed")):
+                if count:
+                    run.observer.on_warning(f"{variant.label}: {count} of {found} results {what} and are decoded again")
         run.process.barrier()
     opened = variants(run.config, out)
     run.process.barrier()  # all must have read the same results, by which the examples are shared, before any writes
@@ -194,7 +203,9 @@ def _decode_here(run: RunContext, variants: Sequence[Variant], out: Path) -> Non
     for variant in variants:
         left = process.shard([example for example in decodings if example.row not in variant.results.by_row])
         with variant.results.writing(process.rank if process.world_size > 1 else None) as writer:
-            ExampleDecoder(run, model, variant, writer).decode(left)
+            sizes = ExampleDecoder(run, model, variant, writer).decode(left)
+        if process.is_main and left:
+            record_sizes(out, variant, config.batch_size, sizes)
 
 
 def write_summary(run: RunContext, variants: Sequence[Variant], out: Path) -> dict[str, Any]:
@@ -203,12 +214,8 @@ def write_summary(run: RunContext, variants: Sequence[Variant], out: Path) -> di
     rows = []
     for variant in variants:
         measured = _summary_row(run, variant)
-        rows.append(measured | conditions(run.config, variant, environment) | measured)
-    if len(variants) > 1:
-        for variant, row in zip(variants, rows, strict=True):
-            if variant.results.by_row:
-                files.write_json(variant.results.folder / "summary.json", row)
-    summary: dict[str, Any] = rows[0] if len(rows) == 1 else {"task": run.config.task, "runs": rows}
+        rows.append(measured | conditions(run.config, variant, environment, out) | measured)
+    summary = {"task": run.config.task, "complete": all(row["complete"] for row in rows), "runs": rows}
     files.write_json(out / "summary.json", summary)
     return summary
 
@@ -216,8 +223,8 @@ def write_summary(run: RunContext, variants: Sequence[Variant], out: Path) -> di
 def _summary_row(run: RunContext, variant: Variant) -> dict[str, Any]:
     config, task = run.config, run.task
     row = {
-        "model": variant.model, "sampler": variant.sampler, "tokens_per_step": variant.tokens_per_step,
-        "cache": config.cache, "task": config.task,
+        "variant": variant.label, "model": variant.model, "sampler": variant.sampler, "swept": dict(variant.options),
+        "tokens_per_step": variant.tokens_per_step, "cache": config.cache, "task": config.task,
     }  # fmt: skip
     results = variant.results.by_row.values()
     with blamed(f"{config.task} cannot aggregate its grades"):

@@ -73,13 +73,14 @@ def summarise(
     known = [result.tokens_until_eos for result in done if result.decoded]
     until_eos = None if None in known else sum(map(int, filter(None, known)))
     return {
-        "examples": len(examples), "complete": len(done) == expected * repeats, "repeats": repeats,
-        "graded": len(graded),
+        "examples": len(examples), "repeats": repeats, "done": len(done), "expected": expected * repeats,
+        "complete": len(done) == expected * repeats, "graded": len(graded),
         "accuracy": accuracy if graded or not done else None, "is_share": is_share,
         "accuracy_ci95": _interval(accuracy, [_mean(of) for of in _by_index(grades)], is_share),
         "accuracy_by_repeat": by_repeat,
         "accuracy_se": stdev(by_repeat) / sqrt(len(by_repeat)) if len(by_repeat) > 1 else None,
         "metric": metric, "metrics": metrics, "errors": sum(result.error is not None for result in done),
+        "first_error": next((f"{result.id}: {result.error}" for result in done if result.error is not None), None),
         "cumulative_entropy": round(entropy, DIGITS) if isfinite(entropy) else None,
         "forwards": forwards, "rows": sum(result.rows for result in done),
         "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds if seconds else 0.0,

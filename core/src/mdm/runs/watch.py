@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,22 @@ Grids = Mapping[int, tuple[int, int]]
 """Row id -> rows and columns of the picture's tokens."""
 PictureOf = Callable[[Sequence[int | None]], "NDArray[np.uint8]"]
 """The picture, uint8 ``[H, W, 3]``, of the token ids of a grid, row by row; grey where one is None, a mask."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """How far a process has come with a variant, since it began it; results of an earlier process do not count."""
+
+    rows: int
+    """Examples in decoding: begun and not finished."""
+    steps: int
+    """Steps of the engine."""
+    tokens: int
+    """Tokens decoded, those of unfinished examples included."""
+    tokens_left: int
+    """Tokens still to decode, in all examples that are left."""
+    seconds: float
+    """Wall time."""
 
 
 class RunObserver:
@@ -47,6 +64,9 @@ class RunObserver:
     def on_step(self, event: StepEvent) -> None:
         """A step has been decoded; its trace lines are those of a full trace."""
 
+    def on_settings(self, label: str, settings: Mapping[str, Any]) -> None:
+        """With what a variant's examples are decoded, defaults and what "auto" became included."""
+
     def on_note(self, text: str) -> None:
         """Something that takes time is about to begin."""
 
@@ -56,13 +76,16 @@ class RunObserver:
     def on_progress(self, label: str, done: int, total: int, accuracy: float | None) -> None:
         """``done`` of ``total`` examples are written; also called once before the first."""
 
+    def on_work(self, label: str, work: Work) -> None:
+        """A step is done; called about twice a second at most, between the calls of ``on_progress``."""
+
 
 class GuardedObserver(RunObserver):
     """Calls another observer and raises its exceptions as an MdmError that names it."""
 
     def __init__(self, observer: RunObserver) -> None:
         self.sees_steps = observer.sees_steps
-        for callback in ("on_begin", "on_step", "on_note", "on_warning", "on_progress"):
+        for callback in ("on_begin", "on_step", "on_settings", "on_note", "on_warning", "on_progress", "on_work"):
             setattr(self, callback, partial(self._call, observer, callback))
 
     def _call(self, observer: RunObserver, callback: str, *args: Any, **more: Any) -> None:

@@ -65,9 +65,9 @@ def _finite(ctx: click.Context, param: click.Parameter, number: float | None) ->
 @click.option("--gen-length", type=click.IntRange(1), default=64, show_default=True, help="Tokens to generate.")
 @click.option("--block-length", type=click.IntRange(1), default=32, show_default=True, help="Block length.")
 @click.option("--candidates", type=click.IntRange(1), default=8, show_default=True, help="Info-Gain's candidates.")
-@click.option("--cache", multiple=True, metavar="NAME", help="Cache, again for more (default: none, prefix, dual).")
+@click.option("--cache", multiple=True, metavar="NAME", help="Cache, again for more.  [default: none, prefix, dual]")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Prompts decoded together.")
-@click.option("--pairs", type=click.IntRange(1), help="Rounds of timing (default: 5, or what fits into 80 s a cache).")
+@click.option("--pairs", type=click.IntRange(1), help="Rounds of timing.  [default: 5, or what fits into 80 s a cache]")
 @click.option("--compile", is_flag=True, help="Compile forwards and scoring.")
 @GRAPHS
 @click.option("--threads", type=COUNT, default=1, show_default=True, callback=_threads, help="CPU threads.")
@@ -162,7 +162,7 @@ MODEL = (
     click.option("--sampler", default="info-gain", show_default=True, metavar="NAME", help="Sampler."),
     click.option("--prompt-length", type=COUNT, default=256, show_default=True, help="Tokens of the prompt."),
     click.option("--gen-length", type=COUNT, default=256, show_default=True, help="Tokens to generate."),
-    click.option("--tokens-per-step", type=COUNT, help="Tokens that a step commits (default: 1)."),
+    click.option("--tokens-per-step", type=COUNT, help="Tokens that a step commits.  [default: 1]"),
     click.option("--compile", is_flag=True, help="Compile forwards and scoring."),
     GRAPHS,
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
@@ -172,7 +172,7 @@ MODEL = (
     ),
     click.option(
         "--bandwidth", type=click.FloatRange(0, min_open=True), callback=_finite,
-        help="GB/s of memory (default: measured).",
+        help="GB/s of memory.  [default: measured]",
     ),
     JSON,
 )  # fmt: skip
@@ -186,7 +186,7 @@ def _model_flags(command: F) -> F:
 
 
 @bench.command()
-@click.option("--cache", metavar="NAME", help="Cache (default: dual, or block for sdar-8b and llada2-mini).")
+@click.option("--cache", metavar="NAME", help="Cache.  [default: dual, or block for sdar-8b and llada2-mini]")
 @click.option("--candidates", type=COUNT, default=8, show_default=True, help="Candidates of a lookahead.")
 @click.option("--block-length", type=COUNT, default=32, show_default=True, help="Block length.")
 @click.option("--batch-size", type=COUNT, default=1, show_default=True, help="Prompts decoded together.")
@@ -210,10 +210,10 @@ def decode(
 
 
 @bench.command()
-@click.option("--cache", multiple=True, metavar="NAME", help="Cache, again for more (default: none, prefix, dual).")
-@click.option("--candidates", type=COUNT, multiple=True, help="Candidates of a lookahead (default: 1, 8).")
-@click.option("--block-length", type=COUNT, multiple=True, help="Block length (default: 32).")
-@click.option("--batch-size", type=COUNT, multiple=True, help="Prompts decoded together (default: 1, 4, 16).")
+@click.option("--cache", multiple=True, metavar="NAME", help="Cache, again for more.  [default: none, prefix, dual]")
+@click.option("--candidates", type=COUNT, multiple=True, help="Candidates of a lookahead.  [default: 1, 8]")
+@click.option("--block-length", type=COUNT, multiple=True, help="Block length.  [default: 32]")
+@click.option("--batch-size", type=COUNT, multiple=True, help="Prompts decoded together.  [default: 1, 4, 16]")
 @click.option("--csv", "table", type=PATH, metavar="FILE", help="Write all numbers as CSV, after every case.")
 @_model_flags
 def sweep(

@@ -62,6 +62,9 @@ class Gpqa(BaseTask):
             return Prompt(f"{text}\nThe answer is (", gen_length=2, stop=("Question:",))
         return Prompt((Message("user", text),), gen_length=GEN_LENGTH)
 
+    def answer(self, example: Example, completion: str) -> str | None:
+        return settled_letter(completion)
+
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
         """``accuracy``: the letter is right; ``answered``: there is one; ``published``: right by the authors' rule."""
         letter, right = settled_letter(completion), settled_letter(example.reference)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
 
@@ -72,6 +73,12 @@ class Gsm8k(MathTask):
             answer = text.rsplit("####", 1)[1].strip().replace(",", "")
             yield Example(f"gsm8k-{number}", {"question": row.question, "answer": answer}, text)
 
+    def answer(self, example: Example, completion: str) -> str | None:
+        number = settled_number(completion)
+        if number is None or number.denominator == 1:
+            return None if number is None else str(number.numerator)
+        return str(Decimal(number.numerator) / number.denominator)
+
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
         """``accuracy``: equal in value, exactly; ``published``: the number after ####, else the last one."""
         answer: str = example.inputs["answer"]
@@ -116,6 +123,9 @@ class Math500(MathTask):
         source = HubData("HuggingFaceH4/MATH-500", "test", self.options.revision)
         for number, row in read_hub(source, Math500Row) if data is None else read(data, Math500Row):
             yield Example(f"math500-{number}", {"question": row.problem, "answer": row.answer}, row.solution)
+
+    def answer(self, example: Example, completion: str) -> str | None:
+        return settled_formula(completion)
 
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
         """``accuracy``: equal in meaning; ``published``: the last box, compared as normalised text."""

@@ -84,14 +84,18 @@ class Equations(Puzzles):
             return Prompt("", answer)
         return Prompt((Message("user", INSTRUCTION.format(equation)),), answer)
 
-    def grade(self, example: Example, completion: str) -> Mapping[str, float]:
-        """``accuracy``: a true equation that keeps the given digits; ``published``: there is nothing else."""
-        puzzle: str = example.inputs["puzzle"]
+    def answer(self, example: Example, completion: str) -> str | None:
+        """The last equation that is not taken back."""
         text = answer_part(completion)
         back = withdrawn(text, 0)
         found = _WRITTEN.findall(_spaced(bare(text if back is None else text[back:])))
+        return re.sub(r"\s", "", found[-1]) if found else None
+
+    def grade(self, example: Example, completion: str) -> Mapping[str, float]:
+        """``accuracy``: a true equation that keeps the given digits; ``published``: there is nothing else."""
+        puzzle: str = example.inputs["puzzle"]
         return {
-            "accuracy": float(bool(found) and fills(puzzle, re.sub(r"\s", "", found[-1]))),
+            "accuracy": float(fills(puzzle, self.answer(example, completion) or "")),
             "published": float(fills(puzzle, re.sub(r"\s", "", completion))),
         }
 

@@ -132,6 +132,10 @@ class Sudoku(Puzzles):
             return Prompt(tuple(turns), _lines(puzzle).replace("0", MASK))
         return Prompt(tuple(turns), gen_length=32)
 
+    def answer(self, example: Example, completion: str) -> str | None:
+        grid = read_grid(completion, example.inputs["puzzle"])
+        return _lines(grid) if grid else None
+
     def grade(self, example: Example, completion: str) -> Mapping[str, float]:
         """``accuracy``: a valid grid with the clues kept; ``cells``: share of the reference's blanks that agree."""
         puzzle: str = example.inputs["puzzle"]

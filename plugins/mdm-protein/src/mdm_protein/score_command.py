@@ -40,7 +40,7 @@ COLUMNS = (
     type=click.IntRange(0, 10_000),
     default=0,
     metavar="N",
-    help="Align with the N of the reference that share most words (default: none).",
+    help="Align with the N of the reference that share most words.  [default: none]",
 )
 @click.option("--scorer", metavar="NAME", help="Masked language model for the pseudo-perplexity: a folder or a hub id.")
 @click.option("--stride", type=click.IntRange(1), default=1, show_default=True, help="Score every N-th residue.")
@@ -70,7 +70,7 @@ COLUMNS = (
     metavar="FILE",
     help="Draw composition, lengths and pseudo-perplexities: .png, .svg or .pdf.",
 )
-@click.option("--out", type=FILE, metavar="FILE", help=f"Where the scores are kept (default: {NAME} in each run).")
+@click.option("--out", type=FILE, metavar="FILE", help=f"Where the scores are kept.  [default: {NAME} in each run]")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, with each sequence's measures.")
 def protein_score(
     paths: tuple[Path, ...],

@@ -15,7 +15,7 @@ from mdm.runs.summary import summarise
 
 from mdm_report.paired import paired
 from mdm_report.parallelism import by_sampler
-from mdm_report.runs import Key, RunVariant, read_run
+from mdm_report.runs import Key, RunVariant, one_task, read_run
 
 
 def compare(
@@ -36,7 +36,7 @@ def compare(
     variants = [variant for folder in folders for variant in _with_results(folder)]
     labels = _labels(variants)
     results = [variant.by_example() for variant in variants]
-    task = _task(variants)
+    task = one_task(variants)
     keys = _examples_to_compare(variants, labels, results, intersect)
     of_task = str(registry.resolve("task", task).metric)
     _warn_of_other_options(variants, labels)
@@ -66,7 +66,8 @@ def _record(
     """What is reported of one variant; costs are also given per decoding."""
     return {
         "label": label, "run": str(variant.folder), "model": variant.model, "sampler": variant.sampler,
-        "tokens_per_step": variant.tokens_per_step, "cache": variant.config.cache, "task": variant.config.task,
+        "tokens_per_step": variant.tokens_per_step, "swept": dict(variant.variant.options),
+        "cache": variant.config.cache, "task": variant.config.task,
     } | summarise(results, metric, examples, variant.config.repeats) | {
         f"{cost}_per_example": fsum(getattr(result, cost) for result in results) / len(results)
         for cost in ("forwards", "rows", "seconds")
@@ -110,22 +111,11 @@ def _warn_of_other_options(variants: Sequence[RunVariant], labels: Sequence[str]
             )  # fmt: skip
 
 
-def _task(variants: Sequence[RunVariant]) -> str:
-    first = variants[0]
-    for other in variants:
-        if other.config.task != first.config.task:
-            raise MdmError(
-                f"{first.folder} is of {first.config.task} and {other.folder} of {other.config.task}: "
-                "nothing to compare"
-            )
-    return first.config.task
-
-
 def _labels(variants: Sequence[RunVariant]) -> list[str]:
     """The shortest labels that tell the variants apart; they always name the sampler."""
-    parts = [(v.model, v.sampler, f"K{v.tokens_per_step or 1}", v.config.cache) for v in variants]
-    shown = [i == 1 or len({part[i] for part in parts}) > 1 for i in range(4)]
-    labels = [" ".join(word for word, show in zip(part, shown, strict=True) if show) for part in parts]
+    parts = [(v.model, v.sampler, v.swept, f"K{v.tokens_per_step or 1}", v.config.cache) for v in variants]
+    shown = [i == 1 or len({part[i] for part in parts}) > 1 for i in range(5)]
+    labels = [" ".join(word for word, show in zip(part, shown, strict=True) if show and word) for part in parts]
     if len(set(labels)) < len(labels):
         labels = [f"{label} ({variant.folder})" for label, variant in zip(labels, variants, strict=True)]
     if len(set(labels)) < len(labels):
@@ -179,7 +169,7 @@ def _baselines(variants: Sequence[RunVariant], labels: Sequence[str], baseline: 
 
 def _but_pace(variant: RunVariant) -> tuple[str, ...]:
     """What identifies a variant but for its pace."""
-    return variant.model, variant.sampler, variant.config.cache, str(variant.folder)
+    return variant.model, variant.sampler, variant.swept, variant.config.cache, str(variant.folder)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -25,8 +25,8 @@ PAIRED = ("wins", "ties", "losses", "difference", "p_value", "test", "entropy_di
 
 @click.command(short_help="Compare runs, samplers and models, example by example.")
 @click.argument("runs", nargs=-1, required=True, type=FOLDER, metavar="RUN...")
-@click.option("--baseline", metavar="NAME", help="Label or sampler to set the others against (default: the first).")
-@click.option("--metric", metavar="NAME", help="Grade to compare (default: the task's accuracy).")
+@click.option("--baseline", metavar="NAME", help="Label or sampler to set the others against.  [default: the first]")
+@click.option("--metric", metavar="NAME", help="Grade to compare.  [default: the task's accuracy]")
 @click.option("--intersect", is_flag=True, help="Compare the examples that all have, where the runs differ in them.")
 @click.option("--csv", "table", type=PATH, metavar="FILE", help="Write all numbers as CSV.")
 @click.option("--plot", "picture", type=PATH, metavar="FILE", help="Draw accuracy against rows: .png, .svg or .pdf.")

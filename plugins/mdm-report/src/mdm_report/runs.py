@@ -6,6 +6,7 @@ is, unless the run has no sampler.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,20 @@ class RunVariant:
         return self.variant.label
 
     @property
+    def swept(self) -> str:
+        """The values of the options of which its run tries several."""
+        return " ".join(f"{name}={value}" for name, value in self.variant.options.items())
+
+    @property
     def results(self) -> ResultsFolder:
         return self.variant.results
 
     def task_options(self) -> dict[str, Any]:
         """The options of the task that the results were graded with, as the summary says, else the run's."""
-        summary = files.read_json(self.results.folder / "summary.json")
-        options = summary.get("task_options") if isinstance(summary, dict) else None
-        return options if isinstance(options, dict) else self.config.options_of("task", self.config.task)
+        for row in summary_rows(self.folder):
+            if row.get("variant") == self.label and isinstance(row.get("task_options"), dict):
+                return dict(row["task_options"])
+        return self.config.options_of("task", self.config.task)
 
     def by_example(self) -> dict[Key, list[ExampleResult]]:
         """The results of each example, in the order of the repeats."""
@@ -62,6 +69,13 @@ class RunVariant:
         for result in sorted(self.results.by_row.values(), key=lambda result: (result.index, result.repeat)):
             examples.setdefault((result.id, result.digest), []).append(result)
         return examples
+
+
+def summary_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``summary.json``, as far as it has such."""
+    summary = files.read_json(folder / "summary.json")
+    rows = summary.get("runs") if isinstance(summary, dict) else None
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def read_run(folder: Path) -> list[RunVariant]:
@@ -73,4 +87,16 @@ def read_run(folder: Path) -> list[RunVariant]:
     if not (folder / "config.yaml").is_file():
         raise MdmError(f"{folder} is not a run's folder: it has no config.yaml")
     settings = config.parse(RunConfig, folder / "config.yaml")
-    return [RunVariant(folder, settings, variant) for variant in variants(settings, folder)]
+    return [RunVariant(folder, variant.settled(settings), variant) for variant in variants(settings, folder)]
+
+
+def one_task(variants: Sequence[RunVariant]) -> str:
+    """The task of all variants; raises an MdmError where they have several."""
+    first = variants[0]
+    for other in variants:
+        if other.config.task != first.config.task:
+            raise MdmError(
+                f"{first.folder} is of {first.config.task} and {other.folder} of {other.config.task}: "
+                "nothing to compare"
+            )
+    return first.config.task

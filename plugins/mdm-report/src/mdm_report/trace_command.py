@@ -16,7 +16,12 @@ def trace() -> None:
 
 @trace.command()
 @RUNS
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: trace.html in the (first) run.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Which file.  [default: trace.html in the (first) run]",
+)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many examples.")
 @click.option("--example", "examples", multiple=True, metavar="ID", help="These examples, whatever --limit.")
 def view(runs: tuple[Path, ...], out: Path | None, limit: int, examples: tuple[str, ...]) -> None:
@@ -32,13 +37,15 @@ def view(runs: tuple[Path, ...], out: Path | None, limit: int, examples: tuple[s
     path = out or runs[0] / "trace.html"
     found = data.load(runs, limit=limit, examples=examples)
     files.write_text_atomic(path, views.page(found))
+    if found["fault"]:
+        click.echo(f"without references and answers: {found['fault']}", err=True)
     _tell(path, len(found["samples"]), found["left_out"])
 
 
 @trace.command()
 @RUNS
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="A .png, .svg or .pdf.")
-@click.option("--example", metavar="ID", help="Which example (default: the first).")
+@click.option("--example", metavar="ID", help="Which example.  [default: the first]")
 @click.option("--by", type=click.Choice(["step", "entropy"]), default="step", show_default=True, help="Colours.")
 def plot(runs: tuple[Path, ...], out: Path, example: str | None, by: str) -> None:
     """Draw one example for a paper: the order of decoding by sampler, and the cumulative entropy.

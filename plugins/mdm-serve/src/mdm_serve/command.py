@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from mdm.cli.flags import decode_flags, used
+from mdm.cli.flags import Grouped, decode_flags, used
 from mdm.errors import MdmError
 
 KEY = "MDM_API_KEY"
@@ -21,18 +21,18 @@ NOT_SERVED = {
 """Flags of decoding that do not apply."""
 
 
-@click.command()
+@click.command(cls=Grouped)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
-@click.option("--name", metavar="NAME", help="What requests call the model (default: as --model does).")
+@click.option("--name", metavar="NAME", help="What requests call the model.  [default: as --model does]")
 @click.option("--queue", default=256, show_default=True, type=click.IntRange(1), help="Rows that may wait for room.")
 @click.option(
     "--row-tokens", type=click.IntRange(1), metavar="N",
-    help="Tokens of all canvases that are decoded at once (default: by the memory).",
+    help="Tokens of all canvases that are decoded at once.  [default: by the memory]",
 )  # fmt: skip
 @click.option(
     "--max-length", type=click.IntRange(1), metavar="N",
-    help="Tokens of a request, its answer included (default: as many as the model was trained on).",
+    help="Tokens of a request, its answer included.  [default: as many as the model was trained on]",
 )  # fmt: skip
 @click.option(
     "--timeout", default=600.0, show_default=True, type=click.FloatRange(0, min_open=True), metavar="SECONDS",
@@ -41,7 +41,7 @@ NOT_SERVED = {
 @click.option("--max-body", default=2**21, show_default=True, type=click.IntRange(1), help="Bytes of a request.")
 @click.option(
     "--api-key-file", type=click.Path(path_type=Path, dir_okay=False),
-    help=f"The key that clients have to send (default: {KEY} of the environment, if there is one).",
+    help=f"The key that clients have to send.  [default: {KEY} of the environment, if there is one]",
 )  # fmt: skip
 @click.option("--no-api-key", is_flag=True, help="Serve without a key, whoever can reach --host.")
 @click.option("--log-prompts", is_flag=True, help="Show in the log what is asked.")

@@ -9,10 +9,10 @@ def folder_of(name: str) -> Path:
 
 
 def checkpoint() -> str:
-    """Of ``tiny``: characters as tokens."""
+    """The embedded model ``tiny``: characters as tokens."""
     return str(folder_of("tiny"))
 
 
 def countdown() -> str:
-    """Of ``tiny-countdown``: numbers as tokens."""
+    """The embedded model ``tiny-countdown``: numbers as tokens."""
     return str(folder_of("tiny-countdown"))

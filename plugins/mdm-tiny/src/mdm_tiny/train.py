@@ -279,7 +279,7 @@ class Trainer:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--model", "name", type=click.Choice(list(RECIPES)), default="tiny", help="Which of the embedded models.")
-@click.option("--steps", type=int, default=None, help="Optimiser steps (default: the recipe's).")
+@click.option("--steps", type=int, default=None, help="Optimiser steps.  [default: the recipe's]")
 @click.option("--seed", default=0)
 @click.option("--learning-rate", default=1.0, help="As a factor of the recipe's.")
 @click.option("--scale", default=1.0, help="Rows of a batch, as a factor of the curriculum's.")
@@ -288,7 +288,7 @@ class Trainer:
 @click.option("--every", default=250, help="Steps between two savings.")
 @click.option("--stop-after", default=0, help="Stop at this step (0: at the end); the same command goes on.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=None, help="Folder (default: the checkpoint in the package)."
+    "--out", type=click.Path(path_type=Path), default=None, help="Folder.  [default: the checkpoint in the package]"
 )
 def main(
     name: str, steps: int | None, seed: int, learning_rate: float, scale: float, device: str, threads: int,

@@ -33,20 +33,20 @@ class Finite(click.FloatRange):
 
 MODE = (
     "pairwise: each run against the first, in both orders; single: every text gets a rating "
-    "(default: by how many runs there are)."
+    " [default: by how many runs there are]"
 )
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=EXISTING)
 @click.option("--judge-model", required=True, metavar="NAME", help="The judging model, as its endpoint calls it.")
-@click.option("--judge-base-url", metavar="URL", help="An OpenAI-compatible endpoint (default: OpenAI's own).")
+@click.option("--judge-base-url", metavar="URL", help="An OpenAI-compatible endpoint.  [default: OpenAI's own]")
 @click.option("--judge-key-env", default=KEY, show_default=True, metavar="NAME", help="Variable that holds the key.")
 @click.option("--mode", type=click.Choice(["auto", "pairwise", "single"]), default="auto", help=MODE)
 @click.option("--criteria", default=CRITERIA, metavar="TEXT", help="What the judge looks at.")
 @click.option("--intersect", is_flag=True, help="Judge the examples that both runs have, where they differ.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first examples of each run.")
-@click.option("--temperature", type=Finite(0), help="Sent to the judge (default: not sent).")
+@click.option("--temperature", type=Finite(0), help="Sent to the judge.  [default: not sent]")
 @click.option("--workers", type=click.IntRange(1, 256), default=8, show_default=True, help="Requests at once.")
 @click.option(
     "--retries", type=click.IntRange(0, 100), default=6, show_default=True, help="After 429, 5xx and the like."
@@ -56,7 +56,7 @@ MODE = (
 @click.option("--price-in", type=Finite(0), metavar="USD", help="Per million prompt tokens.")
 @click.option("--price-out", type=Finite(0), metavar="USD", help="Per million answered tokens.")
 @click.option(
-    "--out", type=FOLDER, metavar="FOLDER", help="For judgements.jsonl and judge.json (default: the first run)."
+    "--out", type=FOLDER, metavar="FOLDER", help="For judgements.jsonl and judge.json.  [default: the first run]"
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else there.")
 def judge(runs: tuple[Path, ...], as_json: bool, out: Path | None, **flags: Any) -> int:

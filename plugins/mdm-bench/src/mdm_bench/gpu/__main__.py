@@ -38,9 +38,9 @@ SPARE = 8.0
 )
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:1; cpu, to try the check itself.")
 @click.option(
-    "--shape", "shapes", multiple=True, type=click.Choice(SHAPES), help="Only these shapes (default: all 8B)."
+    "--shape", "shapes", multiple=True, type=click.Choice(SHAPES), help="Only these shapes.  [default: all 8B]"
 )
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Time in all (default: 6).")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Time in all.  [default: 6]")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of the page.")
 @click.option(
     "--part", metavar="NAME", help="Measure this part alone, in this process; with --json a line for each cell."

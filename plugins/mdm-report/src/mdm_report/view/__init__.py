@@ -9,6 +9,9 @@ from typing import Any
 
 from mdm.runs import files
 
+SCRIPTS = ("boards", "text", "share", "trace")
+"""``trace`` is the last: it starts the page."""
+
 
 def page(data: Mapping[str, Any]) -> str:
     """What ``mdm_report.view.data.load`` returns, as one HTML file that fetches nothing."""
@@ -18,8 +21,7 @@ def page(data: Mapping[str, Any]) -> str:
     parts = {
         "title": escape(data["title"]),
         "style": here.joinpath("trace.css").read_text(encoding="utf-8"),
-        "boards": here.joinpath("boards.js").read_text(encoding="utf-8"),
-        "script": here.joinpath("trace.js").read_text(encoding="utf-8"),
+        **{name: here.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS},
         "data": embedded,
     }
     head, *rest = here.joinpath("trace.html").read_text(encoding="utf-8").split("{{")

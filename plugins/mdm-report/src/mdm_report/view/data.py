@@ -12,7 +12,8 @@ from mdm.runs import files
 from mdm.runs.results import ExampleResult, Natural
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mdm_report.runs import RunVariant, read_run
+from mdm_report.runs import RunVariant, one_task, read_run
+from mdm_report.view import header
 from mdm_report.view.album import Album
 
 PAID = ("commit", "bypass")
@@ -58,52 +59,88 @@ class TraceLine(BaseModel):
         return self
 
 
+Decoding = tuple[str, str, int]
+"""An example's id, the digest of its inputs and reference, and the repeat."""
+
+
 def load(runs: Sequence[Path], *, limit: int = 20, examples: Sequence[str] = ()) -> dict[str, Any]:
     """At most ``limit`` examples of the runs, or those with the ids ``examples``.
 
     Returns:
-        ``title``; ``variants``, the label of each; ``samples``, each with its ``id`` and, for every variant, None or
-        its ``frames`` (trace lines with the tokens as text), ``canvas`` (texts, None where masked) and cost; and
-        ``left_out``, the number of examples that are not among them. A number that is not finite is None. A decoded
-        picture has its ``grid``, ``prompt`` and ``image`` as well, and token ids in place of texts.
+        ``title``; ``variants``, the label of each; ``about``, the settings and the state of each; ``samples``, each
+        with its ``id``, its ``reference`` (None where it is not at hand) and, for every variant, None or its
+        ``frames`` (trace lines with the tokens as text), ``canvas`` (texts, None where masked), ``prompt``,
+        ``answer``, ``verdict`` and cost; ``fault``, why references and answers lack, or None; and ``left_out``, the
+        number of examples that are not among them. A number that is not finite is None. A decoded picture has its
+        ``grid`` and ``image`` as well, and token ids in place of texts.
 
     Raises:
-        MdmError: a folder is not a run's, or nothing of it is decoded yet, or it holds no such example.
+        MdmError: a folder is not a run's, or nothing of it is decoded yet, or it holds no such example; or the runs
+            are of different tasks or examples.
     """
-    variants = [(_label(variant, runs), variant) for folder in runs for variant in read_run(folder)]
-    ids: dict[int, str] = {}
-    for _, variant in variants:
-        ids |= {row: _id(result) for row, result in variant.results.by_row.items() if result.decoded}
-    if not ids:
+    variants = [variant for folder in runs for variant in read_run(folder)]
+    one_task(variants)
+    results = [{_key(r): r for r in variant.results.by_row.values()} for variant in variants]
+    rows: dict[Decoding, int] = {}
+    for of_variant in results:
+        rows = {key: result.row for key, result in of_variant.items()} | rows
+    if not rows:
         raise MdmError(f"{runs[0]}: nothing is decoded yet")
+    _check_same_examples(variants, results)
+    ids = {key: _id(*key) for key in sorted(rows, key=rows.__getitem__)}
     unknown = set(examples) - set(ids.values())
     if unknown:
-        raise MdmError(f"no example {sorted(unknown)[0]!r} in {runs[0]}: the first is {ids[min(ids)]!r}")
-    rows = [row for row in sorted(ids) if not examples or ids[row] in examples][: None if examples else limit]
-    columns = [_column(variant, set(rows)) for _, variant in variants]
+        raise MdmError(f"no example {sorted(unknown)[0]!r} in {runs[0]}: the first is {next(iter(ids.values()))!r}")
+    keys = [key for key in ids if not examples or ids[key] in examples][: None if examples else limit]
+    shown = [{of_variant[key].row for key in keys if key in of_variant} for of_variant in results]
+    told = header.ask(variants, shown)
+    columns = [_column(variant, of_rows, told) for variant, of_rows in zip(variants, shown, strict=True)]
     album = Album()
-    for row in rows:
-        for (_, variant), column in zip(variants, columns, strict=True):
-            if "grid" in column.get(row, ()):
-                column[row]["image"] = album.embed(variant.results.folder, str(variant.results.by_row[row].image))
+    samples = []
+    for key in keys:
+        decodings = []
+        for variant, of_variant, column in zip(variants, results, columns, strict=True):
+            decoding = column.get(of_variant[key].row) if key in of_variant else None
+            if decoding is not None and "grid" in decoding:
+                decoding["image"] = album.embed(variant.results.folder, str(of_variant[key].image))
+            decodings.append(decoding)
+        samples.append({"id": ids[key], "reference": told.references.get(key[:2]), "variants": decodings})
     return {
         "title": ", ".join(path.resolve().name for path in runs),
-        "variants": [label for label, _ in variants],
-        "samples": [{"id": ids[row], "variants": [column.get(row) for column in columns]} for row in rows],
-        "left_out": len(ids) - len(rows),
+        "variants": header.labels(variants),
+        "about": [{"settings": header.settings(v), "state": header.state(v)} for v in variants],
+        "samples": samples,
+        "fault": told.fault,
+        "left_out": len(ids) - len(keys),
     }
 
 
-def _label(variant: RunVariant, runs: Sequence[Path]) -> str:
-    return f"{variant.folder.resolve().name}: {variant.label}" if len(runs) > 1 else variant.label
+def _key(result: ExampleResult) -> Decoding:
+    return result.id, result.digest, result.repeat
 
 
-def _id(result: ExampleResult) -> str:
-    return f"{result.id} (repeat {result.repeat})" if result.repeat else result.id
+def _id(name: str, digest: str, repeat: int) -> str:
+    return f"{name} (repeat {repeat})" if repeat else name
 
 
-def _column(variant: RunVariant, rows: set[int]) -> dict[int, dict[str, Any]]:
-    """A variant's decodings of ``rows``, those that it has."""
+def _check_same_examples(variants: Sequence[RunVariant], results: Sequence[Mapping[Decoding, Any]]) -> None:
+    """Raise an MdmError where an id is another example in another run, or two runs have none in common."""
+    digests: dict[str, tuple[str, Path]] = {}
+    first = next(i for i, of_variant in enumerate(results) if of_variant)
+    for variant, of_variant in zip(variants, results, strict=True):
+        for name, digest, _ in of_variant:
+            known, folder = digests.setdefault(name, (digest, variant.folder))
+            if known != digest:
+                raise MdmError(f"{name} is another example in {variant.folder} than in {folder}: nothing to compare")
+        if variant.folder != variants[first].folder and of_variant and not results[first].keys() & of_variant.keys():
+            raise MdmError(
+                f"{variants[first].folder} and {variant.folder} have no example in common: other data, another seed "
+                "or other options of the task"
+            )
+
+
+def _column(variant: RunVariant, rows: set[int], told: header.Told) -> dict[int, dict[str, Any]]:
+    """A variant's decodings of ``rows``: those that have a trace, and those that failed before there was one."""
     lines: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
     path = variant.results.folder / "trace.jsonl"
     for number, line in enumerate(files.json_lines(path), 1):
@@ -113,11 +150,16 @@ def _column(variant: RunVariant, rows: set[int]) -> dict[int, dict[str, Any]]:
             raise MdmError(explain(error, f"{path}, line {number}: ", TraceLine)) from error
         if row in rows:
             lines[row].append(line)
-    results = variant.results.by_row
-    return {row: _decoding(results[row], lines[row]) for row in rows if row in results and lines[row]}
+    results, folder = variant.results.by_row, str(variant.results.folder)
+    return {
+        row: _decoding(results[row], lines[row], told.metric, told.answers.get((folder, row)))
+        for row in rows if lines[row] or not results[row].decoded
+    }  # fmt: skip
 
 
-def _decoding(result: ExampleResult, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _decoding(
+    result: ExampleResult, lines: Sequence[Mapping[str, Any]], metric: str = "accuracy", answer: str | None = None
+) -> dict[str, Any]:
     texts = result.texts or {}
     decoded = {position for line in lines for position in line["positions"]}
     length = 1 + max(decoded, default=-1)
@@ -128,12 +170,16 @@ def _decoding(result: ExampleResult, lines: Sequence[Mapping[str, Any]]) -> dict
     name = str if picture else lambda token: texts.get(str(token), f"⟨{token}⟩")
     return {
         "canvas": canvas,
+        "prompt": result.prompt,
+        "completion": result.completion,
+        "answer": answer,
+        "verdict": header.verdict(result, metric),
         "metrics": {name: _rounded(value, 6) for name, value in result.metrics.items()},
         "entropy": _rounded(result.cumulative_entropy, 4),
         "forwards": result.forwards,
         "rows": result.rows,
         "frames": [_frame(line, name) for line in lines],
-        **({"grid": result.grid, "prompt": result.prompt} if picture else {}),
+        **({"grid": result.grid} if picture else {}),
     }
 
 

@@ -61,6 +61,7 @@ function prepare(decoding) {
   decoding.from = open.length ? open[0] : 0;
   decoding.to = open.length ? open[open.length - 1] + 1 : decoding.canvas.length;
   if (decoding.grid) prepareGrid(decoding);
+  else prepareHalves(decoding);
   return decoding;
 }
 
@@ -85,58 +86,6 @@ function tint(commit) {
   if (mode === "step") return colour(mode, commit.frame / Math.max(1, now.frames.length));
   if (mode === "entropy") return colour(mode, commit.entropy / now.most);
   return colour(mode, commit.confidence === null ? 1 : commit.confidence);
-}
-
-// --- the text ---------------------------------------------------------------------------------------------------
-let spans = [], drawn = [];
-
-function buildText() {
-  const box = $("canvas");
-  box.replaceChildren();
-  box.classList.toggle("short", now.canvas.length <= 160);
-  drawn = new Array(now.canvas.length).fill(undefined);
-  spans = now.canvas.map((text, i) => {
-    const span = make("span", text === null ? "" : text, text === null ? "mask" : "prompt");
-    span.title = `position ${i}`;
-    box.append(span);
-    return span;
-  });
-}
-
-function drawText(all) {
-  for (let i = now.from; i < now.to; i++) {
-    if (now.canvas[i] !== null && !now.commits[i].length) continue;
-    const last = latest(i, view.frame), fresh = last !== null && last.frame === view.frame;
-    const commit = last && last.text !== null ? last : null;
-    const key = last === null ? "" : `${last.frame}${fresh}`;
-    if (!all && drawn[i] === key) continue;
-    drawn[i] = key;
-    const span = spans[i];
-    if (commit === null) {
-      span.textContent = "";
-      span.className = fresh ? "mask now remask" : "mask";
-      span.removeAttribute("style");
-      const before = last && shown(i, last.frame - 1);
-      span.title = `position ${i}: masked${before ? ` again in step ${now.frames[last.frame - 1].s + 1}, was ${JSON.stringify(before.text)}` : ""}`;
-      continue;
-    }
-    span.textContent = commit.text.replace(/\n/g, "↵\n");
-    span.className = fresh ? `now ${commit.kind}` : commit.kind === "edit" ? "edited" : "";
-    const replaced = commit.kind === "edit" ? shown(i, commit.frame - 1) : null;
-    const paint = tint(commit);
-    span.style.background = css(paint);
-    span.style.color = ink(paint);
-    const sure = commit.confidence === null ? "" : `, confidence ${decimals(commit.confidence, 3)}`;
-    span.title = `position ${i}, step ${now.frames[commit.frame - 1].s + 1} (${commit.kind}): entropy ${decimals(commit.entropy, 3)}${sure}${replaced ? `, was ${JSON.stringify(replaced.text)}` : ""}`;
-  }
-}
-
-/** Keep the newest token in sight, moving the text only. */
-function follow() {
-  const last = now.frames[view.frame - 1], box = $("canvas");
-  if (!last || !last.p.length) return;
-  const span = spans[last.p[0]], top = span.offsetTop, bottom = top + span.offsetHeight;
-  if (top < box.scrollTop || bottom > box.scrollTop + box.clientHeight) box.scrollTop = top - box.clientHeight / 2;
 }
 
 // --- the heat map -----------------------------------------------------------------------------------------------
@@ -244,6 +193,10 @@ function drawChart() {
 
 // --- the candidates ---------------------------------------------------------------------------------------------
 const ROWS = 24;
+const COLUMNS = [
+  ["positions", "what the candidate would commit"], ["J", "what the sampler maximises"], ["", ""],
+  ["C", "entropy paid by the commit, in nats"], ["H", "uncertainty of the state after it, in nats"],
+];
 
 /** The candidates of the next step, best first: [positions, J, C, H]. */
 const candidates = () => [...((now.frames[view.frame] || {}).w || [])].sort((a, b) => b[1] - a[1]);
@@ -254,7 +207,7 @@ function drawWeighed() {
   const frame = now.frames[view.frame], box = $("weighed"), note = $("weighednote");
   if (!frame || !frame.w || !frame.w.length) {
     note.textContent = "";
-    const why = !frame ? "Everything is decoded." : now.frames.some((f) => f.w) ? "Nothing was compared: this step commits without looking ahead." : "This trace is plain: run with --trace full to see the candidates.";
+    const why = !now.frames.length ? "Nothing was decoded." : !frame ? "Everything is decoded." : now.frames.some((f) => f.w) ? "Nothing was compared: this step commits without looking ahead." : "This trace is plain: run with --trace full to see the candidates.";
     box.replaceChildren(make("p", why, "facts"));
     return;
   }
@@ -262,7 +215,11 @@ function drawWeighed() {
   const high = sorted[0][1], low = sorted[sorted.length - 1][1];
   note.textContent = `${sorted.length} candidates${sorted.length > ROWS ? `, the best ${ROWS} shown` : ""}`;
   const table = make("table"), head = make("tr");
-  for (const name of ["positions", "J", "", "C", "𝓗"]) head.append(make("th", name));
+  for (const [name, meaning] of COLUMNS) {
+    const cell = make("th", name);
+    cell.title = meaning;
+    head.append(cell);
+  }
   table.append(head);
   for (const candidate of sorted.slice(0, ROWS)) {
     const [positions, value, cost, left] = candidate;
@@ -294,8 +251,11 @@ function go(frame) {
   if (now.grid) hold(null); // after the table, and draws the boards
 }
 
+/** What the ends of the colour scale stand for. */
+const scaleEnds = () => ({ step: ["first", "last"], entropy: ["0", `${now.most.toPrecision(2)} nats`], confidence: ["0", "1"] })[MODES[view.mode]];
+
 function legend() {
-  const mode = MODES[view.mode], scale = make("i"), ends = { step: ["first", "last"], entropy: ["0", `${now.most.toPrecision(2)} nats`], confidence: ["0", "1"] }[mode];
+  const mode = MODES[view.mode], scale = make("i"), ends = scaleEnds();
   const stops = [0, 0.25, 0.5, 0.75, 1].map((v) => css(colour(mode, v)));
   scale.style.background = `linear-gradient(90deg, ${stops.join(",")})`;
   $("legend").replaceChildren(make("span", ends[0]), scale, make("span", ends[1]));
@@ -303,6 +263,27 @@ function legend() {
 
 function choose(group, index) {
   [...$(group).children].forEach((button, i) => button.setAttribute("aria-checked", i === index));
+}
+
+/** What stands above the decoding. */
+function tell(sample) {
+  const about = data.about[view.variant], [kind, said] = now.verdict;
+  const rows = { question: now.grid ? null : now.prompt, reference: sample.reference, answer: now.answer ?? now.completion };
+  for (const name in rows) {
+    $(name).parentNode.hidden = !rows[name];
+    $(name).textContent = (rows[name] || "").trim();
+  }
+  $("answer").previousElementSibling.textContent = now.answer === null ? "Completion" : "Answer";
+  $("verdict").textContent = said;
+  $("verdict").className = `verdict ${kind}`;
+  $("state").textContent = about.state;
+  const masks = now.canvas.filter((text) => text === null).length, steps = new Set(now.frames.map((frame) => frame.s)).size;
+  $("settings").replaceChildren(...about.settings.flatMap(([name, value]) => [`${name} `, make("b", value), " · "]), `${masks} tokens in ${steps} steps`);
+  sample.variants.forEach((decoding, a) => {
+    const button = $("variants").children[a];
+    button.disabled = !decoding;
+    button.title = decoding ? `Key ${a + 1}` : ["not decoded, or not traced", data.about[a].state].filter(Boolean).join("; ");
+  });
 }
 
 function show(keep) {
@@ -317,6 +298,8 @@ function show(keep) {
   $("facts").textContent = `${data.variants[view.variant]} · ${grades.length ? `${grades.join(", ")} · ` : ""}${decimals(now.entropy, 3)} nats · ${now.forwards} forwards · ${now.rows} rows`;
   const kinds = Object.keys(KINDS).filter((kind) => now.frames.some((frame) => frame.k === kind && frame.p.length));
   $("kinds").textContent = kinds.map((kind) => `${kind}: ${KINDS[kind][0]}`).join(" · ");
+  if (!keep) view.frame = 0;
+  tell(sample);
   showBoards(Boolean(now.grid));
   if (now.grid) buildBoards();
   else buildText();
@@ -366,7 +349,7 @@ function theme(dark) {
 const KEYS = {
   ArrowRight: () => step(1), ArrowLeft: () => step(-1), Home: () => step(-1e9), End: () => step(1e9),
   ArrowDown: () => pick(1), ArrowUp: () => pick(-1), " ": () => play(!view.playing),
-  c: () => paint((view.mode + 1) % MODES.length), d: () => theme(!dark()),
+  c: () => paint((view.mode + 1) % MODES.length), d: () => theme(!dark()), s: save,
 };
 
 document.addEventListener("keydown", (event) => {
@@ -396,6 +379,7 @@ function start() {
   const wire = { first: () => step(-1e9), back: () => step(-1), forward: () => step(1), last: () => step(1e9), play: () => play(!view.playing), previous: () => pick(-1), next: () => pick(1), theme: () => theme(!dark()) };
   for (const id in wire) $(id).addEventListener("click", wire[id]);
   wireBoards();
+  wireShare();
   $("step").addEventListener("input", (event) => { play(false); go(+event.target.value); });
   $("sample").addEventListener("change", (event) => { play(false); view.sample = +event.target.value; show(false); });
   $("speed").addEventListener("change", () => { began = 0; });
@@ -405,6 +389,7 @@ function start() {
     go(Math.ceil(((event.clientY - box.top) / (box.height - MARGIN.bottom)) * now.frames.length));
   });
   window.addEventListener("resize", () => { buildChart(); go(view.frame); });
+  if (data.fault) $("unread").textContent = `References and answers could not be read: ${data.fault}`;
   if (data.left_out) $("left").textContent = `· ${data.left_out} more examples are not in this file`;
   theme(window.matchMedia("(prefers-color-scheme: dark)").matches);
   show(false);
