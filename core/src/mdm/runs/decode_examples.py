@@ -257,11 +257,10 @@ class WorkMeter:
         if (now := time.perf_counter()) < self._reported + self.EVERY:
             return
         self._reported = now
-        # Beams of an example share its tokens.
-        tokens = self._finished + sum(min(count, self._tokens.get(row, 0)) for row, count in self._open.items())
-        self._observer.on_work(
-            self._label, Work(len(self._open), self._steps, tokens, self._total - tokens, now - self._begun)
-        )
+        counts = [(count, self._tokens.get(row, 0)) for row, count in self._open.items()]
+        tokens = self._finished + sum(map(min, counts))  # beams of an example share its tokens
+        rows = sum(count < most for count, most in counts)  # others are decoded, and wait to be handed over
+        self._observer.on_work(self._label, Work(rows, self._steps, tokens, self._total - tokens, now - self._begun))
 
 
 SIGN = {"commit": 1, "bypass": 1, "fill": 1, "remask": -1}
