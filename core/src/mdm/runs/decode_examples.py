@@ -121,6 +121,7 @@ class ExampleDecoder:
         observer, seen_by = self._run.observer, [self._work.on_step]
         if observer.sees_steps:
             layouts = {example.row: example.layout for example in examples}
+            observer.on_names(self._progress.label, {example.row: _name(example) for example in examples})
             begin_view(observer, self._progress.label, self._model, layouts)
             self._settings["trace"] = "full"
             seen_by.append(observer.on_step)
@@ -216,6 +217,10 @@ class ExampleDecoder:
 def _length(example: EncodedExample) -> int:
     layout = example.layout
     return len(layout.tokens) + (layout.gen_length or 0) + len(layout.suffix or ())
+
+
+def _name(example: EncodedExample) -> str:
+    return example.example.id + (f" (repeat {example.repeat + 1})" if example.repeat else "")
 
 
 def _masks(example: EncodedExample, model: Model) -> int:
