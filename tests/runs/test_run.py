@@ -437,6 +437,19 @@ def test_run_command(engine, tmp_path, capsys, monkeypatch):
     assert code == 0 and (again / "config.yaml").read_text() == (out / "config.yaml").read_text()
 
 
+def test_how_much_a_run_says(engine, tmp_path, capsys):
+    args = ["run", "--sampler", "one", "--task", "copy", "-o", "candidates=2", "-o", "candidates=4", "--out"]
+    code, _, errors = command(capsys, *args, str(tmp_path / "a"), "--quiet", "--log-file", str(tmp_path / "log"))
+    assert (code, errors) == (0, "")
+    log = (tmp_path / "log").read_text()
+    assert "candidates=2: 5/5, accuracy 80.0%" in log and "candidates=4: 5/5" in log and "trace" not in log
+    code, _, errors = command(capsys, *args, str(tmp_path / "b"), "--verbose", "--log-file", str(tmp_path / "log"))
+    assert code == 0 and "loading tiny" in errors and "sampler_options {'candidates': 4}, cache none" in errors
+    assert (tmp_path / "log").read_text().startswith(log) and "sampler_options" in (tmp_path / "log").read_text()
+    code, _, errors = command(capsys, *args, str(tmp_path / "b"), "--quiet", "--limit", "2")
+    assert code == 0 and errors == f"mdm: {tmp_path / 'b'} keeps what it has: limit is 5 there\n"
+
+
 def test_default_folder(engine, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
