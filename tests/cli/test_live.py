@@ -27,7 +27,7 @@ def test_elsewhere_each_step_is_a_line_and_stdout_stays_clean():
     steps = [line for line in done.stderr.splitlines() if " step " in line]
     assert len(steps) == len(answer["trace"]) == 3
     for number, (said, line) in enumerate(zip(steps, answer["trace"], strict=True), 1):
-        assert said.startswith(f"info-gain #0 step {number}, commit: {line['positions'][0]} ")
+        assert said.startswith(f"info-gain #1 step {number}, commit: {line['positions'][0]} ")
         assert f"({line['entropy'][0]:.3f})" in said
         assert said.endswith(f"; {line['candidates']} weighed") == bool(line["candidates"])
         assert "weighed" not in line  # watching adds nothing to the answer
@@ -38,8 +38,8 @@ def test_a_watched_run_writes_what_an_unwatched_one_does(tmp_path):
         command = ["run", "--task", "equations", "--limit", "2", "--out", str(tmp_path / out), *more]
         done = CliRunner().invoke(cli, command, catch_exceptions=False)
         assert done.exit_code == 0, done.output
-    rows = {int(row) for row in re.findall(r"info-gain #(\d+) step", done.stderr)}
-    assert rows == {0, 1}
+    lines = map(json.loads, (tmp_path / "watched" / "results.jsonl").read_text().splitlines())
+    assert set(re.findall(r"info-gain (\S+) step", done.stderr)) == {line["id"] for line in lines}
     quiet, watched = ((tmp_path / out / "trace.jsonl").read_text() for out in ("quiet", "watched"))
     assert sorted(quiet.splitlines()) == sorted(watched.splitlines())
 
@@ -67,7 +67,7 @@ def test_on_a_terminal_the_masks_dissolve():
     os.close(ours)
     assert process.returncode == 0, seen
     screen = seen.decode()
-    assert "\x1b[" in screen and "info-gain #0, step 1" in screen
+    assert "\x1b[" in screen and "info-gain #1, step 1" in screen
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen)
     assert re.fullmatch(r"2\*\d4=48", answer) and f"│ {answer}" in plain
 
@@ -99,8 +99,8 @@ def test_a_token_that_is_replaced_is_no_further_one(capsys):
     view.on_begin("x", {0: ["a", None, None, None]}, lambda ids: [chr(57 + i) for i in ids], {0: (1, 3)})
     view.on_step(StepEvent(tuple(lines)))
     assert [said.split(", mean")[0] for said in capsys.readouterr().err.splitlines()] == [
-        "x #0 step 1, commit: 2 tokens, 2 of 3 decoded", "x #0 step 2, commit: 1 token, 3 of 3 decoded",
-        "x #0 step 2, edit: 1 token replaced, 3 of 3 decoded", "x #0 step 2, remask: 1 token, 2 of 3 decoded",
+        "x #1 step 1, commit: 2 tokens, 2 of 3 decoded", "x #1 step 2, commit: 1 token, 3 of 3 decoded",
+        "x #1 step 2, edit: 1 token replaced, 3 of 3 decoded", "x #1 step 2, remask: 1 token, 2 of 3 decoded",
     ]  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def test_a_token_without_text_is_not_shown_as_a_mask(capsys):
     view.on_begin("x", {0: [None]}, lambda ids: [""] * len(ids))
     line = {"row": 0, "step": 0, "kind": "commit", "positions": [0], "tokens": [3], "entropy": [0.5]}
     view.on_step(StepEvent((line,)))
-    assert capsys.readouterr().err == "x #0 step 1, commit: 0 '' (0.500)\n"
+    assert capsys.readouterr().err == "x #1 step 1, commit: 0 '' (0.500)\n"
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------
@@ -156,12 +156,12 @@ def test_of_a_picture_each_step_counts_its_tokens(capsys):
     view.on_begin("x", {0: CANVAS, 1: ["a", None]}, texts_of, grids={0: (2, 3)})
     view.on_step(StepEvent(STEPS))
     assert capsys.readouterr().err.splitlines() == [
-        "x #0 step 1, commit: 2 tokens, 2 of 6 decoded, mean entropy 0.500 nats; 2 weighed",
-        "x #0 step 1, remask: 1 token, 1 of 6 decoded",
-        "x #0 step 2, commit: 5 tokens, 6 of 6 decoded, mean entropy 1.500 nats",
+        "x #1 step 1, commit: 2 tokens, 2 of 6 decoded, mean entropy 0.500 nats; 2 weighed",
+        "x #1 step 1, remask: 1 token, 1 of 6 decoded",
+        "x #1 step 2, commit: 5 tokens, 6 of 6 decoded, mean entropy 1.500 nats",
     ]
     view.on_step(StepEvent((line(0, [1]) | {"row": 1},)))
-    assert capsys.readouterr().err == "x #1 step 1, commit: 1 'code' (0.500)\n"
+    assert capsys.readouterr().err == "x #2 step 1, commit: 1 'code' (0.500)\n"
 
 
 def test_a_picture_is_a_grid_of_masks():
@@ -272,3 +272,8 @@ def test_half_blocks_fit_any_width(shape):
         lines = half_blocks(image, width).plain.split("\n")
         assert {len(shown) for shown in lines} == {min(width, shape[1])} and 1 <= len(lines) <= max(1, shape[0])
     assert {tuple(span.style.color.triplet) for span in half_blocks(image, 5).spans} == {(7, 7, 7)}
+
+
+def test_the_live_view_takes_all_of_stderr():
+    refused = CliRunner().invoke(cli, ["run", "--live", "--quiet"])
+    assert "--live takes the whole of stderr" in str(refused.exception)

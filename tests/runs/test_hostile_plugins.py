@@ -344,7 +344,7 @@ def test_an_entropy_that_is_no_number_is_said_and_is_null_in_files(hostile, engi
         code, text, errors = mdm(capsys, *args)
         assert code == 0 and "NaN" in text and "leaves no mean" in text, again
     code, text, _ = mdm(capsys, *args, "--json")
-    assert json.loads(text, parse_constant=pytest.fail)["cumulative_entropy"] is None
+    assert json.loads(text, parse_constant=pytest.fail)["runs"][0]["cumulative_entropy"] is None
     strict(tmp_path / "out" / "results.jsonl")
     code, text, errors = mdm(capsys, "grade", str(tmp_path / "out"))
     assert code == 0 and "nothing" in errors and "NaN" in text

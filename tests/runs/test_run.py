@@ -426,7 +426,7 @@ def test_run_command(engine, tmp_path, capsys, monkeypatch):
     code, text, errors = command(capsys, *args)
     assert (code, errors) == (0, "") and f"results: {out}" in text
     assert all(
-        words in text for words in ("sampler", "accuracy", "95% interval", "one ", "two ", "80.0%", "37.6% to 96.4%")
+        words in text for words in ("sampler", "right", "95% interval", "one ", "two ", "80.0%", "37.6% to 96.4%")
     )
     code, text, errors = command(capsys, *args, "--json")
     assert (code, errors) == (0, "") and len(json.loads(text)["runs"]) == 2
@@ -435,6 +435,19 @@ def test_run_command(engine, tmp_path, capsys, monkeypatch):
     again = tmp_path / "again"
     code, *_ = command(capsys, "run", "--config", str(out / "config.yaml"), "--out", str(again))
     assert code == 0 and (again / "config.yaml").read_text() == (out / "config.yaml").read_text()
+
+
+def test_how_much_a_run_says(engine, tmp_path, capsys):
+    args = ["run", "--sampler", "one", "--task", "copy", "-o", "candidates=2", "-o", "candidates=4", "--out"]
+    code, _, errors = command(capsys, *args, str(tmp_path / "a"), "--quiet", "--log-file", str(tmp_path / "log"))
+    assert (code, errors) == (0, "")
+    log = (tmp_path / "log").read_text()
+    assert "candidates=2: 5/5, accuracy 80.0%" in log and "candidates=4: 5/5" in log and "trace" not in log
+    code, _, errors = command(capsys, *args, str(tmp_path / "b"), "--verbose", "--log-file", str(tmp_path / "log"))
+    assert code == 0 and "loading tiny" in errors and "sampler_options {'candidates': 4}, cache none" in errors
+    assert (tmp_path / "log").read_text().startswith(log) and "sampler_options" in (tmp_path / "log").read_text()
+    code, _, errors = command(capsys, *args, str(tmp_path / "b"), "--quiet", "--limit", "2")
+    assert code == 0 and errors == f"mdm: {tmp_path / 'b'} keeps what it has: limit is 5 there\n"
 
 
 def test_default_folder(engine, tmp_path, capsys, monkeypatch):
@@ -487,7 +500,7 @@ def test_work_is_told_between_examples(engine, tmp_path, monkeypatch):
     assert counts == [
         (i + 1, 2 * i + 2, 8 - 2 * i) for i in range(5)
     ]  # each of five rows takes one step, of two tokens
-    assert {label for label, _ in heard} == {"one"} and all(work.rows == 1 for _, work in heard)
+    assert {label for label, _ in heard} == {"one"} and all(work.rows == 0 for _, work in heard)  # none is left open
     assert all(a.seconds <= b.seconds for (_, a), (_, b) in pairwise(heard))
 
 

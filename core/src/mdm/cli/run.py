@@ -57,7 +57,12 @@ def run(
         raise MdmError("--retry-failed is for the run in --out, which is missing")
     folder = out or _new_folder(config.task)
     if num_processes > 1:
-        told = {"--json": as_json, "--fail-fast": fail_fast, "--retry-failed": retry_failed, "--quiet": quiet}
+        told: dict[str, Any] = {
+            "--json": as_json,
+            "--fail-fast": fail_fast,
+            "--retry-failed": retry_failed,
+            "--quiet": quiet,
+        }
         told |= {"--verbose": verbose, f"--log-file={log_file}": log_file}
         return _launch(config, folder, num_processes, [flag for flag, is_set in told.items() if is_set])
     try:

@@ -92,9 +92,10 @@ def _config(out: Path, assignments: Iterable[str], changes: Mapping[str, Any]) -
     [task] = plugin_options.collect([("task", config.task)])
     task.values.update(config.options_of("task", config.task))
     task.values.update(registry.resolve("task", config.task).options_to_grade)
-    for assignment in assignments:
-        plugin_options.set_from_flag([task], assignment)
-    options = {f"task.{config.task}": values for values in plugin_options.complete([task]).values()}
+    plugin_options.set_from_flags([task], assignments)
+    complete = plugin_options.complete([task])
+    plugin_options.swept([task], complete)  # refuses several values
+    options = {f"task.{config.task}": values for values in complete.values()}
     return config.model_copy(update={"options": config.options | options, **changes})
 
 
