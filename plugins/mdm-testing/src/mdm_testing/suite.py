@@ -12,7 +12,7 @@ from mdm.errors import MdmError
 from mdm_testing.kit import CHECKS, Check, NotApplicable, Outcome, Subject, one_line
 
 KINDS = {
-    "sampler": ("samplers", "revisers"), "cache": ("caches",), "model": ("models",), "task": ("tasks",),
+    "sampler": ("samplers", "revisers", "elsewhere"), "cache": ("caches",), "model": ("models",), "task": ("tasks",),
     "preset": ("presets",),
 }  # fmt: skip
 """Kind of plugin -> the modules of this package that hold its checks."""
