@@ -68,7 +68,9 @@ ZOO = {
         DECIDE + "return Commit(best(state, scores).where, scores.token, scores=scores)",
         "always_ends", "answer no Evaluate of this step",
     ),
-    "invalid places behind a lookahead": ("    pace = 'own'\n" + DECIDE + INVALID, "commits_only_what_it_was_shown", "commits position"),
+    "invalid places behind a lookahead": (
+        "    pace = 'own'\n" + DECIDE + INVALID, "commits_only_what_it_was_shown", "commits position",
+    ),
     "invalid places": (
         DECIDE + "return Commit(best(state, scores).where | ~scores.valid, scores.token)",
         "commits_only_what_it_was_shown", "commits position",
@@ -171,9 +173,7 @@ HANGS = {"in a loop": "while True: pass", "in a sleep": "time.sleep(10**8)", "an
 @pytest.mark.parametrize("how", HANGS)
 def test_a_check_that_hangs_is_named_with_its_place(site, how):
     plugin, module = install(site, DECIDE + HANGS[how])
-    done = CliRunner().invoke(
-        cli, ["check", plugin, "-k", "always_ends", "-k", "waits_for_nothing", "--timeout", "0.3"]
-    )
+    done = CliRunner().invoke(check, [plugin, "-k", "always_ends", "-k", "waits_for_nothing", "--timeout", "0.3"])
     text = " ".join(done.output.split())
     assert done.return_value == 1 and "always_ends failed: it has not ended after 0.3 s" in text, text
     assert re.search(rf"at \S*{module}\S*:\d+ and so, for the same reason: waits_for_nothing", text), text
