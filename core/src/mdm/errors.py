@@ -32,6 +32,8 @@ class MdmError(Exception):
 
     request: int | None = None
     """the number of the prompt that alone is at fault, where that is known"""
+    fault: str = ""
+    """what a sampler did: got "nowhere", or committed what is "strange", "stray" or came with "foreign" scores"""
 
     def __str__(self) -> str:
         return printable(super().__str__())

@@ -24,8 +24,8 @@ from torch import Tensor
 
 MAX_ASKED = 128
 """How often a sampler may look ahead in one step."""
-MAX_STEPS = 64
-"""Steps of a block per position and planned step, after which a sampler is taken to get nowhere."""
+MAX_STEPS = 8
+"""Steps per position of a block, beside those planned, that may pass until it has fewer masks than ever before."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Asked:
         """
         try:
             return (call or getattr(self.plugin, method))(*given)
-        except (MdmError, AssertionError):  # a check of what a plugin does fails by the latter
+        except (MdmError, AssertionError, KeyboardInterrupt):  # a check of what a plugin does fails by the second
             raise
-        except Exception as error:
+        except BaseException as error:  # SystemExit, too: a plugin ends nobody's process
             if out_of_memory(error):
                 raise
             raise self.error(f" failed in {method}: {cause(error)}", PromptError) from error
@@ -102,6 +102,8 @@ def check_commit(who: Asked, commit: Any, scores: Scores) -> None:
         if not isinstance(commit.scores, Scores):
             raise who.error(f": Commit.scores is {_shown(commit.scores)}, and should be Scores")
         _check(who, "Commit.scores.valid", commit.scores.valid, torch.bool, (count, -1), device)
+        if commit.scores.canvas is None:
+            raise who.error(": Commit.scores answer no Evaluate of this step, so they are not those of the next")
         if commit.scores.names_held:
             raise who.error(": Commit.scores are those of an Evaluate with held, and not those of the next step")
     check_memory(who, "Commit.memory", commit.memory)
@@ -120,25 +122,38 @@ def check_progress(who: Asked, row: RowRecord, settle: Callable[[], None]) -> No
         if row.committed_nothing():
             raise _of_row(who.error(
                 f" gets nowhere: step {row.step} of row {row.row_id} was to commit {row.budget} of "
-                f"{row.counts.masked} masks, and it neither committed a token nor looked ahead"
-            ), row)  # fmt: skip
-    limit = MAX_STEPS * (row.counts.block_size + len(row.schedule))
-    if not row.counts.entered and row.block_step > limit:
+                f"{row.counts.masked} masks, and committed no token"
+                f"{f' in the last {row.stalled} steps, though it looked ahead' if row.candidates else ''}"
+            ), row, "nowhere")  # fmt: skip
+    if not row.counts.entered and row.stalled > MAX_STEPS * row.counts.block_size + len(row.schedule):
         raise _of_row(who.error(
-            f" gets nowhere: row {row.row_id} has spent {row.block_step} steps in a block of "
-            f"{row.counts.block_size} positions, and {row.counts.masked} masks are left"
-        ), row)  # fmt: skip
+            f" gets nowhere: row {row.row_id} has spent {row.stalled} steps in a block of "
+            f"{row.counts.block_size} positions without coming to an end, and {row.counts.masked} masks are left"
+        ), row, "nowhere")  # fmt: skip
 
 
-def strange_token(who: Asked, row: RowRecord, step: int, token: int, vocab_size: int) -> MdmError:
-    """The error for a row that committed a token that the model has not."""
-    return _of_row(
-        who.error(f" commits token {token} in step {step} of row {row.row_id}, and the model has {vocab_size}"), row
-    )
+def wrong_commit(who: Asked, row: RowRecord, step: int, what: str, number: int) -> MdmError:
+    """The error for a row with a commit of a "strange" token, at a "stray" position, or with "foreign" scores."""
+    said = {
+        "strange": f"commits token {number}, which the model has not",
+        "stray": f"commits position {number}, whose score is not valid: it is not masked, or not its to commit",
+        "foreign": "returns scores of another canvas than its commit leads to: of a candidate that it did not choose",
+    }
+    return _of_row(who.error(f" {said[what]} (step {step} of row {row.row_id})"), row, what)
 
 
-def _of_row(error: MdmError, row: RowRecord) -> MdmError:
-    error.request = row.request
+def check_answer(who: Asked, row: RowRecord, mask_id: int) -> None:
+    """Refuse a row that ended with masks, of which its trace, all on the host, tells."""
+    if left := row.tokens.count(mask_id):
+        raise _of_row(who.error(
+            f" ends row {row.row_id} in step {row.step} with {left} masks left: its finished says so too early, or it "
+            "writes into the state"
+        ), row, "nowhere")  # fmt: skip
+
+
+def _of_row(error: MdmError, row: RowRecord, fault: str) -> MdmError:
+    """``error`` with the prompt that it is of, and by which of its promises the sampler is at ``fault``."""
+    error.request, error.fault = row.request, fault
     return error
 
 

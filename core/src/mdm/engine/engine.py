@@ -210,6 +210,7 @@ class Engine:
         self.recorder.write(self._refuse)
         arrived, self._arrived = self._arrived, []
         for row in arrived:
+            decisions.check_answer(self.asked, row, self.model.spec.mask_id)
             self.on_finish(row)
 
     def _plan_step(self) -> Plan:
@@ -227,10 +228,10 @@ class Engine:
         for row, counts in zip(rows, row_counts(columns), strict=True):
             row.counts = counts
 
-    def _refuse(self, row: RowRecord, step: int, token: int | None) -> NoReturn:
-        """Raise the error for a row that committed ``token``, or whose scores are not finite."""
-        if token is not None:
-            raise decisions.strange_token(self.asked, row, step, token, self.model.spec.vocab_size)
+    def _refuse(self, row: RowRecord, step: int, what: str, number: int) -> NoReturn:
+        """Raise the error for a row with a commit that is ``what``, or whose scores are not finite."""
+        if what != "not finite":
+            raise decisions.wrong_commit(self.asked, row, step, what, number)
         at = next((b for b, each in enumerate(self.rows) if each is row), None)
         seen = self.state.unconditional
         raise not_finite(self.model, row, step, None if seen is None or at is None else seen[at])
@@ -354,15 +355,20 @@ class Engine:
 
     def _apply(self, commit: Commit, scores: Scores) -> None:
         """Commit to the canvases, record the step and go on to the next."""
-        where = commit.where & self.transition.open_to_commits(self.state, scores)
-        before = None
+        is_open = self.transition.open_to_commits(self.state, scores)
+        where, doubts, before = commit.where & is_open, {"stray": commit.where > is_open}, None
         if self.sampler.reads != "masked":
             before = self.state.tokens.gather(1, scores.positions)
             where = where & (commit.tokens != before)
         tokens, masked = self.transition.commit(self.state, scores.positions, where, commit.tokens)
+        if commit.scores is not None:
+            doubts["foreign"] = commit.scores.canvas != self.transition.canvas_number(tokens)
+            if commit.known is not None:
+                doubts["foreign"] &= commit.known
         stay = all(row.next_counts is not None and not row.next_counts.entered for row in self.rows)
         self.state, changed = self.transition.next_state(self.state, tokens, masked, self.memory.sampler, stay)
-        self.recorder.record(self.rows, scores, where, commit, before, changed, self.scorer.logits_of(scores))
+        logits = self.scorer.logits_of(scores)
+        self.recorder.record(self.rows, scores, where, commit, before, changed, doubts, logits)
         for row in self.rows:
             row.end_step()
         self.scores, scored = self.transition.scored_rows(commit, self.state.entered_block)

@@ -45,6 +45,7 @@ def evaluate(
     where = (ask.candidates.where & transition.open_to_commits(state, scores)[:, None]).flatten(0, 1)
     candidate_tokens = ask.candidates.tokens.expand(count, candidates, -1).flatten(0, 1)
     tokens, masked = transition.commit(branched, positions, where, candidate_tokens)
+    canvas = transition.canvas_number(tokens).view(count, candidates)
     reach = masked
     if ask.reach == "span" or scorer.block_length:
         reach = masked & repeat_rows(state.in_block, candidates)
@@ -71,7 +72,7 @@ def evaluate(
         row.candidates = sum(on_host["valid"][of_row])
         row.next_counts = common_counts(next_counts[of_row], on_host["valid"][of_row]) if foresee else None
     if not chosen:
-        return scores.empty(count * candidates, 1).unflatten(count, candidates)
+        return fast_replace(scores.empty(count * candidates, 1).unflatten(count, candidates), canvas=canvas)
 
     every = len(chosen) == count * candidates
     width = max(_counts(row).window if transition.cache.uses_kv else row.length for row in rows)
@@ -107,7 +108,7 @@ def evaluate(
     if not every:
         answer = answer.rows(back_index)
         answer = _mark_valid(answer, valid)
-    return answer.unflatten(count, candidates)
+    return fast_replace(answer.unflatten(count, candidates), canvas=canvas)
 
 
 def _padded(chosen: Sequence[int], count: int, candidates: int, each: int) -> list[int]:

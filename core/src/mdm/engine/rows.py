@@ -80,6 +80,10 @@ def common_counts(counts: Sequence[RowCounts], valid: Sequence[int]) -> RowCount
     return possible[0] if all(each == possible[0] for each in possible) else None
 
 
+MOST_IDLE = 16
+"""Steps that a sampler may look ahead, one after the other, and commit nothing."""
+
+
 @dataclass
 class RowRecord:
     """A row's schedule, what it has cost so far, and its trace."""
@@ -118,6 +122,9 @@ class RowRecord:
     """tokens to commit in this step"""
     masked_before: int = 0
     """masks of the block when the sampler last decided"""
+    fewest: int = 0
+    """masks that the block had at the least, and ``stalled``: steps since it came to so few"""
+    stalled: int = 0
     forwards: int = 0
     """model calls of this step"""
     forwarded_rows: int = 0
@@ -147,7 +154,8 @@ class RowRecord:
         """Begin the next block and schedule its ``size`` masks (or positions)."""
         settings = self.settings
         self.block += 1
-        self.block_step = 0
+        self.block_step = self.stalled = 0
+        self.fewest = self.length
         self.steps_taken.append(0)
         if self.block_steps is not None:
             steps = self.block_steps[min(self.block, len(self.block_steps) - 1)]
@@ -161,6 +169,8 @@ class RowRecord:
         self.next_counts = None
         self.budget = self.schedule[self.block_step] if self.block_step < len(self.schedule) else masked
         self.masked_before = masked
+        self.stalled = 0 if masked < self.fewest else self.stalled + 1
+        self.fewest = min(masked, self.fewest)
 
     def end_step(self) -> None:
         """Go on to the next step, whose counts a lookahead may have told already."""
@@ -170,9 +180,14 @@ class RowRecord:
         self.counts = self.next_counts
 
     def may_be_stuck(self) -> bool:
-        """Whether the last step was to commit tokens of this block and left all its masks, without a lookahead."""
+        """Whether the last step was to commit tokens of this block and left all its masks.
+
+        A step that looked ahead may do so ``MOST_IDLE`` times.
+        """
         assert self.counts is not None
-        if not self.block_step or self.counts.entered or self.counts.finished or self.candidates or not self.budget:
+        if not self.block_step or self.counts.entered or self.counts.finished or not self.budget:
+            return False
+        if self.candidates and self.stalled < MOST_IDLE:
             return False
         return self.counts.masked >= max(self.masked_before, 1)
 

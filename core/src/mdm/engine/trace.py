@@ -28,8 +28,9 @@ def cumulative_entropy(lines: Sequence[Line]) -> float:
 Logits = tuple[list[int], Tensor]
 """Positions that were scored, and float32 ``[N, V]`` for these."""
 OnRow = Callable[[RowRecord, list[Line], Logits | None], None]
-Refuse = Callable[[RowRecord, int, int | None], NoReturn]
-"""Raises an error for a row and a step, whose scores are not finite, or which committed the token given."""
+Refuse = Callable[[RowRecord, int, str, int], NoReturn]
+"""Raises an error for a row and a step, whose scores are "not finite", or whose commit is a "strange" token or "stray"
+at a position (the number given), or came with "foreign" scores."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Recorder:
 
     def record(
         self, rows: Sequence[RowRecord], scores: Scores, where: Tensor, commit: Commit, before: Tensor | None,
-        changed: Mapping[str, Tensor], logits: Sequence[Logits | None],
+        changed: Mapping[str, Tensor], doubts: Mapping[str, Tensor], logits: Sequence[Logits | None],
     ) -> None:  # fmt: skip
         """One step of all rows.
 
@@ -80,6 +81,7 @@ class Recorder:
             where: bool ``[B, K]``, the scored positions that got a token.
             before: int64 ``[B, K]``, the tokens that stood there; None where all were masks.
             changed: bool ``[B, L]`` each: masks ``filled`` behind an end token, and end tokens ``emptied`` again.
+            doubts: where the commit is wrong: ``stray`` positions, bool ``[B, K]``; ``foreign`` scores, bool ``[B]``.
             logits: of each row, for ``on_row``.
         """
         facts = [
@@ -94,7 +96,7 @@ class Recorder:
             for row, own in zip(rows, logits, strict=True)
         ]
         columns = {"positions": scores.positions, "where": where, "tokens": commit.tokens, "entropy": scores.entropy}
-        optional = {"bypass": commit.bypass, "before": before, **changed}
+        optional = {"bypass": commit.bypass, "before": before, **changed, **doubts}
         columns |= {name: value for name, value in optional.items() if value is not None}
         if self.full:
             columns["confidence"] = scores.confidence
@@ -119,7 +121,7 @@ class Recorder:
             if "watched" in columns:
                 _check_scores(step, columns["watched"], refuse)
                 continue
-            self._check_tokens(step, columns["where"], columns["tokens"], refuse)
+            self._check_commit(step, columns, refuse)
             lines = []
             for b, (row, facts) in enumerate(zip(step.rows, step.facts, strict=True)):
                 own = self._lines(facts, {name: column[b] for name, column in columns.items()})
@@ -133,13 +135,16 @@ class Recorder:
                 copies = (deepcopy(line) if self.full else _copied(line) for line in lines)
                 self.on_step(StepEvent(tuple(copies)))
 
-    def _check_tokens(self, step: _Pending, where: Array, tokens: Array, refuse: Refuse) -> None:
-        if not tokens.size or (tokens.min() >= 0 and tokens.max() < self.vocab_size):
-            return
-        strange = where & ((tokens < 0) | (tokens >= self.vocab_size))
-        if strange.any():
-            b, place = (int(index[0]) for index in strange.nonzero())
-            refuse(step.rows[b], step.facts[b]["step"], int(tokens[b, place]))
+    def _check_commit(self, step: _Pending, columns: Mapping[str, Array], refuse: Refuse) -> None:
+        tokens = columns["tokens"]
+        wrong = {"stray": columns["stray"], "foreign": columns.get("foreign")}
+        if tokens.size and (tokens.min() < 0 or tokens.max() >= self.vocab_size):
+            wrong["strange"] = columns["where"] & ((tokens < 0) | (tokens >= self.vocab_size))
+        for what, found in wrong.items():
+            if found is not None and found.any():
+                b, *place = (int(index[0]) for index in found.nonzero())
+                number = columns["positions" if what == "stray" else "tokens"][b, place[0]] if place else 0
+                refuse(step.rows[b], step.facts[b]["step"], what, int(number))
 
     def _lines(self, facts: Mapping[str, Any], column: Mapping[str, Array]) -> list[Line]:
         """The lines of one row's step, one for each kind; its costs stand in the first."""
@@ -219,4 +224,4 @@ def _check_scores(step: _Pending, entropies: Array, refuse: Refuse) -> None:
     if not isfinite(entropies.sum()):
         for row, facts, value in zip(step.rows, step.facts, entropies.tolist(), strict=True):
             if not isfinite(value):
-                refuse(row, facts["step"], None)
+                refuse(row, facts["step"], "not finite", 0)

@@ -48,6 +48,7 @@ class Transition:
         if cache.inside_layers:
             self.new_store = partial(FeatureStore, partial(ranked, self.cache_asked), cache.full_layers)
         self.fills = settings.stop_at_eos and len(eos_ids) > 0
+        self._places: dict[int, Tensor] = {}
 
     def wanted(self, state: State) -> Tensor:
         """bool ``[B, L]``: the positions that the sampler wants scored."""
@@ -122,6 +123,13 @@ class Transition:
         canvas = state.tokens.scatter_add(1, positions, (tokens - state.tokens.gather(1, positions)) * where)
         return canvas, state.targets & (canvas == state.mask_id)
 
+    def canvas_number(self, tokens: Tensor) -> Tensor:
+        """int64 ``[B]``: a number for each canvas of ``tokens`` ``[B, L]``, of which others hardly have the same."""
+        places = self._places.get(tokens.shape[1])
+        if places is None:
+            self._places[tokens.shape[1]] = places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+        return (tokens * places).sum(1)
+
     def next_state(
         self, state: State, tokens: Tensor, masked: Tensor, memory: Any, stay: bool = False
     ) -> tuple[State, Sets]:
@@ -161,9 +169,10 @@ class Transition:
 
     def scored_rows(self, commit: Commit, like: Tensor) -> tuple[Scores | None, Tensor]:
         """The scores that come with a commit, and the rows ``[B]`` for which they are those of the next step."""
-        if commit.scores is None or commit.known is None:
-            return commit.scores, torch.full_like(like, commit.scores is not None)
-        return commit.scores, commit.known
+        if commit.scores is None:
+            return None, torch.zeros_like(like)
+        known = torch.ones_like(like) if commit.known is None else commit.known
+        return fast_replace(commit.scores, canvas=None), known
 
     def without_foreign_draws(self, commit: Commit, own: Sequence[bool]) -> Commit:
         """``commit`` without the scores of rows whose tokens are not their ``own``: drawn with the numbers of the row

@@ -100,6 +100,8 @@ class Scores(Stats):
     redraw: Callable[[Scores, int], tuple[Tensor, Tensor]] | None = None
     names_held: bool = False
     """whether ``held`` is of tokens that an ``Evaluate`` named"""
+    canvas: Tensor | None = None
+    """int64 ``[B, N]`` in the answer to an ``Evaluate``: a number by which the engine knows each candidate's canvas"""
 
     def rows(self, index: Tensor) -> Scores:
         """Rows ``index`` ``[R]``, in that order."""

@@ -24,6 +24,9 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
 def to_device(values: Sequence[int], device: torch.device) -> Tensor:
     """int64 ``[n]`` of numbers that the host knows. Those that come again are not copied again: do not write there."""
     tensor = _on_device(tuple(values), device)
+    if tensor._version:  # somebody wrote there, and nobody else is to read it
+        _on_device.cache_clear()
+        tensor = _on_device(tuple(values), device)
     if (kept := _kept.get()) is not None:
         kept.append(tensor)
     return tensor

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +16,7 @@ from mdm.errors import MdmError, suggest
 from mdm.runs.files import to_json
 
 if TYPE_CHECKING:
-    from mdm_testing import Outcome
+    from mdm_testing import Check, Outcome
 
 CHECKED = ("sampler", "cache", "model", "task", "preset")
 WORDS = {"expected": "fails, as expected", "unexpected": "passes, unexpectedly"}
@@ -25,10 +28,23 @@ WORDS = {"expected": "fails, as expected", "unexpected": "passes, unexpectedly"}
 @click.option("-o", "assignments", multiple=True, metavar="OPTION=VALUE", help="An option of the plugin.")
 @click.option("--data", type=click.Path(path_type=Path), help="Of a task: the file its examples come from.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Of a model family: a folder to load.")
+@click.option(
+    "-k",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Run only this check, or those with NAME in their names. May be repeated.",
+)
+@click.option("-x", "stop", is_flag=True, help="Stop after the first check that fails.")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, metavar="SECONDS",
+    help="How long each check may take.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else there.")
 def check(
-    name: str, kind: str | None, assignments: tuple[str, ...], data: Path | None, checkpoint: Path | None, as_json: bool
-) -> int:
+    name: str, kind: str | None, assignments: tuple[str, ...], data: Path | None, checkpoint: Path | None,
+    names: tuple[str, ...], stop: bool, timeout: float, as_json: bool,
+) -> int:  # fmt: skip
     """Run the conformance kit against an installed plugin; exit code 1 if a check fails.
 
     Samplers and caches run on a toy model made on the spot; nothing is downloaded.
@@ -39,8 +55,11 @@ def check(
         kind or _kind(name), name, options=_options(name, assignments), data=data, checkpoint=checkpoint
     )
     outcomes: list[Outcome] = []
-    for outcome in _with_progress(mdm_testing.run(of), f"{of.kind} {name}"):
-        outcomes.append(outcome)
+    with _progress(f"{of.kind} {name}") as on_check:
+        for outcome in mdm_testing.run(of, names=names, timeout=timeout, on_check=on_check):
+            outcomes.append(outcome)
+            if stop and not outcome.ok:
+                break
     failed = sum(not outcome.ok for outcome in outcomes)
     if as_json:
         records = [asdict(outcome) for outcome in outcomes]
@@ -54,8 +73,12 @@ def check(
         [[outcome.check, WORDS.get(outcome.status, outcome.status), outcome.about] for outcome in outcomes],
     )
     for outcome in outcomes:
-        if outcome.detail:
+        if outcome.detail and not outcome.same_as:
             click.echo(f"{outcome.check} {WORDS.get(outcome.status, outcome.status)}: {outcome.detail}")
+            if outcome.where:
+                click.echo(f"    at {outcome.where}")
+            if same := [other.check for other in outcomes if other.same_as == outcome.check]:
+                click.echo(f"    and so, for the same reason: {', '.join(same)}")
     passed = sum(outcome.status == "passed" for outcome in outcomes)
     click.echo(f"{of.kind} {name}: {passed} of {len(outcomes)} checks pass, {failed} fail")
     return int(failed > 0)
@@ -84,11 +107,11 @@ def _options(name: str, assignments: tuple[str, ...]) -> dict[str, Any]:
     return options
 
 
-def _with_progress(outcomes: Any, label: str) -> Any:
-    """The outcomes, with a line on stderr of what is being waited for."""
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[Check], None]]:
+    """A line on stderr of what is being waited for; gives what is told of each check before it runs."""
     from rich.console import Console
 
     with Console(stderr=True).status(f"checking {label}") as status:
-        for number, outcome in enumerate(outcomes, 1):
-            status.update(f"checking {label}: {number} done")
-            yield outcome
+        numbers = count(1)
+        yield lambda check: status.update(f"checking {label}: {next(numbers)}. {check.name}")

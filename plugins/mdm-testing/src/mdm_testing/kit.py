@@ -64,6 +64,10 @@ class Outcome:
     about: str
     status: Literal["passed", "failed", "expected", "unexpected", "skipped"]
     detail: str = ""
+    where: str = ""
+    """file and line of the plugin's own code where it failed, or stood when its time was up"""
+    same_as: str = ""
+    """the check whose failure this is again"""
 
     @property
     def ok(self) -> bool:

@@ -1,0 +1,88 @@
+"""How long a check may take, and where in a plugin's code something happened."""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from traceback import walk_tb
+from types import FrameType
+from typing import Any
+
+from mdm_testing.kit import Subject
+
+AGAIN = 1.0
+"""Seconds after which a check that swallowed the end of its time is told again."""
+
+
+class TimeIsUp(KeyboardInterrupt):
+    """Raised wherever a check stands when its time is up. As Ctrl-C it passes whoever catches errors."""
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise TimeIsUp in the block after so many seconds (None: never), in the middle of a loop or of a sleep.
+
+    By a timer of the system, which only a main thread has. Where there is none (Windows, other threads), the main
+    thread is interrupted as by Ctrl-C, which ends a loop in Python. Code in C is interrupted when it comes back.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    if not hasattr(signal, "setitimer"):
+        with _interrupted(seconds):
+            yield
+        return
+
+    def ring(*_: Any) -> None:
+        raise TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _interrupted(seconds: float) -> Iterator[None]:
+    rang = threading.Event()
+
+    def ring() -> None:
+        rang.set()
+        _thread.interrupt_main()
+
+    timer = threading.Timer(seconds, ring)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if rang.is_set():
+            raise TimeIsUp().with_traceback(error.__traceback__) from None
+        raise
+    finally:
+        timer.cancel()
+
+
+def place_of(error: BaseException, of: Subject | None) -> str:
+    """``file:line`` where an error was raised, or what it was raised from: the last place in the plugin's own code.
+
+    An empty text where it did not come by there; of no plugin, the last place of all.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    places = list(walk_tb(error.__traceback__))
+    if of is not None:
+        kind = of.plugin if isinstance(of.plugin, type) else type(of.plugin)
+        package = kind.__module__.partition(".")[0]
+        places = [(frame, line) for frame, line in places if _package(frame) == package]
+    return f"{places[-1][0].f_code.co_filename}:{places[-1][1]}" if places else ""
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
