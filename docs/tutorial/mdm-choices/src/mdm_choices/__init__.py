@@ -1,46 +1,78 @@
-"""Words to write backwards."""
+"""Multiple-choice questions, graded by the letter that an answer gives."""
 
 import random
-from itertools import count
+import re
+from pathlib import Path
 
-from mdm.data import Pair, read
+from mdm.data import read
+from mdm.errors import MdmError
 from mdm.protocols import MASK, BaseTask, Example, Message, NoOptions, Prompt
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-INSTRUCTION = "Write this word backwards. Answer with the reversed word only.\n{}\nAnswer:"
+LETTERS = "ABCDEFGHIJ"
+OURS = Path(__file__).with_name("questions.jsonl")
+INSTRUCTION = "{question}\n{choices}\nEnd with 'The answer is (X)', where X is the letter of the right choice."
+
+STATED = re.compile(r"\b(?i:answer\s+is|answer:)\W{0,5}([A-J])\b")
+"""What an answer says it is: "The answer is (B)", "Answer: **B**". A small a is an article."""
+ALONE = re.compile(r"\W*([A-J])\b\W*")
+"""An answer that is a letter and nothing else: "(B)"."""
 
 
 class ChoicesOptions(NoOptions):
-    """Which words are made."""
+    """How a question is asked."""
 
-    length: int = Field(4, ge=2, description="letters of a word")
+    shuffle: bool = Field(
+        False, description="whether the choices of each question are put in an order drawn by the seed"
+    )
+
+
+class Row(BaseModel):
+    """A question: a line of the file."""
+
+    question: str = Field(min_length=1)
+    choices: list[str] = Field(min_length=2, max_length=len(LETTERS))
+    answer: str = Field(pattern="^[A-J]$", description="the letter of the right choice")
 
 
 class Choices(BaseTask):
-    """Words to write backwards. Right is the reversed word and nothing else."""
+    """Multiple-choice questions: right is the letter of the choice."""
 
     Options = ChoicesOptions
     metric = "accuracy"
-    default_limit = 32
 
     def examples(self, *, seed, data=None):
-        """The words of a JSON lines file with ``input``, or random ones without end."""
-        if data is not None:
-            for number, row in read(data, Pair):
-                yield Example(f"{data.stem}-{number}", {"word": row.input}, row.input[::-1])
-            return
-        rng = random.Random(f"choices:{seed}")
-        for number in count():
-            word = "".join(rng.choices("abcdefgh", k=self.options.length))
-            yield Example(f"{seed}-{number}", {"word": word}, word[::-1])
+        """The rows of a JSON lines file with ``question``, ``choices`` and ``answer``; else those of the package."""
+        path = data or OURS
+        for number, row in read(path, Row):
+            right = LETTERS.index(row.answer)
+            if right >= len(row.choices):
+                raise MdmError(f"{path}, line {number}: answer {row.answer}, and there are {len(row.choices)} choices")
+            order = list(range(len(row.choices)))
+            if self.options.shuffle:
+                random.Random(f"choices:{seed}:{number}").shuffle(order)
+            inputs = {"question": row.question, "choices": [row.choices[i] for i in order]}
+            yield Example(f"{path.stem}-{number}", inputs, f"The answer is ({LETTERS[order.index(right)]})")
 
     def prompt(self, example, style):
-        """What a model is shown: text to continue, or an answer with ``MASK`` for each token to fill in."""
-        word = example.inputs["word"]
+        """A chat is asked to explain and end with the letter; a compact model fills in the letter alone."""
+        choices = [f"({LETTERS[i]}) {text}" for i, text in enumerate(example.inputs["choices"])]
         if style == "compact":
-            return Prompt(f"{word}:", MASK * len(word))
-        return Prompt((Message("user", INSTRUCTION.format(word)),), gen_length=16)
+            return Prompt("\n".join([example.inputs["question"], *choices, "Answer: "]), f"({MASK})")
+        text = INSTRUCTION.format(question=example.inputs["question"], choices="\n".join(choices))
+        return Prompt((Message("user", text),), gen_length=256)
 
     def grade(self, example, completion):
-        """Numbers, mostly in [0, 1]; ``metric`` is the one that a table shows."""
-        return {"accuracy": float(completion.strip() == example.reference)}
+        """``accuracy``: the letter is right; ``answered``: there is one, of a choice that the question has."""
+        given = letter(completion, len(example.inputs["choices"]))
+        return {
+            "accuracy": float(given == letter(example.reference, len(LETTERS))),
+            "answered": float(given is not None),
+        }
+
+
+def letter(completion, choices):
+    """The letter that a completion states last, or is; None if it gives none, or one beyond the ``choices``."""
+    alone = ALONE.fullmatch(completion)
+    found = STATED.findall(completion) or ([alone[1]] if alone else [])
+    return found[-1] if found and found[-1] in LETTERS[:choices] else None
