@@ -163,7 +163,7 @@ def test_each_mistake_of_the_page_is_caught(installed, monkeypatch):
     assert len(lines) == len(known)
     for mistake, named in lines:
         [(kind, plugin)] = [plugin for words, plugin in known.items() if words in mistake]
-        [check] = [check for check in checks(kind) if check.name == named]
+        check = next(check for check in checks(kind) if check.name == named)
         found = outcome(check, subject(kind, plugin))
         assert found.status == "failed", f"{named} does not see: {mistake}"
 
