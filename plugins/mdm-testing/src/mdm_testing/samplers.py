@@ -24,6 +24,9 @@ from mdm_testing.toy import EOS, MASK, VOCABULARY, toy_model
 PACES: tuple[dict[str, Any], ...] = ({}, {"tokens_per_step": 3})
 """One token a step, and several with a ragged end."""
 
+WAITING: dict[str, Any] = {"schedule": "dream", "steps": 12}
+"""A pace with steps whose budget is 0."""
+
 MOST_UPLOADS = 2
 """A step: keys of the sampler's draws."""
 
@@ -88,7 +91,7 @@ def keeps_to_the_budget(of: Subject) -> None:
     """No step commits more than the schedule's k, unless the sampler sets its own pace (pace = "own")."""
     if of.plugin.pace == "own":
         return
-    for settings in PACES:
+    for settings in (*PACES, WAITING):
         for seen in _decided(of, **settings):
             masked = of_rows(seen, seen.state.masked).gather(1, of_rows(seen, seen.scores.positions))
             spent = (seen.commit.where & masked & (seen.commit.tokens != MASK)).sum(1)

@@ -27,7 +27,9 @@ def toy_model(attention: Literal["full", "block-causal"] = "full", *, shift: boo
     """A model of 259 tokens and two layers, float32 on the CPU; the same one at every call.
 
     Its weights are drawn so wide that no choice hangs on a rounding, and that some tokens are sure and others are not.
+    Torch computes with one thread from here on: more would wait for each other longer than they compute.
     """
+    torch.set_num_threads(1)
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
