@@ -57,7 +57,7 @@ def test_the_tables_of_presets_are_fresh(tmp_path):
 def test_the_site_builds_without_a_dead_link(tmp_path):
     for module in SITE:
         pytest.importorskip(module, reason="the site's tools are not installed: tox -e docs")
-    built = python("-m", "mkdocs", "build", "--strict", "-q", "-f", str(DOCS / "site/mkdocs.yml"), "-d", str(tmp_path))
+    built = python("-m", "mkdocs", "build", "--strict", "-f", str(DOCS / "site/mkdocs.yml"), "-d", str(tmp_path))
     assert built.returncode == 0, built.stdout + built.stderr
     assert "RightToLeft" in (tmp_path / "tutorial/index.html").read_text()
     home = (tmp_path / "index.html").read_text()
@@ -72,7 +72,7 @@ def test_a_broken_docstring_fails_the_site(tmp_path):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "docs/reference.md").write_text("# Reference\n\n::: mdm.api.decode\n")
     (tmp_path / "docs/index.md").write_text("# mdm\n")
-    build = ("-m", "mkdocs", "build", "--strict", "-q", "-f", str(tmp_path / "docs/site/mkdocs.yml"), "-d")
+    build = ("-m", "mkdocs", "build", "--strict", "-f", str(tmp_path / "docs/site/mkdocs.yml"), "-d")
     whole = python(*build, str(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stdout + whole.stderr
     api = tmp_path / "core/src/mdm/api.py"
