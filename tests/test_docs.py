@@ -64,6 +64,26 @@ def test_the_site_builds_without_a_dead_link(tmp_path):
     assert not re.findall(r"""<(?:script|img|link rel="stylesheet")[^>]*(?:src|href)="(?:https?:)?//""", home)
 
 
+def test_docstrings_name_parameters_that_there_are(caplog):
+    """Also of what stands on no page."""
+    griffe = pytest.importorskip("griffe", reason="the site's tools are not installed: tox -e docs")
+    for source in sorted(
+        {path.parent for path in ROOT.glob("*/src/*/__init__.py")}
+        | {path.parent for path in ROOT.glob("*/*/src/*/__init__.py")}
+    ):
+        package = griffe.load(
+            source.name, search_paths=[source.parent], docstring_parser="google", allow_inspection=False
+        )
+        left = [package]
+        while left:
+            found = left.pop()
+            if not found.is_alias:
+                _ = found.docstring and found.docstring.parsed  # which warns of what it does not understand
+                left += found.members.values()
+    broken = [record.getMessage() for record in caplog.records if "No type or annotation" not in record.getMessage()]
+    assert not broken, broken
+
+
 @pytest.mark.wide
 def test_a_broken_docstring_fails_the_site(tmp_path):
     for module in SITE:

@@ -34,9 +34,9 @@ class Scorer:
 
     With guidance every canvas has a second, unconditional branch, whose prompt is masked or another one; both ride in
     the same model call and their logits are merged as u + (w + 1)(c - u) before anything reads them.
+    ``eos_ids``, ``held`` and ``logits`` are ``Readout``'s.
 
     Args:
-        eos_ids, held, logits: see ``Readout``.
         left_out: whether committed positions are scored from all but themselves.
         graphs: where forwards whose shapes repeat are captured, if they are.
         new_store: what makes the store of a cache mode inside the layers, whose forwards are not captured.
