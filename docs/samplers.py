@@ -20,7 +20,7 @@ OURS = [
 def page() -> str:
     """The page's text."""
     parts = [
-        "# Samplers\n\nWritten by `python docs/samplers.py` from the packages themselves; do not edit.\n"
+        "<!-- Written by `python docs/samplers.py` from the packages; do not edit. -->\n\n# Samplers\n\n"
         "Options are given as `-o name=value`, or `-o sampler.name=value` where several samplers run."
     ]
     entries = registry.entries("sampler")

@@ -7,28 +7,25 @@ import re
 import shutil
 import subprocess
 import sys
+import venv
+from importlib import metadata
 
 import pytest
 from goldens import ROOT
 from mdm import registry
+from pages import DOCS, python
 from stranger import stranger as stranger  # a fixture
 
-DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial" / "mdm-right-to-left"
 FAMILY = DOCS / "tutorial" / "mdm-tessera"
+SITE = ("mkdocs", "material", "mkdocstrings")
+"""The modules of the tools that build the site."""
 SNIPPETS = [
     pytest.param(body, id=f"{page.name} {number}")
     for page in sorted(DOCS.glob("*.md"))
     for number, body in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
     if page.name in ("quickstart.md", "concepts.md", "images.md", "proteins.md")
 ]
-
-
-def python(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **env}
-    return subprocess.run(
-        [sys.executable, *args], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
 
 
 def test_the_help_pages_are_fresh(tmp_path):
@@ -58,13 +55,84 @@ def test_the_tables_of_presets_are_fresh(tmp_path):
 
 
 def test_the_site_builds_without_a_dead_link(tmp_path):
-    for module in ("mkdocs", "material", "mkdocstrings"):
+    for module in SITE:
         pytest.importorskip(module, reason="the site's tools are not installed: tox -e docs")
-    built = python("-m", "mkdocs", "build", "--strict", "-q", "-f", str(DOCS / "site/mkdocs.yml"), "-d", str(tmp_path))
+    built = python("-m", "mkdocs", "build", "--strict", "-f", str(DOCS / "site/mkdocs.yml"), "-d", str(tmp_path))
     assert built.returncode == 0, built.stdout + built.stderr
     assert "RightToLeft" in (tmp_path / "tutorial/index.html").read_text()
     home = (tmp_path / "index.html").read_text()
     assert not re.findall(r"""<(?:script|img|link rel="stylesheet")[^>]*(?:src|href)="(?:https?:)?//""", home)
+
+
+def test_docstrings_name_parameters_that_there_are(caplog):
+    """Also of what stands on no page."""
+    griffe = pytest.importorskip("griffe", reason="the site's tools are not installed: tox -e docs")
+    for source in sorted(
+        {path.parent for path in ROOT.glob("*/src/*/__init__.py")}
+        | {path.parent for path in ROOT.glob("*/*/src/*/__init__.py")}
+    ):
+        package = griffe.load(
+            source.name, search_paths=[source.parent], docstring_parser="google", allow_inspection=False
+        )
+        left = [package]
+        while left:
+            found = left.pop()
+            if not found.is_alias:
+                _ = found.docstring and found.docstring.parsed  # which warns of what it does not understand
+                left += found.members.values()
+    broken = [record.getMessage() for record in caplog.records if "No type or annotation" not in record.getMessage()]
+    assert not broken, broken
+
+
+@pytest.mark.wide
+def test_a_broken_docstring_fails_the_site(tmp_path):
+    for module in SITE:
+        pytest.importorskip(module, reason="the site's tools are not installed: tox -e docs")
+    for folder in ("docs/site", "core/src/mdm"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "docs/reference.md").write_text("# Reference\n\n::: mdm.api.decode\n")
+    (tmp_path / "docs/index.md").write_text("# mdm\n")
+    build = ("-m", "mkdocs", "build", "--strict", "-f", str(tmp_path / "docs/site/mkdocs.yml"), "-d")
+    whole = python(*build, str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    api = tmp_path / "core/src/mdm/api.py"
+    for right, wrong, said in (
+        ("        prompts: each", "        promts: each", "'promts' does not appear in the function signature"),
+        ('"""Decode prompts', '"""Decode as [it][mdm.api.decoed] does, prompts', "mdm.api.decoed"),
+    ):
+        text = api.read_text()
+        assert right in text
+        api.write_text(text.replace(right, wrong, 1))
+        broken = python(*build, str(tmp_path / "broken"))
+        api.write_text(text)
+        assert broken.returncode != 0 and said in broken.stdout + broken.stderr, broken.stdout + broken.stderr
+
+
+def test_the_sites_tools_are_pinned():
+    """What builds the site: its tools and all of what they need that exists for sites only."""
+    pinned = {
+        line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    }
+    asked = [
+        line.strip()
+        for line in (ROOT / "tox.ini").read_text().splitlines()
+        if "mkdocs" in line and " " not in line.strip()
+    ]
+    left, seen = [re.split(r"[\[<>=;]", line)[0] for line in asked], set()
+    while left:
+        name = left.pop().lower().replace("_", "-")
+        if name in seen or not re.match("mkdocs|griffe|markdown|pymdown|pygments|properdocs", name):
+            continue
+        seen.add(name)
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            pytest.skip("the site's tools are not installed: tox -e docs")
+        left += [
+            re.split(r"[\s\[<>=!~;(]", need)[0] for need in needs if "extra" not in need or 'extra == "python"' in need
+        ]
+    assert {"mkdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "griffelib"} <= seen
+    assert seen <= pinned, f"pin in constraints.txt: {sorted(seen - pinned)}"
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)

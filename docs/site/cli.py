@@ -19,7 +19,7 @@ COMMANDS = ("run", "grade", "compare", "generate", "serve", "bench", "plugins", 
 """The core's commands and those of our tools, in the order in which people meet them."""
 PAGE = Path(__file__).parents[1] / "cli.md"
 HEAD = (
-    "# Command line\n\nGenerated from the commands themselves. Other packages may add some: `mdm --help` lists them.\n"
+    "# Command line\n\nWhat `--help` says of every command. Packages may add others: `mdm --help` lists all of them.\n"
 )
 
 

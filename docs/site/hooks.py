@@ -1,18 +1,19 @@
-"""The order of the site's pages. A page that is not named here comes at the end, so that none is lost."""
+"""The site's pages, in order and in sections. A page that is not named here comes last, so that none is lost."""
 
 from __future__ import annotations
 
 from typing import Any
 
 ORDER: dict[str, list[str]] = {
-    "Start": ["index.md", "quickstart.md", "concepts.md"],
+    "Start": ["index.md", "quickstart.md", "install.md", "concepts.md", "from-infogain.md"],
     "Guides": [
-        "models.md", "samplers.md", "caches.md", "evaluation.md", "recipes.md", "proteins.md", "watching.md",
-        "chat.md", "serving.md", "sessions.md", "clients.md", "several-gpus.md", "scale.md", "speed.md",
-        "benchmarks.md", "results.md",
+        "models.md", "samplers.md", "caches.md", "recipes.md", "evaluation.md", "runs.md", "watching.md", "chat.md",
+        "images.md", "proteins.md", "serving.md", "clients.md", "sessions.md", "speed.md", "threads.md",
+        "several-gpus.md", "scale.md", "containers.md",
     ],
-    "Write a plugin": ["tutorial.md", "plugins.md"],
-    "Reference": ["reference.md", "cli.md", "architecture.md"],
+    "Results": ["results.md", "benchmarks.md"],
+    "Develop": ["tutorial.md", "examples.md", "new-family.md", "plugins.md", "architecture.md"],
+    "Reference": ["cli.md", "configuration.md", "reference.md"],
 }  # fmt: skip
 
 

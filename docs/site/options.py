@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from mdm.protocols.settings import DIFFUSION_ONLY, Settings, default_text, noted
+from pydantic.fields import FieldInfo
 
 PAGE = Path(__file__).parents[1] / "reference.md"
 BEGIN, END = "<!-- options: begin (python docs/site/options.py) -->\n", "<!-- options: end -->"
@@ -21,12 +22,16 @@ NOT_AUTOREGRESSIVE = " Not for autoregressive models."
 def table() -> str:
     lines = []
     for name, field in Settings.model_fields.items():
-        default = default_text(field) or (
-            "on" if field.default is True else "off" if field.default is False else "none"
-        )
         text = (field.description or "") + (NOT_AUTOREGRESSIVE if name in DIFFUSION_ONLY else "")
-        lines.append(f"| `{name}` | {default} | {'yes' if noted(field)['scope'] == 'row' else 'no'} | {text} |\n")
+        scope = "yes" if noted(field)["scope"] == "row" else "no"
+        lines.append(f"| `{name}` | {default_of(field)} | {scope} | {text} |\n")
     return HEAD + "".join(lines)
+
+
+def default_of(field: FieldInfo) -> str:
+    """A field's default as a table shows it."""
+    switch = "on" if field.default is True else "off" if field.default is False else "none"
+    return default_text(field) or switch
 
 
 def page() -> str:

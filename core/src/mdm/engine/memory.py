@@ -106,10 +106,10 @@ def check_fits(
     """Refuse canvases that the memory cannot hold, before anything of their size is made.
 
     Counted is what is needed in any case, so that what is let through may be too much yet.
+    ``kv``, ``features`` and ``maps``, kept of every row and made in a forward, are ``plan_batch``'s.
 
     Args:
         length: of the longest of ``count`` canvases, in tokens.
-        kv, features, maps: what is kept of every row, and made in a forward, see ``plan_batch``.
         step_bytes: what a step of a row takes in the sampler, which ``sampler`` names with its options.
 
     Raises:

@@ -137,8 +137,9 @@ def open_requests(
 ) -> list[Request]:  # fmt: skip
     """The requests of prompts that are laid out.
 
+    ``gen_length``, ``row_ids`` and ``suffix`` are those of ``mdm.decode``.
+
     Args:
-        gen_length, row_ids, suffix: as in ``mdm.decode``.
         allowed: ranges of the tokens that may be generated; None: all.
 
     Raises:

@@ -35,9 +35,9 @@ class Scorer:
 
     With guidance every canvas has a second, unconditional branch, whose prompt is masked or another one; both ride in
     the same model call and their logits are merged as u + (w + 1)(c - u) before anything reads them.
+    ``eos_ids``, ``held`` and ``logits`` are ``Readout``'s.
 
     Args:
-        eos_ids, held, logits: see ``Readout``.
         left_out: whether committed positions are scored from all but themselves.
         features: whether hidden states are kept for ``logits_of``.
         graphs: where forwards whose shapes repeat are captured, if they are.

@@ -19,7 +19,8 @@ def hidden_left_out(
     """Hidden states ``[R, L, D]`` of canvases, those of committed scored positions from their shadows.
 
     Args:
-        tokens, positions: int64 ``[R, L]``.
+        tokens: int64 ``[R, L]``, at ``positions``.
+        positions: int64 ``[R, L]``.
         visible: bool ``[R, 1 or L, L]``, which positions each sees; None: all.
         score: bool ``[R, L]``, the scored positions.
         shadows: the most scored positions of a row.

@@ -19,6 +19,8 @@ PASS_ELEMENTS = 1 << 21
 class StatsAccumulator:
     """Turns rows of logits into ``Stats``; the vocabulary is added in order, in one piece or in several.
 
+    ``compile`` and ``scratch`` are those of ``mdm.scoring.tile_pass.tile_stats``.
+
     Args:
         draw: how tokens are drawn, the first of its draws being the one that is scored; None takes the largest logit.
         vocab_size: V, where tokens that cannot be drawn are not added; None: as many as are added.
@@ -27,7 +29,6 @@ class StatsAccumulator:
             entropy and margin of a uniform distribution.
         held: int64 ``[T]``, tokens whose probability is wanted.
         keep: whether the statistics carry the scored logits, which are then added in one piece.
-        compile, scratch: see ``mdm.scoring.tile_pass.tile_stats``.
     """
 
     def __init__(

@@ -85,9 +85,10 @@ def exact(
 ) -> list[tuple[float, bool]]:
     """What an autoregressive model gives each answer (nats), and whether each of its tokens is the most probable one.
 
+    ``batch_size`` and ``done`` are those of ``log_likelihoods``.
+
     Args:
         max_length: tokens of prefix and target together; of a longer prefix the end is kept.
-        batch_size, done: as in ``log_likelihoods``.
 
     Raises:
         MdmError: an answer that has nothing before it, or is longer than ``max_length``.

@@ -38,8 +38,8 @@ class MdmLM(LM):
         draws: masks drawn for a log-likelihood; None: 128. An autoregressive model's are exact, and it takes none.
         max_length: tokens of prompt and answer together, as far as rolling log-likelihoods cut a text.
         greedy: say of each log-likelihood whether the sampler itself would write that answer, which takes a decode.
-        batch_size, device: as lm-eval gives them. A batch size of ``auto`` is what fits, at most ``max_batch_size``;
-            ``cuda:0``, which lm-eval says where nobody says anything, is ``auto`` on a machine without.
+        batch_size: as lm-eval gives it; ``auto`` is what fits, at most ``max_batch_size``.
+        device: ``cuda:0``, which lm-eval says where nobody says anything, is ``auto`` on a machine without.
         settings: whatever `mdm run` takes (sampler, cache, gen_length, steps, block_length, temperature, seed, dtype)
             and options of the sampler and the cache as after `-o`: ``candidates=4``, ``info-gain.candidates=4``.
             Of these, log-likelihoods heed guidance, block_length, seed and batch_size.
