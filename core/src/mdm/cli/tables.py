@@ -46,13 +46,21 @@ def show(
     if width is None:
         width = max(20, shutil.get_terminal_size().columns) if sys.stdout.isatty() else UNBOUNDED
     records = [dict(zip(headers, map(printable, row), strict=True)) for row in rows]
-    columns, missing, candidates = list(headers), [], [name for name in spare if name in headers]
-    while (too_wide := _width(columns, records, prose) > width) and len(missing) < len(candidates):
-        missing.append(candidates[len(missing)])
-        columns.remove(missing[-1])
+    missing: list[str] = []
+
+    def is_too_wide() -> bool:
+        return _width([name for name in headers if name not in missing], records, prose) > width
+
+    for name in (name for name in spare if name in headers and is_too_wide()):
+        missing.append(name)
+    too_wide = is_too_wide()
+    for name in reversed(missing):  # a narrow one may fit where a wide one did not
+        missing.remove(name)
+        if is_too_wide():
+            missing.append(name)
     console = Console(width=width, highlight=False)
     if not too_wide:
-        console.print(_table(columns, records, right, prose))
+        console.print(_table([name for name in headers if name not in missing], records, right, prose))
         if missing:
             console.print(f"no room for: {', '.join(missing)}", style="dim", markup=False)
         return

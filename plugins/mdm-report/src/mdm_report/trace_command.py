@@ -16,7 +16,12 @@ def trace() -> None:
 
 @trace.command()
 @RUNS
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Which file.  [default: trace.html in the (first) run]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Which file.  [default: trace.html in the (first) run]",
+)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many examples.")
 @click.option("--example", "examples", multiple=True, metavar="ID", help="These examples, whatever --limit.")
 def view(runs: tuple[Path, ...], out: Path | None, limit: int, examples: tuple[str, ...]) -> None:
