@@ -274,13 +274,25 @@ def test_a_run_under_a_preset_shows_all_of_it(tmp_path, gsm8k):
     assert (written.gen_length, written.steps, written.block_length, written.schedule) == (16, 16, 256, "dream")
     assert written.options["gsm8k"]["shots"] == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["preset"], summary["published"]) == ("dream-instruct", 81.8)
-    assert (summary["family"], summary["device"], summary["dtype"]) == ("dream", "cpu", "float32")
-    assert (summary["prompt_style"], summary["cache"], summary["cuda"]) == ("chat", "none", None)
-    assert summary["task_options"]["shots"] == 0 and summary["eos_rule"]["eos_rank"] == "as-scored"
-    assert {"mdm-core", "torch", "transformers"} <= summary["versions"].keys()
-    assert summary["steps_per_block"]["counts"] == {"16": 2} and summary["tokens_per_forward"] == pytest.approx(1.0)
-    assert summary["tokens_per_forward_until_eos"] <= 1.0
+    assert (summary["runs"][0]["preset"], summary["runs"][0]["published"]) == ("dream-instruct", 81.8)
+    assert (summary["runs"][0]["family"], summary["runs"][0]["device"], summary["runs"][0]["dtype"]) == (
+        "dream",
+        "cpu",
+        "float32",
+    )
+    assert (summary["runs"][0]["prompt_style"], summary["runs"][0]["cache"], summary["runs"][0]["cuda"]) == (
+        "chat",
+        "none",
+        None,
+    )
+    assert (
+        summary["runs"][0]["task_options"]["shots"] == 0 and summary["runs"][0]["eos_rule"]["eos_rank"] == "as-scored"
+    )
+    assert {"mdm-core", "torch", "transformers"} <= summary["runs"][0]["versions"].keys()
+    assert summary["runs"][0]["steps_per_block"]["counts"] == {"16": 2} and summary["runs"][0][
+        "tokens_per_forward"
+    ] == pytest.approx(1.0)
+    assert summary["runs"][0]["tokens_per_forward_until_eos"] <= 1.0
 
 
 def test_a_preset_of_another_family_warns_in_a_line(tmp_path, gsm8k):

@@ -222,7 +222,7 @@ def test_in_a_run_they_are_that_examples(monkeypatch, tmp_path, sampler):
             assert "the scores of row 2 in step 0 are not finite" in ill["error"] and not ill["metrics"]
         else:
             assert (ill["completion"], ill["forwards"]) == (healthy["completion"], healthy["forwards"])
-    assert summary["errors"] == 1
+    assert summary["runs"][0]["errors"] == 1
     assert "NaN" not in (tmp_path / "ill" / "results.jsonl").read_text()
 
 

@@ -195,14 +195,14 @@ def strict(path):
 def test_an_odd_grade_is_its_examples_error(hostile, tmp_path, trick):
     hostile.GRADE = ODD[trick]
     summary = runs.run(make(task="odd", batch_size=2), tmp_path)
-    assert (summary["examples"], summary["errors"], summary["complete"]) == (6, 1, True)
-    assert summary["accuracy"] == pytest.approx(5 / 6)
+    assert (summary["runs"][0]["examples"], summary["runs"][0]["errors"], summary["complete"]) == (6, 1, True)
+    assert summary["runs"][0]["accuracy"] == pytest.approx(5 / 6)
     written = {line["id"]: line for line in strict(tmp_path / "results.jsonl")}
     assert len(written) == 6 and written["e2"]["metrics"] == {} and 3 < len(written["e2"]["error"]) < 3000
     assert json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail) == summary
     assert runs.run(make(task="odd", batch_size=2), tmp_path) == summary  # read again
     if trick.startswith("a future"):
-        assert regrade(tmp_path, everything=True)["errors"] == 1
+        assert regrade(tmp_path, everything=True)["runs"][0]["errors"] == 1
 
 
 @pytest.mark.attack("runs: grades")
@@ -210,10 +210,10 @@ def test_an_odd_grade_is_its_examples_error(hostile, tmp_path, trick):
 def test_any_finite_number_is_a_grade(hostile, tmp_path, given):
     hostile.GRADE = lambda example: {"right": given}
     summary = runs.run(make(task="odd"), tmp_path)
-    assert summary["errors"] == 0 and summary["accuracy"] == pytest.approx((5 + float(given)) / 6)
-    assert summary["is_share"] == (0 <= given <= 1)
-    low, high = summary["accuracy_ci95"]
-    assert low <= summary["accuracy"] <= high
+    assert summary["runs"][0]["errors"] == 0 and summary["runs"][0]["accuracy"] == pytest.approx((5 + float(given)) / 6)
+    assert summary["runs"][0]["is_share"] == (0 <= given <= 1)
+    low, high = summary["runs"][0]["accuracy_ci95"]
+    assert low <= summary["runs"][0]["accuracy"] <= high
 
 
 @pytest.mark.attack("runs: SystemExit")
@@ -322,7 +322,7 @@ def test_a_text_that_cannot_be_made_is_its_examples_error(hostile, engine, tmp_p
 
     setattr(engine.model, method, fails_once)
     summary = runs.run(make(task="odd"), tmp_path)
-    assert (summary["examples"], summary["errors"], summary["complete"]) == (6, 1, True)
+    assert (summary["runs"][0]["examples"], summary["runs"][0]["errors"], summary["complete"]) == (6, 1, True)
     assert len(strict(tmp_path / "results.jsonl")) == 6
 
 

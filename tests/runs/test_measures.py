@@ -22,7 +22,7 @@ def test_the_order_of_decoding_is_measured_and_kept(tmp_path, monkeypatch, place
     before = metrics_of(tmp_path)
     assert set(before[0]) == {"accuracy", "reasoning", "consistent", "verdict_rank"}
     monkeypatch.setattr(Judgment, "measure", lambda *_: pytest.fail("nothing was decoded"))
-    assert regrade(tmp_path, everything=True)["metrics"]["verdict_rank"] == rank
+    assert regrade(tmp_path, everything=True)["runs"][0]["metrics"]["verdict_rank"] == rank
     assert metrics_of(tmp_path) == before
 
 

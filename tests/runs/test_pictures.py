@@ -49,7 +49,7 @@ def digests(folder):
 
 def test_each_picture_lies_beside_its_result(painter, tmp_path):
     summary = runs.run(asked(painter, limit=2, repeats=2), tmp_path / "out")
-    assert summary["accuracy"] is None and summary["graded"] == 0 and summary["complete"]
+    assert summary["runs"][0]["accuracy"] is None and summary["runs"][0]["graded"] == 0 and summary["complete"]
     written = results(tmp_path / "out")
     assert {line["image"] for line in written} == {f"images/{line['row']}.png" for line in written}
     assert {line["row"] for line in written} == {0, 1, 10**9, 10**9 + 1}
@@ -67,7 +67,7 @@ def test_each_picture_lies_beside_its_result(painter, tmp_path):
 def test_published_settings_draw(painter, tmp_path, preset):
     summary = runs.run(asked(painter, limit=1, preset=preset, guidance=None, steps=None, temperature=None), tmp_path)
     [line] = results(tmp_path)
-    assert line["forwards"] == {"mmada-t2i": 15, "infogain-t2i": 50}[preset] and summary["errors"] == 0
+    assert line["forwards"] == {"mmada-t2i": 15, "infogain-t2i": 50}[preset] and summary["runs"][0]["errors"] == 0
 
 
 def test_after_a_kill_no_picture_is_lost_or_made_twice(painter, tmp_path):

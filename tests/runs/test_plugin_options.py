@@ -77,7 +77,7 @@ def test_a_run_gives_each_its_own(tmp_path):
     import fake_shared
 
     summary = runs.run(build("gamma=0.25", "level=4", model="tiny"), tmp_path / "run")
-    assert (summary["examples"], summary["errors"], summary["accuracy"]) == (1, 0, 1.0)
+    assert (summary["runs"][0]["examples"], summary["runs"][0]["errors"], summary["runs"][0]["accuracy"]) == (1, 0, 1.0)
     assert set(fake_shared.Sampler.seen) == {0.25}
 
 

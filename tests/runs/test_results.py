@@ -14,7 +14,7 @@ from mdm.errors import MdmError
 from mdm.runs import files
 from mdm.runs.config import RunConfig
 from mdm.runs.folder import run_folder
-from mdm.runs.results import ResultsFolder
+from mdm.runs.results import ResultsFolder, folder_names
 from mdm.runs.summary import summarise
 from outcomes import outcome
 
@@ -275,5 +275,6 @@ def test_a_link_is_written_through_and_what_is_no_file_is_left(tmp_path):
 
 
 def test_folder_names_are_safe_and_distinct():
-    names = results.folder_names(["info-gain", "/models/LLaDA 8B", "models LLaDA 8B", ".."])
-    assert names == ["info-gain", "models-LLaDA-8B", "models-LLaDA-8B-2", "run"]
+    names = folder_names(["info-gain", "/models/LLaDA 8B", "models LLaDA 8B", "..", "images"], {})
+    assert names == ["info-gain", "models-LLaDA-8B", "models-LLaDA-8B-2", "run", "images-2"]
+    assert folder_names(["one", "two", "three"], {"two": ".", "three": "one"}) == ["one-2", ".", "one"]

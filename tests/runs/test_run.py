@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -18,9 +19,10 @@ from stand_in_engine import engine as engine, lines, make, timeless
 
 def test_what_a_run_writes(engine, tmp_path):
     summary = runs.run(make(), tmp_path)
-    assert summary["examples"] == 5 and summary["complete"] and summary["accuracy"] == 4 / 5
-    assert summary["metrics"] == {"right": 0.8, "tried": 1.0} and summary["cumulative_entropy"] == pytest.approx(0.2)
-    assert (summary["forwards"], summary["rows"], summary["tokens"]) == (10, 90, 10)
+    [row] = summary["runs"]
+    assert row["examples"] == 5 and summary["complete"] and row["accuracy"] == 4 / 5
+    assert row["metrics"] == {"right": 0.8, "tried": 1.0} and row["cumulative_entropy"] == pytest.approx(0.2)
+    assert (row["forwards"], row["rows"], row["tokens"]) == (10, 90, 10)
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     rows = sorted(lines(tmp_path / "results.jsonl"), key=lambda row: row["index"])
     assert [row["id"] for row in rows] == [f"copy-{i}" for i in range(5)]
@@ -67,8 +69,8 @@ def test_what_the_engine_is_asked(engine, tmp_path):
     assert (first["allowed_tokens"], first["suppressed_tokens"]) == ([(3, 9), (20, 30)], [4])
     placed = {"device": "auto", "device_map": "auto", "quantization": "bnb-8bit", "attn_implementation": "eager"}
     loaded = {"dtype": "auto", "adapter": None, "adapter_weights": None, "merge_adapter": None, "offline": True}
-    pictures = {"image_tokenizer": None, "image_size": None}
-    assert engine.loads == [("tiny", {**placed, **loaded, **pictures, "revision": None})]
+    others = {"image_tokenizer": None, "image_size": None, "threads": "auto"}
+    assert engine.loads == [("tiny", {**placed, **loaded, **others, "revision": None})]
 
 
 def test_sizes_that_are_not_given_are_what_fits(engine, tmp_path, monkeypatch):
@@ -94,10 +96,10 @@ def test_out_of_memory_halves_the_batch_and_blames_no_example(engine, tmp_path):
 
     engine.decode = greedy
     summary = runs.run(make(limit=20, batch_size=16), tmp_path)
-    assert (summary["examples"], summary["errors"]) == (20, 0)
+    assert (summary["runs"][0]["examples"], summary["runs"][0]["errors"]) == (20, 0)
     assert sorted(engine.decoded) == list(range(20)) and engine.calls[0]["batch_size"] == 2
     engine.decode = lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
-    assert runs.run(make(limit=3), tmp_path / "none")["errors"] == 3  # each alone does not fit
+    assert runs.run(make(limit=3), tmp_path / "none")["runs"][0]["errors"] == 3  # each alone does not fit
 
 
 def test_prompts_become_canvases(engine, tmp_path):
@@ -115,7 +117,7 @@ def test_prompts_become_canvases(engine, tmp_path):
 def test_data_without_limit_is_every_row(engine, tmp_path):
     data = tmp_path / "letters.txt"
     data.write_text("q r s t u v w")
-    assert runs.run(make(data=data), tmp_path / "out")["examples"] == 7
+    assert runs.run(make(data=data), tmp_path / "out")["runs"][0]["examples"] == 7
     data.write_text("")
     with pytest.raises(MdmError, match="letters.txt: no examples"):
         runs.run(make(data=data), tmp_path / "empty")
@@ -129,7 +131,7 @@ def test_interrupted_and_taken_up(engine, tmp_path, stop):
     engine.stop_after = stop
     with pytest.raises(Interrupted) as caught:
         runs.run(config, tmp_path / "cut")
-    assert caught.value.summary["examples"] == stop and not caught.value.summary["complete"]
+    assert caught.value.summary["runs"][0]["examples"] == stop and not caught.value.summary["complete"]
     engine.stop_after = None
     resumed = runs.run(config, tmp_path / "cut")
     assert sorted(engine.decoded) == list(range(20))  # none lost, none twice
@@ -145,7 +147,11 @@ def test_a_finished_run_does_not_load_the_model_again(engine, tmp_path):
 
 def test_grading_that_fails_is_recorded(engine, tmp_path):
     summary = runs.run(make("fragile=true", limit=6), tmp_path)
-    assert (summary["errors"], summary["examples"], summary["accuracy"]) == (2, 6, pytest.approx(4 / 6))
+    assert (summary["runs"][0]["errors"], summary["runs"][0]["examples"], summary["runs"][0]["accuracy"]) == (
+        2,
+        6,
+        pytest.approx(4 / 6),
+    )
     failed = [line for line in lines(tmp_path / "results.jsonl") if "error" in line]
     assert sorted(line["index"] for line in failed) == [2, 5]
     assert {line["error"] for line in failed} == {"ZeroDivisionError: oops"}
@@ -155,7 +161,7 @@ def test_grading_that_fails_is_recorded(engine, tmp_path):
 def test_decoding_that_fails_is_recorded_and_the_rest_goes_on(engine, tmp_path):
     engine.cannot = {row: RuntimeError("too odd") for row in (0, 7, 8, 19)}
     summary = runs.run(make(limit=20), tmp_path)
-    assert (summary["errors"], summary["examples"], summary["complete"]) == (4, 20, True)
+    assert (summary["runs"][0]["errors"], summary["runs"][0]["examples"], summary["complete"]) == (4, 20, True)
     assert sorted(engine.decoded) == [row for row in range(20) if row not in engine.cannot]  # none twice
     failed = [line for line in lines(tmp_path / "results.jsonl") if "error" in line]
     assert sorted(line["index"] for line in failed) == [0, 7, 8, 19]
@@ -177,16 +183,19 @@ def test_fail_fast(engine, tmp_path, kind):
         runs.run(config, tmp_path, fail_fast=True)
     assert 2 not in [line["index"] for line in lines(tmp_path / "results.jsonl")]
     engine.cannot.clear()
-    assert runs.run(config, tmp_path)["examples"] == 4  # left to be done
+    assert runs.run(config, tmp_path)["runs"][0]["examples"] == 4  # left to be done
 
 
 def test_repeats(engine, tmp_path):
     once = runs.run(make(), tmp_path / "once")
     engine.calls.clear()
     summary = runs.run(make(repeats=3), tmp_path / "thrice")
-    assert (summary["examples"], summary["repeats"], summary["complete"]) == (5, 3, True)
-    assert summary["accuracy"] == once["accuracy"] and summary["forwards"] == 3 * once["forwards"]
-    assert summary["accuracy_se"] == 0.0 and once["accuracy_se"] is None
+    assert (summary["runs"][0]["examples"], summary["runs"][0]["repeats"], summary["complete"]) == (5, 3, True)
+    assert (
+        summary["runs"][0]["accuracy"] == once["runs"][0]["accuracy"]
+        and summary["runs"][0]["forwards"] == 3 * once["runs"][0]["forwards"]
+    )
+    assert summary["runs"][0]["accuracy_se"] == 0.0 and once["runs"][0]["accuracy_se"] is None
     rows = [row for call in engine.calls for row in call["row_ids"]]
     assert rows[:5] == [0, 1, 2, 3, 4] and len(set(rows)) == 15  # the first as without repeats, the others their own
 
@@ -206,8 +215,8 @@ def test_repeats(engine, tmp_path):
 
 def test_grading_beside_decoding(engine, tmp_path):
     summary = runs.run(make("hold=10", task="slow", repeats=2, batch_size=1), tmp_path)
-    assert (summary["examples"], summary["accuracy"]) == (5, 0.8)
-    assert summary["metrics"] == {"right": 0.8, "tried": 1.0, "both": 0.8}
+    assert (summary["runs"][0]["examples"], summary["runs"][0]["accuracy"]) == (5, 0.8)
+    assert summary["runs"][0]["metrics"] == {"right": 0.8, "tried": 1.0, "both": 0.8}
     assert len(lines(tmp_path / "results.jsonl")) == 10 and len(lines(tmp_path / "trace.jsonl")) == 20
     [task] = sys.modules["fake_run"].started
     assert task.closed == 1
@@ -217,7 +226,7 @@ def test_ctrl_c_waits_for_the_grades_of_what_is_decoded(engine, tmp_path):
     engine.stop_after = 3
     with pytest.raises(Interrupted) as caught:
         runs.run(make("hold=3", task="slow"), tmp_path)
-    assert caught.value.summary["examples"] == 3
+    assert caught.value.summary["runs"][0]["examples"] == 3
 
 
 def test_paces_are_an_axis(engine, tmp_path):
@@ -235,7 +244,7 @@ def test_paces_are_an_axis(engine, tmp_path):
 def test_comparison(engine, tmp_path):
     summary = runs.run(make(sampler=["one", "two"], limit=3), tmp_path)
     assert [row["sampler"] for row in summary["runs"]] == ["one", "two"]
-    assert json.loads((tmp_path / "two" / "summary.json").read_text()) == summary["runs"][1]
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary and summary["complete"]
     assert len(engine.loads) == 1
     runs.run(make(model=["tiny", "/m/other"], limit=3), tmp_path / "models")
     assert {path.name for path in (tmp_path / "models").iterdir() if path.is_dir()} == {"tiny", "other"}
@@ -311,7 +320,7 @@ def test_a_failed_observer_stops_the_run_and_is_no_examples_fault(engine, tmp_pa
         runs.run(make(), tmp_path, Faulty())
     written = lines(tmp_path / "results.jsonl") if callback == "on_progress" else []
     assert len(written) == 3 * (callback == "on_progress") and not any("error" in line for line in written)
-    assert runs.run(make(), tmp_path)["errors"] == 0
+    assert runs.run(make(), tmp_path)["runs"][0]["errors"] == 0
     assert sorted(engine.decoded)[-1] == 4
 
 
@@ -382,7 +391,9 @@ def test_tokens_are_those_that_were_decoded(engine, tmp_path):
         return decode(*args, on_finish=finish, **settings)
 
     engine.decode = short
-    assert runs.run(make(), tmp_path)["tokens"] == 4  # of ten that were asked for, one of five examples failing
+    assert (
+        runs.run(make(), tmp_path)["runs"][0]["tokens"] == 4
+    )  # of ten that were asked for, one of five examples failing
 
 
 @pytest.mark.parametrize("end", ["whole", "no examples", "a broken file", "another run's folder", "no model"])
@@ -461,6 +472,32 @@ def test_code_runs_only_where_it_is_allowed(engine, tmp_path):
         runs.run(make(task="code"), tmp_path / "a")
     assert not (tmp_path / "a").exists() and not engine.loads
     allowed = make(task="code", allow_code_execution=True)
-    assert runs.run(allowed, tmp_path / "b")["examples"] == 1  # no default limit: all there are
+    assert runs.run(allowed, tmp_path / "b")["runs"][0]["examples"] == 1  # no default limit: all there are
     written = configs.parse(RunConfig, tmp_path / "b" / "config.yaml")
     assert written == allowed.model_copy(update={"autoregressive": []})
+
+
+def test_work_is_told_between_examples(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("mdm.runs.decode_examples.WorkMeter.EVERY", 0.0)
+    heard = []
+    observer = RunObserver()
+    observer.on_work = lambda label, work: heard.append((label, work))
+    runs.run(make(limit=5, batch_size=2), tmp_path, observer)
+    counts = [(work.steps, work.tokens, work.tokens_left) for _, work in heard]
+    assert counts == [
+        (i + 1, 2 * i + 2, 8 - 2 * i) for i in range(5)
+    ]  # each of five rows takes one step, of two tokens
+    assert {label for label, _ in heard} == {"one"} and all(work.rows == 1 for _, work in heard)
+    assert all(a.seconds <= b.seconds for (_, a), (_, b) in pairwise(heard))
+
+
+def test_work_of_a_real_decode_adds_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("mdm.runs.decode_examples.WorkMeter.EVERY", 0.0)
+    heard = []
+    observer = RunObserver()
+    observer.on_work = lambda _, work: heard.append(work)
+    flags = {"task": "sudoku", "sampler": ["confidence"], "limit": 3, "gen_length": 4, "batch_size": 2}
+    runs.run(configs.build(RunConfig, None, flags, ["mode=generate"]), tmp_path, observer)
+    assert all(work.tokens + work.tokens_left == 12 for work in heard) and max(work.rows for work in heard) == 2
+    assert [work.tokens for work in heard] == sorted(work.tokens for work in heard)
+    assert heard[-1].steps == len(heard) == 8 and heard[-1].tokens == 12

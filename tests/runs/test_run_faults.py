@@ -23,7 +23,7 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.ESTALE, errno.EROFS)
 
 
 def check_whole(out, summary):
-    assert summary["complete"] and summary["errors"] == 0
+    assert summary["complete"] and summary["runs"][0]["errors"] == 0
     assert sorted(line["row"] for line in lines(out / "results.jsonl")) == [0, 1, 2, 3, 4]
     assert sorted(line["row"] for line in lines(out / "trace.jsonl")) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert not [entry.name for entry in out.iterdir() if entry.name.startswith(".")]

@@ -223,7 +223,7 @@ def test_a_tampered_file_is_one_line_or_made_anew(engine, out, capsys, file, tri
     assert "Traceback" not in errors and len(errors) < 1500
     assert engine.decoded == []
     if file == "summary.json" and command == "run":
-        assert json.loads((out / file).read_text())["accuracy"] == 0.8
+        assert json.loads((out / file).read_text())["runs"][0]["accuracy"] == 0.8
 
 
 SPECIAL = {
@@ -270,7 +270,7 @@ def test_results_of_other_inputs_are_decoded_again(engine, out, capsys):
         3,
         4,
     ]
-    assert json.loads((out / "summary.json").read_text())["accuracy"] == summary["accuracy"]
+    assert json.loads((out / "summary.json").read_text())["runs"][0]["accuracy"] == summary["runs"][0]["accuracy"]
     assert sorted(line["row"] for line in lines(out / "trace.jsonl")) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 

@@ -112,7 +112,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, whole):
         summary = finish(process)
     finally:
         process.kill()
-    assert summary["complete"] and summary["examples"] == EXAMPLES and summary["errors"] == 0
+    assert summary["complete"] and summary["runs"][0]["examples"] == EXAMPLES and summary["runs"][0]["errors"] == 0
     check_whole(tmp_path / "out", whole)
 
 

@@ -91,8 +91,8 @@ def test_a_run_may_leave_its_grades_for_later(run, tmp_path):
     summary = regrade(run, options)
     graded = metrics_of(run)
     assert graded.pop(10**9 + 1) == "OSError: x" and all(set(grades) == {"accuracy"} for grades in graded.values())
-    assert summary["metrics"].keys() == {"accuracy", "single_object", "counting", "images", "prompts"}
-    assert summary["metrics"]["counting"] <= 0.5 and summary["graded"] == 4
+    assert summary["runs"][0]["metrics"].keys() == {"accuracy", "single_object", "counting", "images", "prompts"}
+    assert summary["runs"][0]["metrics"]["counting"] <= 0.5 and summary["runs"][0]["graded"] == 4
 
 
 def test_a_run_draws_and_grades(data, tmp_path):
@@ -116,8 +116,11 @@ def test_a_run_draws_and_grades(data, tmp_path):
     command = ["run", "--task", "geneval", *flags, *options, "--out", tmp_path / "out", "--json"]
     got = CliRunner().invoke(cli, list(map(str, command)))
     summary = json.loads(got.stdout)
-    assert (summary["examples"], summary["graded"], summary["errors"]) == (1, 1, 0)
-    assert summary["metrics"]["single_object"] == summary["accuracy"] and (tmp_path / "out/images/0.png").is_file()
+    assert (summary["runs"][0]["examples"], summary["runs"][0]["graded"], summary["runs"][0]["errors"]) == (1, 1, 0)
+    assert (
+        summary["runs"][0]["metrics"]["single_object"] == summary["runs"][0]["accuracy"]
+        and (tmp_path / "out/images/0.png").is_file()
+    )
 
 
 def test_a_detector_that_is_not_there_is_said_before_anything_is_decoded(data, tmp_path):

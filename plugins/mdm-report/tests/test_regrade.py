@@ -93,7 +93,12 @@ def test_texts_are_graded_as_in_a_run(tmp_path):
     assert got.exit_code == 0 and summary == files.read_json(out / "summary.json")
     graded = metrics_of(out)
     assert [graded[row]["accuracy"] for row in range(4)] == [1, 0, 1, 1] and graded[4] == "OSError: x"
-    assert (summary["accuracy"], summary["graded"], summary["errors"], summary["complete"]) == (0.6, 5, 1, True)
+    assert (
+        summary["runs"][0]["accuracy"],
+        summary["runs"][0]["graded"],
+        summary["runs"][0]["errors"],
+        summary["complete"],
+    ) == (0.6, 5, 1, True)
     regrade(out, everything=True)
     assert metrics_of(out)[2]["accuracy"] == 0 and metrics_of(out)[4] == "OSError: x"
     same = [{**line, "metrics": None, "error": None} for line in files.json_lines(out / "results.jsonl")]
@@ -106,15 +111,15 @@ def test_pictures_are_graded_later_and_a_missing_one_is_its_examples_error(shade
     summary = regrade(shades)
     graded = metrics_of(shades)
     assert [graded[row] for row in (0, 1, 2, 3, 5)] == [{"accuracy": value} for value in (0, 0, 0, 1, 1)]
-    assert graded[4].startswith("FileNotFoundError: its picture") and summary["accuracy"] == 2 / 6
-    assert summary["metrics"]["prompts"] == 6 and summary["task_options"]["grading"] == "now"
+    assert graded[4].startswith("FileNotFoundError: its picture") and summary["runs"][0]["accuracy"] == 2 / 6
+    assert summary["runs"][0]["metrics"]["prompts"] == 6 and summary["runs"][0]["task_options"]["grading"] == "now"
     picture(shades, 4, 160)
     warned = CliRunner().invoke(cli, ["grade", str(shades), "-o", "least=10"])
     assert warned.exit_code == 0 and metrics_of(shades)[4] == {"accuracy": 1}  # and nothing else is graded again
     assert metrics_of(shades)[1] == {"accuracy": 0}
     again = CliRunner().invoke(cli, ["grade", str(shades), "-o", "least=10"])
     assert "nothing in" in again.stderr and "--all grades all of it again" in again.stderr
-    assert regrade(shades, ["shades.least=10"], everything=True)["accuracy"] == 5 / 6
+    assert regrade(shades, ["shades.least=10"], everything=True)["runs"][0]["accuracy"] == 5 / 6
 
 
 def test_what_is_graded_when_it_is_interrupted_is_kept(shades, site):
@@ -131,8 +136,10 @@ def test_what_is_graded_when_it_is_interrupted_is_kept(shades, site):
     assert not list(shades.glob(".*"))
     before = metrics_of(shades)
     assert set(before) == set(range(6)) and {} in before.values()
-    assert files.read_json(shades / "summary.json")["graded"] == sum(bool(grades) for grades in before.values())
-    assert regrade(shades)["graded"] == 6
+    assert files.read_json(shades / "summary.json")["runs"][0]["graded"] == sum(
+        bool(grades) for grades in before.values()
+    )
+    assert regrade(shades)["runs"][0]["graded"] == 6
     assert all(
         grades in ({}, after) for grades, after in zip(before.values(), metrics_of(shades).values(), strict=True)
     )
@@ -178,4 +185,4 @@ def test_data_that_moved_is_named_and_a_programs_permission_is_asked_anew(tmp_pa
     moved = shutil.move(data, tmp_path / "moved.jsonl")
     with pytest.raises(MdmError, match=r"data\.jsonl: there is no such data file"):
         regrade(out, allow_code_execution=True)
-    assert regrade(out, data=moved, allow_code_execution=True)["graded"] == 1
+    assert regrade(out, data=moved, allow_code_execution=True)["runs"][0]["graded"] == 1

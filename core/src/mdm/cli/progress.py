@@ -6,8 +6,9 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -55,7 +56,15 @@ def progress(quiet: bool = False, verbose: bool = False, log_file: Path | None =
     if quiet and verbose:
         raise MdmError("--quiet and --verbose: give one of them")
     shown: Shown = Shown() if quiet else Bars() if _has_bars() else Lines(patience=0 if verbose else PATIENCE)
-    return shown if log_file is None else Both(shown, Log(log_file))
+    shown = shown if log_file is None else Both(shown, Log(log_file))
+    if verbose:
+        shown.on_settings = partial(_say_settings, shown)  # type: ignore[method-assign]
+    return shown
+
+
+def _say_settings(observer: RunObserver, label: str, settings: Mapping[str, Any]) -> None:
+    told = (f"{name} {value}" for name, value in settings.items() if value is not None)
+    observer.on_note(f"{label}: {', '.join(told)}")
 
 
 def _has_bars() -> bool:

@@ -16,26 +16,27 @@ Row = dict[str, Any]
 """One row of a summary."""
 
 
-def report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
-    """Show what ``summary.json`` in ``folder`` says, as a table or as JSON."""
-    if as_json:
-        from mdm.runs.files import to_json
+def report(summary: dict[str, Any], folder: Path, as_json: bool) -> int:
+    """Show what ``summary.json`` in ``folder`` says, as a table or as JSON.
 
-        click.echo(to_json(summary, indent=2))
-        return
-    from mdm.runs import presets
+    Returns the exit code of the command that made it: 1 where every example failed.
+    """
+    from mdm.runs import files, presets
 
     try:
         rows = summary["runs"]
         metrics = dict.fromkeys(row["metric"] for row in rows)
         columns = _columns(rows, " or ".join(metrics))
         cells = [[cell(row) for cell in columns.values()] for row in rows]
-        errors, failed = sum(row["errors"] for row in rows), [row for row in rows if _is_failed(row)]
+        errors, failed = sum(row["errors"] for row in rows), [row for row in rows if is_failed(row)]
         unfinished = [row["variant"] for row in rows if not row["complete"]]
         resolved = dict.fromkeys(settings_text(row.get("resolved") or {}) for row in rows)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         path = folder / "summary.json"
         raise MdmError(f"{path} is not the summary of a run: the run's own command writes it again") from error
+    if as_json:
+        click.echo(files.to_json(summary, indent=2))
+        return int(len(failed) == len(rows))
     if len(failed) < len(rows):
         show(columns, cells, [name for name in columns if name not in ("model", "sampler")], spare=SPARE)
     for row in failed:
@@ -47,15 +48,16 @@ def report(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     if any(row["cumulative_entropy"] is None for row in rows):
         click.echo("an entropy that is NaN, null in results.jsonl, leaves no mean")
     if errors:
-        click.echo(f"{errors} could not be decoded or graded and count as wrong: see `error` in results.jsonl")
+        click.echo(f"{errors} could not be decoded or graded and count as wrong: --retry-failed decodes them again")
     for text in filter(None, resolved):
         click.secho(f"auto: {text}", dim=True)
     click.echo(f"results: {folder}")
+    return int(len(failed) == len(rows))
 
 
-def _is_failed(row: Row) -> bool:
+def is_failed(row: Row) -> bool:
     """Whether none of its examples could be decoded or graded."""
-    return bool(0 < row["examples"] * row["repeats"] <= row["errors"])
+    return bool(0 < row["done"] == row["errors"])
 
 
 def _columns(rows: list[Row], metric: str) -> dict[str, Callable[[Row], str]]:

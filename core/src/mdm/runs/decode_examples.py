@@ -64,7 +64,9 @@ class ExampleDecoder:
             MdmError: a request that is wrong for all examples, an observer or a hook that failed, or, with
                 ``fail_fast``, an example that failed.
         """
-        self._sizes = self._plan_batch(examples)
+        self._sizes = sizes = self._plan_batch(examples)
+        chosen = {"batch_size": sizes.batch_size, "max_rows": sizes.max_rows}
+        self._run.observer.on_settings(self._progress.label, self._settings | chosen)
         self._check_steps(examples)
         self._work = WorkMeter(
             self._run.observer, self._progress.label, {e.row: _masks(e, self._model) for e in examples}

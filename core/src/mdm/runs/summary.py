@@ -73,8 +73,8 @@ def summarise(
     known = [result.tokens_until_eos for result in done if result.decoded]
     until_eos = None if None in known else sum(map(int, filter(None, known)))
     return {
-        "examples": len(examples), "repeats": repeats,
-        "complete": len(done) == expected * repeats, "expected": expected * repeats, "graded": len(graded),
+        "examples": len(examples), "repeats": repeats, "done": len(done), "expected": expected * repeats,
+        "complete": len(done) == expected * repeats, "graded": len(graded),
         "accuracy": accuracy if graded or not done else None, "is_share": is_share,
         "accuracy_ci95": _interval(accuracy, [_mean(of) for of in _by_index(grades)], is_share),
         "accuracy_by_repeat": by_repeat,

@@ -64,6 +64,9 @@ class RunObserver:
     def on_step(self, event: StepEvent) -> None:
         """A step has been decoded; its trace lines are those of a full trace."""
 
+    def on_settings(self, label: str, settings: Mapping[str, Any]) -> None:
+        """With what a variant's examples are decoded, defaults and what "auto" became included."""
+
     def on_note(self, text: str) -> None:
         """Something that takes time is about to begin."""
 
@@ -82,7 +85,7 @@ class GuardedObserver(RunObserver):
 
     def __init__(self, observer: RunObserver) -> None:
         self.sees_steps = observer.sees_steps
-        for callback in ("on_begin", "on_step", "on_note", "on_warning", "on_progress", "on_work"):
+        for callback in ("on_begin", "on_step", "on_settings", "on_note", "on_warning", "on_progress", "on_work"):
             setattr(self, callback, partial(self._call, observer, callback))
 
     def _call(self, observer: RunObserver, callback: str, *args: Any, **more: Any) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import click
-from mdm.cli.flags import JSON
+from mdm.cli.flags import JSON, output_flags
 from mdm.errors import MdmError
 
 
@@ -28,10 +28,12 @@ from mdm.errors import MdmError
     "--address", metavar="ADDRESS", help="The cluster.  [default: RAY_ADDRESS, else one of this machine's own]"
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first example that fails, instead of recording it.")
+@click.option("--retry-failed", is_flag=True, help="Decode again what a run in --out has recorded with an error.")
+@output_flags
 @JSON
 def ray_run(
     file: Path, out: Path, workers: int | None, gpus: int | None, share: int | None, address: str | None,
-    fail_fast: bool, as_json: bool,
+    fail_fast: bool, retry_failed: bool, quiet: bool, verbose: bool, log_file: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Make the run of a configuration, as `mdm run --config` does, on a Ray cluster.
 
@@ -49,14 +51,13 @@ def ray_run(
         raise MdmError("mdm ray-run starts its own workers: run it without a launcher")
     config = configs.build(configs.RunConfig, file)
     try:
-        with processes.sigterm_as_interrupt(), progress() as observer:
+        with processes.sigterm_as_interrupt(), progress(quiet, verbose, log_file) as observer:
             summary = run(
-                config, out, observer,
-                fail_fast=fail_fast, workers=workers, gpus=gpus, share=share, address=address,
+                config, out, observer, fail_fast=fail_fast, retry_failed=retry_failed,
+                workers=workers, gpus=gpus, share=share, address=address,
             )  # fmt: skip
     except Interrupted as stop:
         report(stop.summary, out, as_json)
         click.echo(f"mdm: {stop.why}; to go on: {shlex.join(['mdm', *sys.argv[1:]])}", err=True)
         return processes.INTERRUPTED
-    report(summary, out, as_json)
-    return 0
+    return report(summary, out, as_json)

@@ -30,7 +30,8 @@ SHARE = 64
 
 def run(
     config: RunConfig, out: Path, observer: RunObserver | None = None, *, fail_fast: bool = False,
-    workers: int | None = None, gpus: int | None = None, share: int | None = None, address: str | None = None,
+    retry_failed: bool = False, workers: int | None = None, gpus: int | None = None, share: int | None = None,
+    address: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """``mdm.runs.run.run``, with the examples decoded by workers on a Ray cluster.
 
@@ -52,7 +53,9 @@ def run(
     with connected(address, workers):
         each = devices(config, gpus)
         cluster = Cluster(how_many(workers, each), each, share)
-        return runs.run(config, out, observer, fail_fast=fail_fast, decode_left=cluster.decode_left)
+        return runs.run(
+            config, out, observer, fail_fast=fail_fast, retry_failed=retry_failed, decode_left=cluster.decode_left
+        )
 
 
 @dataclass

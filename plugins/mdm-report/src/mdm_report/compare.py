@@ -66,7 +66,7 @@ def _record(
     """What is reported of one variant; costs are also given per decoding."""
     return {
         "label": label, "run": str(variant.folder), "model": variant.model, "sampler": variant.sampler,
-        "swept": dict(variant.variant.options), "tokens_per_step": variant.tokens_per_step,
+        "tokens_per_step": variant.tokens_per_step, "swept": dict(variant.variant.options),
         "cache": variant.config.cache, "task": variant.config.task,
     } | summarise(results, metric, examples, variant.config.repeats) | {
         f"{cost}_per_example": fsum(getattr(result, cost) for result in results) / len(results)
@@ -129,7 +129,7 @@ def _task(variants: Sequence[RunVariant]) -> str:
 
 def _labels(variants: Sequence[RunVariant]) -> list[str]:
     """The shortest labels that tell the variants apart; they always name the sampler."""
-    parts = [(v.model, v.sampler, _swept(v), f"K{v.tokens_per_step or 1}", v.config.cache) for v in variants]
+    parts = [(v.model, v.sampler, v.swept, f"K{v.tokens_per_step or 1}", v.config.cache) for v in variants]
     shown = [i == 1 or len({part[i] for part in parts}) > 1 for i in range(5)]
     labels = [" ".join(word for word, show in zip(part, shown, strict=True) if show and word) for part in parts]
     if len(set(labels)) < len(labels):
@@ -137,11 +137,6 @@ def _labels(variants: Sequence[RunVariant]) -> list[str]:
     if len(set(labels)) < len(labels):
         raise MdmError("the same run twice")
     return labels
-
-
-def _swept(variant: RunVariant) -> str:
-    """What a variant has of the options that its run tries several values of."""
-    return " ".join(f"{name}={value}" for name, value in variant.variant.options.items())
 
 
 def _examples_to_compare(
@@ -178,7 +173,6 @@ def _baselines(variants: Sequence[RunVariant], labels: Sequence[str], baseline: 
         return (
             one.tokens_per_step == other.tokens_per_step,
             one.model == other.model,
-            _swept(one) == _swept(other),
             one.config.cache == other.config.cache,
             one.folder == other.folder,
         )
@@ -191,7 +185,7 @@ def _baselines(variants: Sequence[RunVariant], labels: Sequence[str], baseline: 
 
 def _but_pace(variant: RunVariant) -> tuple[str, ...]:
     """What identifies a variant but for its pace."""
-    return variant.model, variant.sampler, _swept(variant), variant.config.cache, str(variant.folder)
+    return variant.model, variant.sampler, variant.swept, variant.config.cache, str(variant.folder)
 
 
 def _listed(names: Iterable[str]) -> str:

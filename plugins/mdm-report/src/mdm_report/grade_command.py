@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import click
-from mdm.cli.flags import JSON
+from mdm.cli.flags import JSON, output_flags
 
 
 @click.command()
@@ -22,10 +22,11 @@ from mdm.cli.flags import JSON
     help="Where the run's data lies now.",
 )  # fmt: skip
 @click.option("--allow-code-execution", is_flag=True, help="Let the task run what the model wrote, in a sandbox.")
+@output_flags
 @JSON
 def grade(
     run: Path, everything: bool, assignments: tuple[str, ...], data: Path | None, allow_code_execution: bool,
-    as_json: bool,
+    quiet: bool, verbose: bool, log_file: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Grade a run's results later, or once more.
 
@@ -40,7 +41,7 @@ def grade(
     from mdm_report.regrade import regrade
 
     try:
-        with progress() as observer:
+        with progress(quiet, verbose, log_file) as observer:
             summary = regrade(
                 run, assignments, observer, everything=everything, data=data, allow_code_execution=allow_code_execution
             )
@@ -48,5 +49,4 @@ def grade(
         report(stop.summary, run, as_json)
         click.echo(f"mdm: {stop.why}; to go on: {shlex.join(['mdm', *sys.argv[1:]])}", err=True)
         return processes.INTERRUPTED
-    report(summary, run, as_json)
-    return 0
+    return report(summary, run, as_json)

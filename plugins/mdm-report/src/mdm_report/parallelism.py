@@ -45,7 +45,7 @@ def by_sampler(records: Sequence[Mapping[str, Any]], speed: str = "tokens_per_fo
         return [None] * len(records)
     groups: dict[tuple[Any, ...], dict[float, float]] = {}
     best = max(100 * record["accuracy"] for record in records)
-    keys = [(record["model"], record["sampler"], str(record.get("swept", {})), record["cache"]) for record in records]
+    keys = [(record["model"], record["sampler"], str(record.get("swept")), record["cache"]) for record in records]
     for key, record in zip(keys, records, strict=True):
         if (rho := record[speed]) is not None:
             points = groups.setdefault(key, {})

@@ -47,6 +47,11 @@ class RunVariant:
         return self.variant.label
 
     @property
+    def swept(self) -> str:
+        """The values of the options of which its run tries several."""
+        return " ".join(f"{name}={value}" for name, value in self.variant.options.items())
+
+    @property
     def results(self) -> ResultsFolder:
         return self.variant.results
 
@@ -81,4 +86,4 @@ def read_run(folder: Path) -> list[RunVariant]:
     if not (folder / "config.yaml").is_file():
         raise MdmError(f"{folder} is not a run's folder: it has no config.yaml")
     settings = config.parse(RunConfig, folder / "config.yaml")
-    return [RunVariant(folder, settings, variant) for variant in variants(settings, folder)]
+    return [RunVariant(folder, variant.settled(settings), variant) for variant in variants(settings, folder)]
