@@ -135,8 +135,7 @@ def _line(error: BaseException) -> str | None:
     """The line to print for a wrong request or a failing plugin; None for any other error."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError) and error.ctx:
         below = getattr(error.ctx.command, "list_commands", lambda _: ["more"])(error.ctx)
-        path = error.ctx.command_path
-        return f"{path}: which of its commands, {' or '.join(below)}? (see {path} --help)"
+        return f"which {error.ctx.info_name}, {' or '.join(below)}? (see {error.ctx.command_path} --help)"
     if isinstance(error, click.UsageError):
         said = error.format_message() + (f" (see {error.ctx.command_path} --help)" if error.ctx else "")
         if isinstance(error, click.NoSuchOption) and error.ctx:

@@ -62,7 +62,9 @@ def show(
     if not too_wide:
         console.print(_table([name for name in headers if name not in missing], records, right, prose))
         if missing:
-            console.print(f"no room for: {', '.join(missing)}", style="dim", markup=False)
+            console.print(
+                f"no room for: {', '.join(name for name in headers if name in missing)}", style="dim", markup=False
+            )
         return
     for record in records:
         console.print(*(Text(f"{name}: {cell}", overflow="fold") for name, cell in record.items() if cell), sep="\n")
