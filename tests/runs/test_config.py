@@ -183,6 +183,7 @@ def test_without_arguments_a_run_is_the_main_job():
     assert (plain.model, plain.sampler, plain.cache, plain.task) == (["tiny"], ["info-gain"], "auto", "sudoku")
     assert set(RunConfig.model_fields) - set(DecodeConfig.model_fields) == {
         "task", "prompt_style", "data", "limit", "repeats", "allow_code_execution", "autoregressive",
+        "swept", "folders",
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from mdm.cli import main
@@ -128,8 +129,6 @@ def test_failed_examples_alone_are_decoded_again(engine, tmp_path):
 
 
 def test_what_could_not_be_graded_is_retried(engine, tmp_path, monkeypatch):
-    import sys
-
     runs.run(make("fragile=true", limit=6), tmp_path)
     monkeypatch.setattr(sys.modules["fake_run"].Copy, "grade", lambda *_: {"right": 1.0})
     engine.decoded = []
@@ -149,3 +148,22 @@ def test_a_run_of_failures_ends_with_1(engine, tmp_path, capsys):
     assert "4 could not be decoded or graded" in capsys.readouterr().out
     assert ended(*command[:-2], "--retry-failed") == 2
     assert "--retry-failed is for the run in --out" in capsys.readouterr().err
+
+
+def test_an_extended_run_of_several_variants_is_graded_again(engine, tmp_path, monkeypatch, capsys):
+    engine.cannot = {1: ValueError("no")}
+    runs.run(make(limit=2), tmp_path)
+    engine.cannot = {}
+    before = runs.run(make(limit=3, sampler=["one", "two"]), tmp_path)
+    assert ended("grade", tmp_path, "--all", "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert timeless(again) == timeless(before) and [row["errors"] for row in again["runs"]] == [1, 0]
+    decoded = list(engine.decoded)
+    monkeypatch.setattr(sys.modules["fake_run"].Copy, "grade", lambda *_: {"right": 0.5})
+    assert ended("grade", tmp_path, "--all", "--json") == 0
+    accuracies = [row["accuracy"] for row in json.loads(capsys.readouterr().out)["runs"]]
+    assert accuracies == [1 / 3, 0.5] and engine.decoded == decoded  # what could not be decoded stays wrong
+    (tmp_path / "summary.json").unlink()
+    assert ended("grade", tmp_path, "--json") == 0
+    written = capsys.readouterr()
+    assert json.loads(written.out)["complete"] and "nothing in" in written.err

@@ -18,7 +18,7 @@ def decoded(out, place="first", **more):
 
 @pytest.mark.parametrize(("place", "rank"), [("first", 0), ("last", 1)])
 def test_the_order_of_decoding_is_measured_and_kept(tmp_path, monkeypatch, place, rank):
-    assert decoded(tmp_path, place)["metrics"]["verdict_rank"] == rank
+    assert decoded(tmp_path, place)["runs"][0]["metrics"]["verdict_rank"] == rank
     before = metrics_of(tmp_path)
     assert set(before[0]) == {"accuracy", "reasoning", "consistent", "verdict_rank"}
     monkeypatch.setattr(Judgment, "measure", lambda *_: pytest.fail("nothing was decoded"))
@@ -38,5 +38,5 @@ def test_what_is_decoded_is_shown_in_the_order_of_the_canvas(tmp_path, monkeypat
 @pytest.mark.parametrize(("given", "error"), [({}, "KeyError: 'verdict_rank'"), (5, "TypeError: grades are a mapping")])
 def test_a_measure_that_fails_is_its_examples_error(tmp_path, monkeypatch, given, error):
     monkeypatch.setattr(Judgment, "measure", lambda *_: given)
-    assert decoded(tmp_path)["errors"] == 3
+    assert decoded(tmp_path)["runs"][0]["errors"] == 3
     assert metrics_of(tmp_path)[0].startswith(error)

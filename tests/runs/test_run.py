@@ -426,7 +426,7 @@ def test_run_command(engine, tmp_path, capsys, monkeypatch):
     code, text, errors = command(capsys, *args)
     assert (code, errors) == (0, "") and f"results: {out}" in text
     assert all(
-        words in text for words in ("sampler", "accuracy", "95% interval", "one ", "two ", "80.0%", "37.6% to 96.4%")
+        words in text for words in ("sampler", "right", "95% interval", "one ", "two ", "80.0%", "37.6% to 96.4%")
     )
     code, text, errors = command(capsys, *args, "--json")
     assert (code, errors) == (0, "") and len(json.loads(text)["runs"]) == 2
@@ -487,7 +487,7 @@ def test_work_is_told_between_examples(engine, tmp_path, monkeypatch):
     assert counts == [
         (i + 1, 2 * i + 2, 8 - 2 * i) for i in range(5)
     ]  # each of five rows takes one step, of two tokens
-    assert {label for label, _ in heard} == {"one"} and all(work.rows == 1 for _, work in heard)
+    assert {label for label, _ in heard} == {"one"} and all(work.rows == 0 for _, work in heard)  # none is left open
     assert all(a.seconds <= b.seconds for (_, a), (_, b) in pairwise(heard))
 
 

@@ -45,6 +45,10 @@ class LiveLines(Lines):
     """Prints one line per step and example."""
 
     sees_steps = True
+    _names: Mapping[int, str] = {}
+
+    def on_names(self, label: str, names: Mapping[int, str]) -> None:
+        self._names = names
 
     def on_begin(
         self, label: str, canvases: Mapping[int, Sequence[str | None]], token_texts: TokenTexts,
@@ -57,7 +61,8 @@ class LiveLines(Lines):
         for line in event.lines:
             changes = self._grid_changes(line) if line["row"] in self._grids else self._text_changes(line)
             weighed = f"; {len(line['weighed'])} weighed" if line.get("weighed") else ""
-            head = f"{self._label} #{line['row']} step {line['step'] + 1}, {line['kind']}"
+            name = self._names.get(line["row"], f"#{line['row'] + 1}")
+            head = f"{self._label} {name} step {line['step'] + 1}, {line['kind']}"
             click.echo(f"{head}: {changes}{weighed}", err=True)
 
     def _text_changes(self, line: Line) -> str:
@@ -220,6 +225,10 @@ class LiveBars(Bars):
     """Shows the first unfinished example and the candidates compared for it, above the bars."""
 
     sees_steps = True
+    _names: Mapping[int, str] = {}
+
+    def on_names(self, label: str, names: Mapping[int, str]) -> None:
+        self._names = names
 
     def __init__(self) -> None:
         from rich.live import Live
@@ -295,7 +304,9 @@ class LiveBars(Bars):
         from rich.text import Text
 
         (columns, lines), line = self._room(), canvas.last
-        head = f"{self._label} #{row}" + (f", step {line['step'] + 1}: {line['kind']}" if line else "")
+        head = f"{self._label} {self._names.get(row, f'#{row + 1}')}" + (
+            f", step {line['step'] + 1}: {line['kind']}" if line else ""
+        )
         body: RenderableType = canvas.text(columns, lines)
         if canvas.picture is not None:
             body = Columns([canvas.text(columns // 2 - 1, lines), canvas.picture])

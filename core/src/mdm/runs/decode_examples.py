@@ -121,6 +121,7 @@ class ExampleDecoder:
         observer, seen_by = self._run.observer, [self._work.on_step]
         if observer.sees_steps:
             layouts = {example.row: example.layout for example in examples}
+            observer.on_names(self._progress.label, {example.row: _name(example) for example in examples})
             begin_view(observer, self._progress.label, self._model, layouts)
             self._settings["trace"] = "full"
             seen_by.append(observer.on_step)
@@ -218,6 +219,10 @@ def _length(example: EncodedExample) -> int:
     return len(layout.tokens) + (layout.gen_length or 0) + len(layout.suffix or ())
 
 
+def _name(example: EncodedExample) -> str:
+    return example.example.id + (f" (repeat {example.repeat + 1})" if example.repeat else "")
+
+
 def _masks(example: EncodedExample, model: Model) -> int:
     """Tokens that decoding the example commits."""
     return example.layout.tokens.count(model.spec.mask_id) + (example.layout.gen_length or 0)
@@ -257,11 +262,10 @@ class WorkMeter:
         if (now := time.perf_counter()) < self._reported + self.EVERY:
             return
         self._reported = now
-        # Beams of an example share its tokens.
-        tokens = self._finished + sum(min(count, self._tokens.get(row, 0)) for row, count in self._open.items())
-        self._observer.on_work(
-            self._label, Work(len(self._open), self._steps, tokens, self._total - tokens, now - self._begun)
-        )
+        counts = [(count, self._tokens.get(row, 0)) for row, count in self._open.items()]
+        tokens = self._finished + sum(map(min, counts))  # beams of an example share its tokens
+        rows = sum(count < most for count, most in counts)  # others are decoded, and wait to be handed over
+        self._observer.on_work(self._label, Work(rows, self._steps, tokens, self._total - tokens, now - self._begun))
 
 
 SIGN = {"commit": 1, "bypass": 1, "fill": 1, "remask": -1}

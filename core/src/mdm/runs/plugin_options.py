@@ -105,19 +105,20 @@ def set_from_file(collected: Sequence[PluginOptions], options: Options, replaced
 def set_from_flags(collected: Sequence[PluginOptions], assignments: Iterable[str]) -> None:
     """Set each ``option=value``, ``plugin.option=value`` or ``kind.plugin.option=value`` of each plugin that is meant.
 
-    Of an option that is set several times each value is tried.
+    Of an option that is set several times under one name each value is tried; else the last one counts.
     """
-    given: dict[tuple[str, str], list[Any]] = {}
+    given: dict[tuple[str, str], tuple[str, list[Any]]] = {}
     for assignment in assignments:
         owners, option = _owners(collected, assignment)
+        name, _, text = assignment.partition("=")
+        value = _scalar(assignment, text)
         for owner in owners:  # whether the plugin has such an option is for its schema to say
-            values = given.setdefault((owner.key, option), [])
-            values.append(_scalar(assignment, assignment.partition("=")[2]))
-            owner.values[option] = values if len(values) > 1 else values[0]
-            if len(values) > 1 and option not in owner.swept() and option in owner.schema.model_fields:
-                raise MdmError(
-                    f"-o {assignment}: {owner.key}.{option} is set already, and takes a list: -o '{option}=[A, B]'"
-                )
+            before, values = given.get((owner.key, option), (name, []))
+            values = [*values, value] if name == before else [value]
+            given[owner.key, option] = name, values
+            owner.values[option] = values if len(values) > 1 else value
+            if len(values) > 1 and option not in owner.swept():
+                raise MdmError(f"-o {assignment}: it is set already, and {owner.key}.{option} takes a list of values")
 
 
 def _owners(collected: Sequence[PluginOptions], assignment: str) -> tuple[list[PluginOptions], str]:

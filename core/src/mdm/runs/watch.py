@@ -61,6 +61,9 @@ class RunObserver:
             pictures: draws unfinished pictures, where something can.
         """
 
+    def on_names(self, label: str, names: Mapping[int, str]) -> None:
+        """Row id -> what the row is called, before ``on_begin``: the example's id, and which repeat of it."""
+
     def on_step(self, event: StepEvent) -> None:
         """A step has been decoded; its trace lines are those of a full trace."""
 
@@ -85,7 +88,7 @@ class GuardedObserver(RunObserver):
 
     def __init__(self, observer: RunObserver) -> None:
         self.sees_steps = observer.sees_steps
-        for callback in ("on_begin", "on_step", "on_settings", "on_note", "on_warning", "on_progress", "on_work"):
+        for callback in (name for name in dir(RunObserver) if name.startswith("on_")):
             setattr(self, callback, partial(self._call, observer, callback))
 
     def _call(self, observer: RunObserver, callback: str, *args: Any, **more: Any) -> None:

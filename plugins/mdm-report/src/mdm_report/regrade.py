@@ -23,6 +23,8 @@ from mdm.runs.run import open_task, read_examples, write_summary
 from mdm.runs.variants import variants
 from mdm.runs.watch import GuardedObserver, Interrupted, RunObserver
 
+from mdm_report.runs import summary_rows
+
 Grades = Future[Mapping[str, float]]
 
 
@@ -55,8 +57,8 @@ def regrade(
     results = [result for variant in opened for result in variant.results.by_row.values()]
     if not everything and all(metric in result.metrics or not result.decoded for result in results):
         guarded.on_warning(f"nothing in {out} is left to grade; --all grades all of it again")
-        summary = files.read_json(out / "summary.json")
-        return summary if isinstance(summary, dict) else {}
+        if summary_rows(out):  # else it is written anew
+            return dict(files.read_json(out / "summary.json"))
     with ExitStack() as stack:
         stack.enter_context(files.exclusive_lock(out))
         task = stack.enter_context(open_task(config))
@@ -75,7 +77,8 @@ def regrade(
         }  # fmt: skip
         try:
             for variant in opened:
-                _grade(run, variant.label, variant.results, left[variant.label])
+                if left[variant.label]:
+                    _grade(run, variant.label, variant.results, left[variant.label])
         except KeyboardInterrupt:
             raise Interrupted(write_summary(run, opened, out), "interrupted") from None
         return write_summary(run, opened, out)
@@ -89,9 +92,10 @@ def _config(out: Path, assignments: Iterable[str], changes: Mapping[str, Any]) -
     [task] = plugin_options.collect([("task", config.task)])
     task.values.update(config.options_of("task", config.task))
     task.values.update(registry.resolve("task", config.task).options_to_grade)
-    for assignment in assignments:
-        plugin_options.set_from_flag([task], assignment)
-    options = {f"task.{config.task}": values for values in plugin_options.complete([task]).values()}
+    plugin_options.set_from_flags([task], assignments)
+    complete = plugin_options.complete([task])
+    plugin_options.swept([task], complete)  # refuses several values
+    options = {f"task.{config.task}": values for values in complete.values()}
     return config.model_copy(update={"options": config.options | options, **changes})
 
 
@@ -135,7 +139,7 @@ def _grade(run: RunContext, label: str, results: ResultsFolder, left: Sequence[E
     finally:
         if graded:
             results.gather()
-    if left and not graded:
+    if not graded:
         raise MdmError(f"{run.config.task} gives none of {len(left)} results a grade {run.task.metric!r}: it has none")
 
 
