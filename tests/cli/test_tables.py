@@ -54,7 +54,8 @@ def row(**more):
     return {
         "variant": "info-gain", "model": "tiny", "sampler": "info-gain", "tokens_per_step": None, "repeats": 1,
         "examples": 6, "expected": 6, "complete": True, "accuracy": 0.5, "is_share": True, "accuracy_ci95": [0.1, 0.9],
-        "accuracy_se": None, "cumulative_entropy": 0.5, "forwards": 8, "rows": 8, "tokens_per_second": 3.0, "errors": 0, "done": 6,
+        "accuracy_se": None, "cumulative_entropy": 0.5, "forwards": 8, "rows": 8, "tokens_per_second": 3.0, "errors": 0,
+        "done": 6,
         "metric": "accuracy", "preset": None, "task": "t", "swept": {}, "first_error": None,
     } | more  # fmt: skip
 

@@ -33,7 +33,8 @@ def answers(line: str, shell: str = "bash") -> list[str]:
         ("mdm run --dtype b", ["bfloat16"]),
         ("mdm run --sco", ["--score-after"]),
         ("mdm generate x --sampler p2 -o ", ["committed=", "eta="]),
-        ("mdm run --sampler p2 --sampler eb --task sudoku -o ", ["blanks=", "committed=", "eta=", "gamma=", "mode=", "shots="]),
+        ("mdm run --sampler p2 --sampler eb --task sudoku -o e", ["eta="]),
+        ("mdm run --sampler p2 --sampler eb --task sudoku -o ", "blanks= committed= eta= gamma= mode= shots=".split()),
         ("mdm generate x --cache dual -o ref", ["refresh="]),
         ("mdm plugins info-", ["info-gain"]),
         ("mdm plugins --kind fam", ["family"]),
@@ -69,8 +70,8 @@ def test_scripts_ask_this_command(shell):
     script = CliRunner().invoke(completion, [shell]).output
     assert f"mdm completion {shell} --answer)" in script and "_MDM_COMPLETE" not in script
     if shell == "bash":
-        asked = f"{script}\nmdm() {{ {sys.executable} -m mdm \"$@\"; }}; mdm_words() {{ COMP_WORDS=(mdm run --cache pre)"
-        asked += "; COMP_CWORD=3; _mdm_completion mdm pre --cache; echo \"<${COMPREPLY[@]}>\"; }; mdm_words"
+        asked = f'{script}\nmdm() {{ {sys.executable} -m mdm "$@"; }}; mdm_words() {{ COMP_WORDS=(mdm run --cache pre)'
+        asked += '; COMP_CWORD=3; _mdm_completion mdm pre --cache; echo "<${COMPREPLY[@]}>"; }; mdm_words'
         asked = asked.replace("COMP_CWORD=$COMP_CWORD mdm", f"COMP_CWORD=$COMP_CWORD {sys.executable} -m mdm")
         done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, timeout=120)
         assert "<prefix>" in done.stdout, done
