@@ -30,6 +30,7 @@ WHOLE = """
     @click.command()
     @click.argument("name")
     def greet(name):
+        "Greets by name. Or not."
         click.echo(f"hello {name}")
 """
 
@@ -74,7 +75,7 @@ def test_help_lists_everybodys_commands(site):
         "plugins ",
         "doctor ",
         "greet ",
-        "(from fake-whole 1.0)",
+        "Greets by name.",
         "(from fake-broken 0.3)",
     ):
         assert words in done.stdout
