@@ -69,15 +69,7 @@ print("imported:", sorted(heavy & set(sys.modules)))
 
 def test_help_lists_everybodys_commands(site):
     done = site.mdm("--help")
-    for words in (
-        "run ",
-        "generate ",
-        "plugins ",
-        "doctor ",
-        "greet ",
-        "Greets by name.",
-        "(from fake-broken 0.3)",
-    ):
+    for words in ("run ", "generate ", "plugins ", "doctor ", "greet ", "Greets by name.", "(from fake-broken 0.3)"):
         assert words in done.stdout
     assert site.mdm().stdout == done.stdout
 

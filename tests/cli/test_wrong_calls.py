@@ -5,6 +5,7 @@ In this process, through ``mdm.cli.main``; test_bad_input.py and test_cli.py mak
 
 from __future__ import annotations
 
+import io
 import shutil
 import socket
 from pathlib import Path
@@ -141,3 +142,12 @@ def test_a_stale_entry_point_says_install_it_again(site):
     site.package("fake-needy", {"mdm.samplers": {"needy": "fake_needy:Sampler"}}, "import not_there_")
     with pytest.raises(registry.MdmError, match="ModuleNotFoundError: No module named 'not_there_'"):
         registry.resolve("sampler", "needy")
+
+
+@pytest.mark.parametrize(("stdin", "said"), [(None, "which is closed"), (b"\xff\xfe", "which is not in UTF-8")])
+def test_stdin_that_cannot_be_read_is_one_line(monkeypatch, capsys, stdin, said):
+    text = None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", text)
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", "-"])
+    assert ended.value.code == 2 and capsys.readouterr().err == f"mdm: TEXT - is read from stdin, {said}\n"

@@ -34,7 +34,10 @@ def answers(line: str, shell: str = "bash") -> list[str]:
         ("mdm run --sco", ["--score-after"]),
         ("mdm generate x --sampler p2 -o ", ["committed=", "eta="]),
         ("mdm run --sampler p2 --sampler eb --task sudoku -o e", ["eta="]),
-        ("mdm run --sampler p2 --sampler eb --task sudoku -o ", "blanks= committed= eta= gamma= mode= shots=".split()),
+        (
+            "mdm run --sampler p2 --sampler eb --task sudoku -o ",
+            ["blanks=", "committed=", "eta=", "gamma=", "mode=", "shots="],
+        ),
         ("mdm generate x --cache dual -o ref", ["refresh="]),
         ("mdm plugins info-", ["info-gain"]),
         ("mdm plugins --kind fam", ["family"]),
