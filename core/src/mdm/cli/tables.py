@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mdm.errors import printable
 
@@ -91,8 +91,8 @@ def _table(
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
-        justify, plain = "right" if name in right else "left", name not in prose
-        table.add_column(Text(name), justify=justify, no_wrap=plain, overflow="fold")
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        table.add_column(Text(name), justify=justify, no_wrap=name not in prose, overflow="fold")
     for record in records:
         table.add_row(*(Text(record[name]) for name in columns))
     return table
