@@ -76,7 +76,7 @@ def test_a_family_that_cannot_answer_is_set_aside_and_named(site, monkeypatch, n
     registry.resolve("model", "llada")
     with pytest.warns(MdmWarning, match="set aside") as warned:
         assert checkpoints.find_family(LLADA, None, Path("x")).name == "llada"
-    assert f"model 'odd' of package {package} 1.0" in str(warned[0].message) and says in str(warned[0].message)
+    assert f"family 'odd' of package {package} 1.0" in str(warned[0].message) and says in str(warned[0].message)
     with pytest.raises(MdmError) as caught, pytest.warns(MdmWarning):
         checkpoints.find_family({"model_type": "new"}, None, Path("x"))
     assert says in str(caught.value) and str(caught.value).isprintable()
@@ -147,7 +147,7 @@ def test_two_of_a_name_are_refused_by_name(site, kind):
 @pytest.mark.attack("plugins: twins")
 def test_a_family_of_a_taken_name_is_not_used_in_its_place(site):
     package = install(site, "model", FAMILY.format(claims="return True"), name="llada", value="FAMILY")
-    says = f"set aside: model 'llada' is brought by several packages, {package} 1.0 and mdm-llada"
+    says = f"set aside: family 'llada' is brought by several packages, {package} 1.0 and mdm-llada"
     with pytest.raises(MdmError, match=says), pytest.warns(MdmWarning):
         checkpoints.find_family(LLADA, None, Path("x"))
 

@@ -30,6 +30,7 @@ WHOLE = """
     @click.command()
     @click.argument("name")
     def greet(name):
+        "Greets by name. Or not."
         click.echo(f"hello {name}")
 """
 
@@ -68,15 +69,7 @@ print("imported:", sorted(heavy & set(sys.modules)))
 
 def test_help_lists_everybodys_commands(site):
     done = site.mdm("--help")
-    for words in (
-        "run ",
-        "generate ",
-        "plugins ",
-        "doctor ",
-        "greet ",
-        "(from fake-whole 1.0)",
-        "(from fake-broken 0.3)",
-    ):
+    for words in ("run ", "generate ", "plugins ", "doctor ", "greet ", "Greets by name.", "(from fake-broken 0.3)"):
         assert words in done.stdout
     assert site.mdm().stdout == done.stdout
 

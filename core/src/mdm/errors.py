@@ -118,7 +118,9 @@ def explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
 
 def _reason(message: str) -> str:
     message = message.removeprefix("Value error, ").replace("Extra inputs are not permitted", "there is no such name")
-    message = message.replace("Input should", "should").replace("List should", "should")
+    message = (
+        message.replace("Input should", "should").replace("List should", "should").replace("String should", "should")
+    )
     return re.split(" after validation|, unable to parse| or instance of", message)[0]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import click
@@ -132,8 +133,16 @@ def _show(other: Callable[..., None]) -> Callable[..., None]:
 
 def _line(error: BaseException) -> str | None:
     """The line to print for a wrong request or a failing plugin; None for any other error."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and error.ctx:
+        below = getattr(error.ctx.command, "list_commands", lambda _: ["more"])(error.ctx)
+        return f"which {error.ctx.info_name}, {' or '.join(below)}? (see {error.ctx.command_path} --help)"
     if isinstance(error, click.UsageError):
-        return error.format_message() + (f" (see {error.ctx.command_path} --help)" if error.ctx else "")
+        said = error.format_message() + (f" (see {error.ctx.command_path} --help)" if error.ctx else "")
+        if isinstance(error, click.NoSuchOption) and error.ctx:
+            takes = any(param.name == "assignments" for param in error.ctx.command.params)
+            if takes and not get_close_matches(error.option_name, error.possibilities or (), cutoff=0.75):
+                said += f"; an option of a sampler, cache or task: -o {error.option_name.strip('-')}=VALUE"
+        return said
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, OSError) and error.strerror:  # a file or a disk that mdm met unprepared

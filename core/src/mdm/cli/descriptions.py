@@ -22,8 +22,10 @@ def description(entry: Entry) -> str:
     module, _, attribute = entry.value.partition(":")
     with suppress(OSError, SyntaxError, ValueError, ImportError, RecursionError):
         tree, node = definition(module.strip(), attribute.strip())[1:]
-        texts = [*map(_short_help, getattr(node, "decorator_list", ())), node and ast.get_docstring(node)]
-        return first_sentence(next(filter(None, texts), "") if node else ast.get_docstring(tree) or "")
+        if node is None:
+            return first_sentence(ast.get_docstring(tree) or "")
+        short = next(filter(None, map(_short_help, node.decorator_list)), "")
+        return first_sentence(short or ast.get_docstring(node) or "")
     return ""
 
 

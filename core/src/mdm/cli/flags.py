@@ -24,6 +24,7 @@ HEADINGS: dict[str, Sequence[str]] = {
     "What is decoded": (
         "model", "sampler", "cache", "assignments", "preset", "task", "data", "limit", "repeats", "file", "infill",
         "mask", "chat", "prompt_style", "image", "count", "look", "allow_code_execution",
+        "retry_failed",
     ),
     "How it is decoded": [name for name in HOW if name not in WHERE],
     "Where, and how fast": WHERE,

@@ -44,7 +44,12 @@ def generate(
     from mdm.runs.decode_args import load_model
 
     if text == "-":
-        text = sys.stdin.read()
+        if sys.stdin is None:
+            raise MdmError("TEXT - is read from stdin, which is closed")
+        try:
+            text = sys.stdin.read()
+        except UnicodeDecodeError as error:
+            raise MdmError("TEXT - is read from stdin, which is not in UTF-8") from error
     _check_kind(infill, mask, chat, image, count, look)
     asked = used(flags) | ({} if chat is None else {"prompt_style": "chat" if chat else "compact"})
     if candidates is not None:

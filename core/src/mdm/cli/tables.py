@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mdm.errors import printable
 
@@ -46,15 +46,25 @@ def show(
     if width is None:
         width = max(20, shutil.get_terminal_size().columns) if sys.stdout.isatty() else UNBOUNDED
     records = [dict(zip(headers, map(printable, row), strict=True)) for row in rows]
-    columns, missing, candidates = list(headers), [], [name for name in spare if name in headers]
-    while (too_wide := _width(columns, records, prose) > width) and len(missing) < len(candidates):
-        missing.append(candidates[len(missing)])
-        columns.remove(missing[-1])
+    missing: list[str] = []
+
+    def is_too_wide() -> bool:
+        return _width([name for name in headers if name not in missing], records, prose) > width
+
+    for name in (name for name in spare if name in headers and is_too_wide()):
+        missing.append(name)
+    too_wide = is_too_wide()
+    for name in reversed(missing):  # a narrow one may fit where a wide one did not
+        missing.remove(name)
+        if is_too_wide():
+            missing.append(name)
     console = Console(width=width, highlight=False)
     if not too_wide:
-        console.print(_table(columns, records, right, prose))
+        console.print(_table([name for name in headers if name not in missing], records, right, prose))
         if missing:
-            console.print(f"no room for: {', '.join(missing)}", style="dim", markup=False)
+            console.print(
+                f"no room for: {', '.join(name for name in headers if name in missing)}", style="dim", markup=False
+            )
         return
     for record in records:
         console.print(*(Text(f"{name}: {cell}", overflow="fold") for name, cell in record.items() if cell), sep="\n")
@@ -81,8 +91,8 @@ def _table(
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
-        justify, plain = "right" if name in right else "left", name not in prose
-        table.add_column(Text(name), justify=justify, no_wrap=plain, overflow="fold")
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        table.add_column(Text(name), justify=justify, no_wrap=name not in prose, overflow="fold")
     for record in records:
         table.add_row(*(Text(record[name]) for name in columns))
     return table

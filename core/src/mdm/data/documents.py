@@ -150,7 +150,8 @@ def parse_yaml(text: str) -> Any:
     except ValueError:
         raise
     except Exception as error:  # YAMLError; PyYAML's own slips (IndexError) at texts that are none
-        raise ValueError(f"not YAML: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise ValueError(f"not YAML: {said}") from None
 
 
 def _check_depth(text: str) -> None:

@@ -50,16 +50,20 @@ def locate(name: str, offline: bool, *, weights: bool = True, revision: str | No
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         known = ", ".join(registry.names("checkpoint")) or "none is installed"
-        raise MdmError(f"model {name!r}: no such folder, and no such named checkpoint (named ones: {known})")
+        what = "a file, not a folder" if Path(name).is_file() else "no such folder"
+        raise MdmError(f"model {name!r}: {what}, and no such named checkpoint (named ones: {known})")
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     files = ["*.json", "*.txt", "*.jinja", "*.model", *(["*.safetensors"] if weights else [])]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=offline))
     except Exception as error:
-        raise MdmError(
-            f"model {name!r}: not a local folder, and the hub did not give it: {first_line(error)}"
-        ) from None
+        why = f"and the hub did not give it: {first_line(error)}"
+        if isinstance(error, LocalEntryNotFoundError):
+            hub = "the hub is not asked offline" if offline else "the hub cannot be reached"
+            why = f"not in the hub's cache, and {hub}: download it once with a network, or name a folder that has it"
+        raise MdmError(f"model {name!r}: not a local folder, {why}") from None
 
 
 def commit_of(folder: Path) -> str | None:

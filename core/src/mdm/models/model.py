@@ -162,7 +162,9 @@ class Model:
             MdmError: it has none.
         """
         if self.tokenizer is None:
-            raise MdmError(f"{self.name or 'this checkpoint'} has no tokenizer: give prompts as lists of token ids")
+            raise MdmError(
+                f"{self.name or 'this checkpoint'} has no tokenizer: put its files there, or give ids of tokens"
+            )
         spec = self.spec
         key = (id(self.tokenizer), self.name, spec.mask_id, spec.eos_ids, spec.pad_id)
         if self._codec is None or self._codec[0] != key:

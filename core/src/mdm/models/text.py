@@ -90,7 +90,10 @@ class TextCodec:
         if self._unread(text, ids):  # ESM finds its letters as others find special tokens
             ids = self._encode(text, behind)
         if self._unread(text, ids):
-            raise MdmError(f"{self._name}'s tokenizer does not know some characters of {text!r}")
+            unread = [one for one in dict.fromkeys(text) if self._unread(one, self._encode(one, behind))]
+            which = f": {', '.join(map(repr, unread[:8]))}" if len(unread) < len(set(text)) else ""
+            shown = text if len(text) <= 60 else f"{text[:60]}..."
+            raise MdmError(f"{self._name}'s tokenizer does not know some characters of {shown!r}{which}")
         if self._special.isdisjoint(ids):
             return ids
         # Some tokens are found in any text: those that are not marked special, and a unigram model's own.

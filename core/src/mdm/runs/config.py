@@ -43,6 +43,9 @@ Folder = Annotated[str, StringConstraints(pattern=r"^(\.|[\w+][\w.+-]*)$")]
 LARGEST = 2**20
 """Bytes of a configuration file."""
 
+COMMANDS_OWN = ("out", "num_processes", "live", "fail_fast", "quiet", "verbose", "log_file", "json", "config")
+"""Flags that are no part of a configuration."""
+
 PACES = ("steps", "tokens_per_step")
 """Mutually exclusive: setting one clears the other."""
 
@@ -214,6 +217,7 @@ def build(
         MdmError: an unknown key, plugin or option, or a value that is not allowed.
     """
     written, flags = read_yaml(file) if file else {}, flags or {}
+    _refuse_misplaced(schema, written, flags, file)
     from_file = _validate(schema, written, f"{file}: ", LAYER)
     config = _validate(schema, _merge_layers(written, flags), "", LAYER)
     settings, preset_options = _preset(config)
@@ -234,6 +238,22 @@ def build(
     if swept and not isinstance(config, RunConfig):
         raise MdmError(f"option {next(iter(swept.values()))[0]} has several values: `mdm run` compares them")
     return config.model_copy(update={"options": options} | _recorded(config, from_file, swept))
+
+
+def _refuse_misplaced(schema: type[C], written: Mapping[str, Any], flags: Mapping[str, Any], file: Path | None) -> None:
+    """Say of what a file has in a wrong place where it belongs: to the command itself, or below a plugin's name."""
+    unknown = {key: value for key, value in written.items() if key not in schema.model_fields}
+    flat = written.get("options")
+    flat = {key: value for key, value in flat.items() if not isinstance(value, dict)} if isinstance(flat, dict) else {}
+    for key in (key for key in unknown if key in COMMANDS_OWN):
+        raise MdmError(f"{file}: {key} is no part of a configuration: give --{key.replace('_', '-')}")
+    if unknown or flat:
+        rest = {key: value for key, value in written.items() if key not in unknown and key != "options"}
+        plugins = plugin_options.collect(_validate(schema, rest | dict(flags), f"{file}: ", LAYER).plugins())
+        for key, value in (unknown | flat).items():
+            for owner in (plugin for plugin in plugins if key in plugin.schema.model_fields):
+                where = f"options: {{{owner.key}: {{{key}: {value}}}}}"
+                raise MdmError(f"{file}: {key} is an option of {owner.key}: write {where}")
 
 
 def _recorded(config: DecodeConfig, from_file: DecodeConfig, swept: Mapping[str, list[str]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mdm.runs.summary import summarise
 
 from mdm_report.paired import paired
 from mdm_report.parallelism import by_sampler
-from mdm_report.runs import Key, RunVariant, one_task, read_run
+from mdm_report.runs import Key, RunVariant, one_task, read_run, summary_rows
 
 
 def compare(
@@ -71,7 +71,12 @@ def _record(
     } | summarise(results, metric, examples, variant.config.repeats) | {
         f"{cost}_per_example": fsum(getattr(result, cost) for result in results) / len(results)
         for cost in ("forwards", "rows", "seconds")
-    }  # fmt: skip
+    } | {"complete": variant_is_complete(variant)}  # fmt: skip
+
+
+def variant_is_complete(variant: RunVariant) -> bool:
+    """Whether all of its examples are decoded, as the run's summary says; a run without one has been stopped."""
+    return any(row.get("variant") == variant.label and row.get("complete") for row in summary_rows(variant.folder))
 
 
 def _with_results(folder: Path) -> list[RunVariant]:

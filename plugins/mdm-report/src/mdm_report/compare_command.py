@@ -65,14 +65,17 @@ def compare(
         return
     for record in records:  # differences are in the unit of both
         record["is_share"] = all(other["is_share"] for other in records)
-    columns = [name for name, (is_shown, _) in COLUMNS.items() if is_shown(records)]
-    cells = [[COLUMNS[name][1](record) for name in columns] for record in records]
+    shown = [name for name, (is_shown, _) in COLUMNS.items() if is_shown(records)]
+    cells = [[COLUMNS[name][1](record) for name in shown] for record in records]
+    columns = [records[0]["metric"] if name == "accuracy" else name for name in shown]
     if markdown:
         click.echo(_markdown(columns, cells))
         return
     from mdm.cli.tables import show
 
-    show(columns, cells, right=[name for name in columns if name != "run"])
+    show(columns, cells, right=[name for name in columns if name != "run"], spare=SPARE)
+    if unfinished := [record["label"] for record in records if not record["complete"]]:
+        click.echo(f"incomplete: {', '.join(unfinished)}; the run's own command goes on")
     against = {record["against"]["label"] for record in records if "against" in record}
     if against:
         click.echo(f"differences are to {', '.join(sorted(against))}; entropy in nats; costs are per example")
@@ -124,6 +127,12 @@ COLUMNS: dict[str, tuple[Callable[[list[Record]], bool], Callable[[Record], str]
     "seconds": (_always, lambda record: f"{record['seconds_per_example']:.3f}"),
 }
 """The table's columns: whether a table of these records has the column, and a record's cell in it."""
+
+SPARE = (
+    "to EOS", "seconds", "tokens/forward", "std. error", "rows", "forwards", "its 95% interval", "cum. entropy",
+    "95% interval", "examples", "p", "wins/ties/losses", "AUP",
+)  # fmt: skip
+"""The columns that a narrow terminal does without, the first one first."""
 
 
 def _markdown(columns: list[str], rows: list[list[str]]) -> str:

@@ -38,8 +38,9 @@ def accuracy_under_parallelism(points: Iterable[tuple[float, float]], best: floa
 
 
 def by_sampler(records: Sequence[Mapping[str, Any]], speed: str = "tokens_per_forward") -> list[float | None]:
-    """For each record of a comparison the AUP of all records of its model, sampler and cache; None where these do not
-    differ in their ``speed``, one of the two counts of tokens per forward, or where an accuracy is no share."""
+    """For each record of a comparison the AUP of all records of its model, sampler, swept options and cache; None
+    where these do not differ in their ``speed``, one of two counts of tokens per forward, or where an accuracy is no
+    share."""
     if not all(record["is_share"] for record in records):
         return [None] * len(records)
     groups: dict[tuple[Any, ...], dict[float, float]] = {}

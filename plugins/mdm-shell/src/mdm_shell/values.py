@@ -12,41 +12,45 @@ from click.shell_completion import CompletionItem
 from mdm import registry
 from mdm.cli.descriptions import definition, description
 
-Value = tuple[str, str]
-"""A value and what it means."""
+Values = Callable[[click.Context], dict[str, str | registry.Entry]]
+"""From the context of what is typed to each value, with its meaning, or the plugin that has one."""
 
 
 class Completed(click.ParamType):  # type: ignore[type-arg]
     """A type that completes as ``values`` says, and converts as the type that it stands for."""
 
-    def __init__(self, wrapped: Any, values: Callable[[click.Context], list[Value]], folders: bool = False) -> None:
+    def __init__(self, wrapped: Any, values: Values, folders: bool = False) -> None:
         self.name, self._wrapped, self._values, self._folders = wrapped.name, wrapped, values, folders
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return self._wrapped.convert(value, param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        found = [CompletionItem(name, help=help) for name, help in self._values(ctx) if name.startswith(incomplete)]
+        known = {name: what for name, what in self._values(ctx).items() if name.startswith(incomplete)}
+        found = [
+            CompletionItem(name, help=what if isinstance(what, str) else description(what))
+            for name, what in known.items()
+        ]
         return [CompletionItem(incomplete, type="dir"), *found] if self._folders else found  # bash drops what is before
 
 
-def named(*kinds: str) -> Callable[[click.Context], list[Value]]:
+def named(*kinds: str) -> Values:
     """The installed plugins of some kinds."""
-    return lambda _: [(entry.name, description(entry)) for kind in kinds for entry in registry.entries(kind)]
+    return lambda _: {entry.name: entry for kind in kinds for entry in registry.entries(kind)}
 
 
-def assignments(ctx: click.Context) -> list[Value]:
+def assignments(ctx: click.Context) -> dict[str, str | registry.Entry]:
     """``option=`` for each option of the sampler, the cache and the task of a command line."""
     from mdm.protocols.settings import DEFAULT_SAMPLER
 
     asked = {"sampler": [DEFAULT_SAMPLER], "cache": [], "task": ["sudoku"] if "task" in ctx.params else []}
-    names: dict[str, str] = {}
+    names: dict[str, str | registry.Entry] = {}
     for kind, default in asked.items():
         given = ctx.params.get(kind) or default
         for name in [given] if isinstance(given, str) else given:
             with suppress(registry.MdmError):
                 names |= {f"{option}=": f"of {name}" for option in options(registry.find(kind, name))}
-    return sorted(names.items())
+    return dict(sorted(names.items()))
 
 
 def options(entry: registry.Entry) -> list[str]:
@@ -80,11 +84,11 @@ def _fields(schema: ast.ClassDef) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name) and not target.id.startswith("_")]
 
 
-OF: dict[str, tuple[Callable[[click.Context], list[Value]], bool]] = {
+OF: dict[str, tuple[Values, bool]] = {
     "model": (named("checkpoint"), True), "adapter": (named("model"), False), "sampler": (named("sampler"), False),
     "cache": (named("cache"), False), "task": (named("task"), False), "preset": (named("preset"), False),
-    "assignments": (assignments, False), "adapter_weights": (lambda _: [], True),
-    "image_tokenizer": (lambda _: [], True),
+    "assignments": (assignments, False), "adapter_weights": (lambda _: {}, True),
+    "image_tokenizer": (lambda _: {}, True),
 }  # fmt: skip
 """Name of an option -> its values, and whether it may also be a folder."""
 PLUGIN: dict[str, tuple[str, ...]] = {
