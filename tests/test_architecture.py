@@ -64,7 +64,7 @@ def test_the_core_is_small():
     assert len(tops) <= 12, sorted(tops)
     assert not {path.split(".")[0] for path in tops} & {"bench", "testing", "view", "compare"}
     lines = {str(path.relative_to(CORE)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
-    assert sum(lines.values()) < 16_000
+    assert sum(lines.values()) < 17_500
     assert {name: count for name, count in lines.items() if count > 400} == {}
 
 
