@@ -38,7 +38,7 @@ def report(summary: dict[str, Any], folder: Path, as_json: bool) -> int:
         click.echo(files.to_json(summary, indent=2))
         return int(len(failed) == len(rows))
     if len(failed) < len(rows):
-        show(columns, cells, [name for name in columns if name not in ("model", "sampler")], spare=SPARE)
+        show(list(columns), cells, [name for name in columns if name not in ("model", "sampler")], spare=SPARE)
     for row in failed:
         click.echo(one_line(f"{row['variant']}: every example failed: {row.get('first_error') or 'see results.jsonl'}"))
     if unfinished:

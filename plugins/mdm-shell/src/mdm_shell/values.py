@@ -16,7 +16,7 @@ Values = Callable[[click.Context], dict[str, str | registry.Entry]]
 """From the context of what is typed to each value, with its meaning, or the plugin that has one."""
 
 
-class Completed(click.ParamType):  # type: ignore[type-arg]
+class Completed(click.ParamType):
     """A type that completes as ``values`` says, and converts as the type that it stands for."""
 
     def __init__(self, wrapped: Any, values: Values, folders: bool = False) -> None:
