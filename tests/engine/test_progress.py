@@ -88,6 +88,11 @@ def test_the_steps_of_a_block_are_bounded(sampler):
         mdm.decode(toy_model(), ["hi"], sampler(NoOptions()), gen_length=2)
 
 
+def test_a_sampler_that_only_looks_ahead_is_named():
+    with pytest.raises(mdm.MdmError, match="LooksOnly gets nowhere: .* in the last 16 steps, though it looked ahead"):
+        mdm.decode(toy_model(), ["hi"], LooksOnly(NoOptions()), gen_length=2)
+
+
 def test_steps_of_zero_are_legal():
     [result] = mdm.decode(toy_model(), ["hi"], Waits(NoOptions()), gen_length=4, steps=12, schedule="dream")
     assert MASK not in result.sequence

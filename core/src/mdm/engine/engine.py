@@ -361,8 +361,8 @@ class Engine:
             before = self.state.tokens.gather(1, scores.positions)
             where = where & (commit.tokens != before)
         tokens, masked = self.transition.commit(self.state, scores.positions, where, commit.tokens)
-        if commit.scores is not None:
-            doubts["foreign"] = commit.scores.canvas != self.transition.canvas_number(tokens)
+        if commit.scores is not None and commit.scores.canvas is not None:
+            doubts["foreign"] = commit.scores.canvas.ne(self.transition.canvas_number(tokens))
             if commit.known is not None:
                 doubts["foreign"] &= commit.known
         stay = all(row.next_counts is not None and not row.next_counts.entered for row in self.rows)

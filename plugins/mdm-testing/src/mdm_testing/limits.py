@@ -76,7 +76,7 @@ def place_of(error: BaseException, of: Subject | None) -> str:
     """
     while error.__cause__ is not None:
         error = error.__cause__
-    places = list(walk_tb(error.__traceback__))
+    places = [place for place in walk_tb(error.__traceback__) if place[0].f_code.co_filename != __file__]
     if of is not None:
         kind = of.plugin if isinstance(of.plugin, type) else type(of.plugin)
         package = kind.__module__.partition(".")[0]
