@@ -15,7 +15,10 @@ import click
 from mdm import registry
 from mdm.cli import cli
 
-COMMANDS = ("run", "grade", "compare", "generate", "serve", "bench", "plugins", "check", "new", "trace", "doctor")
+COMMANDS = (
+    "run", "runs", "grade", "compare", "generate", "chat", "serve", "bench", "plugins", "check", "new", "trace", "completion",
+    "doctor",
+)  # fmt: skip
 """The core's commands and those of our tools, in the order in which people meet them."""
 PAGE = Path(__file__).parents[1] / "cli.md"
 HEAD = (

@@ -91,8 +91,7 @@ def load_model(
             raise MdmError(f"{key} is {flag!r}: it should be True or False")
     if not isinstance(device_map, (str, Mapping, type(None))):
         raise MdmError(f"device_map is {device_map!r}: it should be a text, or a mapping from modules to devices")
-    folder = locate(str(name), offline, revision=revision)
-    config = read_config(folder)
+    config = read_config(folder := locate(str(name), offline, revision=revision))
     family = find_family(config, adapter, folder)
     check_weights(folder, config)
     if device_map is not None and device != "auto":
