@@ -16,8 +16,8 @@ from mdm import registry
 from mdm.cli import cli
 
 COMMANDS = (
-    "run", "runs", "grade", "compare", "generate", "chat", "serve", "bench", "plugins", "check", "new", "trace", "completion",
-    "doctor",
+    "run", "runs", "grade", "compare", "generate", "chat", "serve", "bench", "plugins", "check", "new", "trace",
+    "completion", "doctor",
 )  # fmt: skip
 """The core's commands and those of our tools, in the order in which people meet them."""
 PAGE = Path(__file__).parents[1] / "cli.md"

@@ -218,3 +218,4 @@ def test_output_that_cannot_be_written_is_no_traceback(where, tmp_path):
         done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
         os.close(write)
     assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert (done.stderr == "") == (where == "a closed pipe")  # nobody reads on, as behind `| head`, is no mistake

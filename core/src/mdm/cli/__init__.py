@@ -91,13 +91,13 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
     With 1 and one line where something that is no part of mdm ended it, such as a plugin that calls ``sys.exit``.
     """
-    warnings.showwarning = _show(warnings.showwarning)
+    warnings.showwarning, stdout = _show(warnings.showwarning), sys.stdout
     with CtrlC() as ctrl_c:
         try:
             code: Any = cli.main(_texts(sys.argv[1:] if args is None else args), prog_name="mdm", standalone_mode=False)
         except BaseException as error:
-            if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
-                raise  # click's own end, where nobody reads on
+            if isinstance(error, SystemExit) and sys.stdout is not stdout:
+                raise  # click's own end where nobody reads on: it has put a quiet stdout there
             line = _line(error)
             if ctrl_c.pressed or (line is None and isinstance(error, (click.Abort, KeyboardInterrupt))):
                 sys.exit(130)

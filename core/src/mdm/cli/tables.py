@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+import click
 from mdm.errors import printable
 
 if TYPE_CHECKING:
@@ -59,16 +60,18 @@ def show(
         if is_too_wide():
             missing.append(name)
     console = Console(width=width, highlight=False)
-    if not too_wide:
-        console.print(_table([name for name in headers if name not in missing], records, right, prose))
-        if missing:
-            console.print(
-                f"no room for: {', '.join(name for name in headers if name in missing)}", style="dim", markup=False
-            )
-        return
-    for record in records:
-        console.print(*(Text(f"{name}: {cell}", overflow="fold") for name, cell in record.items() if cell), sep="\n")
-        console.print()
+    with console.capture() as written:
+        if not too_wide:
+            console.print(_table([name for name in headers if name not in missing], records, right, prose))
+            if missing:
+                left_out = ", ".join(name for name in headers if name in missing)
+                console.print(f"no room for: {left_out}", style="dim", markup=False)
+        for record in records if too_wide else ():
+            cells = [Text(f"{name}: {cell}", overflow="fold") for name, cell in record.items() if cell]
+            console.print(*cells, "", sep="\n")
+    # click's way to write: rich ends the process where nobody reads on, and fills lines with blanks.
+    for line in written.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def _width(columns: Sequence[str], records: Sequence[dict[str, str]], prose: Sequence[str]) -> int:
