@@ -108,6 +108,8 @@ class Tokens:
     def token_texts(self, ids):
         return [chr(i) for i in ids]
 
+    shown_texts = token_texts
+
     def decode(self, ids, eos_ids=None, stop=(), given=0):
         text = "".join(map(chr, ids[: ids.index(1)] if 1 in ids else ids))
         return text[: min([text.index(end, given) for end in stop if end in text[given:]], default=len(text))]

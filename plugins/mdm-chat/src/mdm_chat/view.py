@@ -45,7 +45,7 @@ class LiveAnswer:
         for line in event.lines:
             own = line | {"positions": self._own(line["positions"])}
             own["weighed"] = [one | {"positions": self._own(one["positions"])} for one in line.get("weighed", [])]
-            texts = text_of(line, self._model.token_texts)
+            texts = text_of(line, self._model.shown_texts)
             pairs = zip(line["tokens"], texts, strict=True)
             self.canvas.apply(own, ["" if text and token in self._ends else text for token, text in pairs])
 
