@@ -308,7 +308,7 @@ def test_an_odd_aggregate_is_one_line_and_keeps_the_results(hostile, tmp_path, g
 
 
 @pytest.mark.attack("runs: recording")
-@pytest.mark.parametrize("method", ["token_texts", "decode"])
+@pytest.mark.parametrize("method", ["shown_texts", "decode"])
 @pytest.mark.parametrize("error", [ValueError("\ud800"), KeyError(3), OverflowError(), StopIteration()], ids=shown)
 def test_a_text_that_cannot_be_made_is_its_examples_error(hostile, engine, tmp_path, method, error):
     of_letters, engine.model = getattr(engine.model, method), type(engine.model)()
@@ -316,7 +316,7 @@ def test_a_text_that_cannot_be_made_is_its_examples_error(hostile, engine, tmp_p
 
     def fails_once(ids, *args, **more):
         calls.append(ids)
-        if len(ids) == (1 if method == "token_texts" else 2) and len([c for c in calls if len(c) == len(ids)]) == 2:
+        if len(ids) == (1 if method == "shown_texts" else 2) and len([c for c in calls if len(c) == len(ids)]) == 2:
             raise error
         return of_letters(ids, *args, **more)
 
