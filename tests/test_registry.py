@@ -61,7 +61,7 @@ def test_resolve(site):
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         ("def f(:", "SyntaxError"),
         ("x = 1", "AttributeError"),
-        (None, "ModuleNotFoundError"),
+        (None, "is gone: install it again"),
     ],
 )
 def test_broken_plugin_is_named_with_its_cause(site, source, cause, request):

@@ -122,7 +122,11 @@ CALLS = [
 def test_a_wrong_call_is_one_line(there, monkeypatch, capsys, args, said):
     monkeypatch.chdir(there)
     monkeypatch.setattr("mdm.cli.progress.PATIENCE", 1e9)
-    before = sorted(there.rglob("*"))
+
+    def written():
+        return [path for path in sorted(there.rglob("*")) if path.name != "runs"]  # where runs go, empty
+
+    before = written()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -132,7 +136,7 @@ def test_a_wrong_call_is_one_line(there, monkeypatch, capsys, args, said):
     out, err = capsys.readouterr()
     assert (ended.value.code, out) == (2, "") and err.startswith("mdm: ") and err.count("\n") == 1, (out, err)
     assert (port if said == "PORT" else said) in err
-    assert [path for path in sorted(there.rglob("*")) if path.name != "runs"] == before  # where runs go, empty
+    assert written() == before
 
 
 def test_a_stale_entry_point_says_install_it_again(site):

@@ -156,7 +156,6 @@ def test_what_is_refused_is_refused_at_once(model, call, said):
     assert said in str(caught.value)
 
 
-def test_logits_of_scores_that_are_the_samplers_own_are_refused(model):
-    with pytest.raises(MdmError, match="no logits: the scores of this step were made by the sampler"):
+def test_scores_that_are_the_samplers_own_are_refused(model):
+    with pytest.raises(MdmError, match="Invents: Commit.scores answer no Evaluate of this step"):
         list(mdm.steps(model, ["hello"], Invents(NoOptions()), logits=True, **SHORT))
-    assert list(mdm.steps(model, ["hello"], Invents(NoOptions()), **SHORT))

@@ -162,7 +162,7 @@ def test_what_is_written_reads_back_the_same(tmp_path):
         ("sampler: [sharp, sharp]", "the same value twice"),
         ("- 1", "expected keys and values, found list"),
         ("a: [", "not YAML"),
-        ("options: {candidates: 4}", "should be a valid dictionary"),
+        ("options: {candidates: 4}", "write options: {info-gain: {candidates: 4}}"),
     ],
 )
 def test_file_mistakes(tmp_path, text, said):

@@ -130,7 +130,7 @@ def test_alone_it_is_one_row_and_resumes(folder, tmp_path):
     command = ["run", "--task", "sudoku", "--limit", "2", "--model", str(folder), "--out", str(tmp_path / "run")]
     first = invoke(*command, "--json")
     assert first.exit_code == 0, first.output
-    assert json.loads(first.stdout)["sampler"] == "autoregressive"
+    assert json.loads(first.stdout)["runs"][0]["sampler"] == "autoregressive"
     again = invoke("run", "--config", str(tmp_path / "run" / "config.yaml"), "--out", str(tmp_path / "run"), "--json")
     assert json.loads(again.stdout) == json.loads(first.stdout)
 

@@ -195,7 +195,7 @@ def test_help_names_all_that_there_is(checkpoint):
 
 def test_a_watched_talk_in_a_log_has_a_line_a_step(checkpoint):
     done = talk(checkpoint, "hello\n", "--live")
-    assert len(re.findall(r"^confidence #0 step \d, commit: ", done.stderr, re.M)) == 6
+    assert len(re.findall(r"^confidence #1 step \d, commit: ", done.stderr, re.M)) == 6
 
 
 def test_the_canvas_of_an_answer_dissolves_without_its_question():

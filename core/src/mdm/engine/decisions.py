@@ -26,6 +26,8 @@ MAX_ASKED = 128
 """How often a sampler may look ahead in one step."""
 MAX_STEPS = 8
 """Steps per position of a block, beside those planned, that may pass until it has fewer masks than ever before."""
+LEAST_STEPS = 128
+"""That may pass however short the block is: a sampler that edits may take its time."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,17 @@ def check_progress(who: Asked, row: RowRecord, settle: Callable[[], None]) -> No
                 f"{row.counts.masked} masks, and committed no token"
                 f"{f' in the last {row.stalled} steps, though it looked ahead' if row.candidates else ''}"
             ), row, "nowhere")  # fmt: skip
-    if not row.counts.entered and row.stalled > MAX_STEPS * row.counts.block_size + len(row.schedule):
+    if not row.counts.entered and row.stalled > _most_steps(row):
         raise _of_row(who.error(
             f" gets nowhere: row {row.row_id} has spent {row.stalled} steps in a block of "
             f"{row.counts.block_size} positions without coming to an end, and {row.counts.masked} masks are left"
         ), row, "nowhere")  # fmt: skip
+
+
+def _most_steps(row: RowRecord) -> int:
+    """Steps that a row may spend without coming nearer to the end of its block."""
+    assert row.counts is not None
+    return max(LEAST_STEPS, MAX_STEPS * row.counts.block_size) + len(row.schedule)
 
 
 def wrong_commit(who: Asked, row: RowRecord, step: int, what: str, number: int) -> MdmError:

@@ -355,8 +355,8 @@ class Engine:
 
     def _apply(self, commit: Commit, scores: Scores) -> None:
         """Commit to the canvases, record the step and go on to the next."""
-        is_open = self.transition.open_to_commits(self.state, scores)
-        where, doubts, before = commit.where & is_open, {"stray": commit.where > is_open}, None
+        where = commit.where & self.transition.open_to_commits(self.state, scores)
+        doubts, before = {"stray": commit.where & ~scores.valid}, None
         if self.sampler.reads != "masked":
             before = self.state.tokens.gather(1, scores.positions)
             where = where & (commit.tokens != before)

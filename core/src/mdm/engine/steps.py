@@ -70,7 +70,8 @@ class Steps:
 
     Args:
         watched: whether loops get steps; else they take all of them and get none.
-        others: as in ``mdm.decode`` and ``mdm.steps``.
+
+    All else is as in ``mdm.decode`` and ``mdm.steps``.
     """
 
     def __init__(

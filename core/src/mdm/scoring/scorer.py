@@ -10,7 +10,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from mdm.errors import MdmError
 from mdm.models.attention import hiding
 from mdm.models.cuda_graphs import LENGTH_MULTIPLE, MAX_ROW_TOKENS, PADDED_ROW_TOKENS, GraphCache
 from mdm.models.features import FeatureView
@@ -94,14 +93,10 @@ class Scorer:
         """Of each row the positions that are scored and their logits ``[N, V]``, see ``Readout.plain``.
 
         None where they were not asked for.
-
-        Raises:
-            MdmError: the scores are not this scorer's.
         """
         if not self._features:
             return [None] * len(self.readouts)
-        if scores.features is None:
-            raise MdmError("no logits: the scores of this step were made by the sampler, and not by the model")
+        assert scores.features is not None
         rows = zip(self.readouts, scores.positions, scores.features, scores.valid, strict=True)
         return [(at[valid].tolist(), own.plain(states[valid])) for own, at, states, valid in rows]
 

@@ -25,14 +25,14 @@ QUOTES = '"""'
     "--chat/--no-chat",
     "in_chat",
     default=None,
-    help="Ask in a chat, or have plain text continued (default: as the model is used to).",
+    help="Ask in a chat, or have plain text continued  [default: as the model is used to]",
 )
 @click.option("--system", metavar="TEXT", help="The system's message, which stands in front of the chat.")
 @click.option(
     "--live/--no-live",
     "watched",
     default=None,
-    help="Show the canvas as it is decoded, on stderr (default: on a terminal).",
+    help="Show the canvas as it is decoded, on stderr  [default: on a terminal]",
 )
 @decode_flags
 def chat(

@@ -23,7 +23,7 @@ SPARE = ("changed", "model", "variants", "accuracy")
 @click.argument("folders", nargs=-1, type=FOLDER, metavar="[FOLDER...]")
 @JSON
 def runs(folders: tuple[Path, ...], as_json: bool) -> None:
-    """List the runs in and below some folders (default: runs), the last written first.
+    """List the runs in and below some folders, by default runs/, the last written first.
 
     Of a run of several variants the accuracy is that of the best one.
     """
