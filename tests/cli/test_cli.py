@@ -89,6 +89,14 @@ def test_plugins_lists_the_broken_too(site):
     assert all(name in table for _, name in listed)
 
 
+def test_a_plugin_whose_source_is_gone_or_no_python_is_marked(site):
+    site.package("fake-gone", {"mdm.samplers": {"gone": "fake_gone:Sampler"}})
+    site.package("fake-typo", {"mdm.samplers": {"typo": "fake_typo:Sampler"}}, "class Sampler(:")
+    table = site.mdm("plugins", "--kind", "sampler").stdout
+    assert "sampler 'gone' of package fake-gone 1.0: its module fake_gone is gone: install it again" in table
+    assert "line 1 of the source of fake_typo" in table
+
+
 def test_plugins_check_names_what_broke(site):
     done = site.mdm("plugins", "--check")
     assert done.returncode == 1 and "Traceback" not in done.stderr

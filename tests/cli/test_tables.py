@@ -83,6 +83,18 @@ def test_where_every_example_failed_its_error_stands_in_the_table_s_place(capsys
     assert "info-gain: every example failed: a-1: it broke" in text and "accuracy" not in text
 
 
+def test_a_variant_that_has_not_begun_claims_nothing(capsys, tmp_path):
+    waiting = row(sampler="waits", done=0, examples=0, accuracy=0.0, accuracy_ci95=[0.0, 1.0], complete=False)
+    line = next(line for line in reported(capsys, tmp_path, row(), waiting).splitlines() if "waits" in line)
+    assert line.split() == ["waits", "0", "of", "6"]
+
+
+def test_one_variant_of_failures_ends_with_1(capsys, tmp_path):
+    rows = [row(), row(variant="typo", errors=6, first_error="a-1: it broke")]
+    assert report({"task": "t", "complete": True, "runs": rows}, tmp_path, as_json=False) == 1
+    assert report({"task": "t", "complete": True, "runs": rows}, tmp_path, as_json=True) == 1
+
+
 def test_what_auto_became_is_said(capsys, tmp_path):
     assert "auto: cache prefix, device cpu" in reported(
         capsys, tmp_path, row(resolved={"cache": "prefix", "device": "cpu"})

@@ -106,3 +106,10 @@ def test_of_a_character_over_several_tokens_each_has_its_bytes(layout):
     assert len(set(model.token_texts(ids)[2:])) == 1
     [end] = model.shown_texts([layout.ids[layout.end]])
     assert end == layout.end
+
+
+def test_a_template_that_the_tokenizer_cannot_write_is_refused():
+    """The embedded model has LLaDA's template, of whose tokens its own vocabulary has none."""
+    model = mdm.load_model("tiny", device="cpu")
+    with pytest.raises(mdm.MdmError, match="tiny's tokenizer cannot write a chat as its template has it: ask in plain"):
+        model.encode_chat([Message("user", "12:")])

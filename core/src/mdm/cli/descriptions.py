@@ -29,6 +29,21 @@ def description(entry: Entry) -> str:
     return ""
 
 
+def source_fault(entry: Entry) -> str | None:
+    """Why an entry point can name nothing, as far as its source tells: it is gone, or no Python; None: it may load."""
+    module = entry.value.partition(":")[0].strip()
+    with suppress(ValueError, ImportError):
+        if find_spec(module.partition(".")[0]) is None:
+            return f"{entry}: its module {module} is gone: install it again"
+        try:
+            _tree(module)
+        except SyntaxError as error:
+            return f"{entry}: {error.msg}, line {error.lineno} of the source of {module}"
+        except OSError:
+            pass  # no source: a compiled module
+    return None
+
+
 def first_sentence(text: str) -> str:
     """The first sentence of the first paragraph, without its full stop."""
     paragraph = " ".join(text.strip().partition("\n\n")[0].split()).replace("``", "`")

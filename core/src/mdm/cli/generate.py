@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from mdm.cli.flags import Grouped, decode_flags, used
+from mdm.cli.progress import waiting
 from mdm.errors import MdmError, printable
 from mdm.protocols.settings import DEFAULT_GEN_LENGTH
 from mdm.protocols.task import MASK, Message, Picture, Prompt
@@ -75,7 +76,8 @@ def generate(
         way_out = f"only --infill fills in the {mask} of a text" if mask in text else f"the text holds no {mask}"
         raise MdmError(f"nothing to decode: --gen-length is 0 and {way_out}")
 
-    model = load_model(config, config.model[0])
+    with waiting(f"loading {config.model[0]}"):
+        model = load_model(config, config.model[0])
     for warning in presets.warnings(config.preset, {config.model[0]: model.spec.family}):
         click.echo(f"mdm: {warning}", err=True)
     if image is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import click
 from mdm import registry
-from mdm.cli.descriptions import description, first_sentence
+from mdm.cli.descriptions import description, first_sentence, source_fault
 from mdm.errors import MdmError, blamed, printable, suggest
 from mdm.protocols.preset import NONE_PUBLISHED, TaskPreset
 from mdm.runs.files import to_json
@@ -47,6 +47,8 @@ def plugins(name: str | None, kind: str | None, check: bool, as_json: bool) -> i
             record["error"] = faults[entry] if check else registry.incompatible(entry)
         elif name:
             record.update(_documented(entry))
+        elif broken := source_fault(entry):
+            record["error"] = broken
         elif entry.kind == "preset":
             try:
                 record.update(registry.in_time(str(entry), partial(_documented, entry)))

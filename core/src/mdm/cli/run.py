@@ -82,8 +82,10 @@ def _run(
 ) -> int:
     """Run in this process, which may be one of several."""
     from mdm.cli.live import live_view
-    from mdm.cli.progress import progress
-    from mdm.runs import processes, run as runs
+    from mdm.cli.progress import progress, waiting
+
+    with waiting("starting", quiet=output["quiet"]):
+        from mdm.runs import processes, run as runs
     from mdm.runs.watch import Interrupted
 
     if int(os.environ.get("RANK", "0")):  # one log of a run is enough
@@ -113,10 +115,12 @@ def _launch(config: RunConfig, folder: Path, count: int, flags: list[str]) -> in
             click.echo(f"mdm: {str(stop) or 'interrupted'}; {_how_to_resume(folder)}", err=True)
             return processes.INTERRUPTED if isinstance(stop, KeyboardInterrupt) else 1
     rows = files.read_json(folder / "summary.json")["runs"]
-    return int(all(map(is_failed, rows)))
+    return int(any(map(is_failed, rows)))
 
 
 def _how_to_resume(folder: Path) -> str:
+    if not (folder / "config.yaml").exists():
+        return "nothing was begun: the same command starts anew"
     return "to go on: " + shlex.join(["mdm", "run", "--config", str(folder / "config.yaml"), "--out", str(folder)])
 
 

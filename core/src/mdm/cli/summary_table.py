@@ -19,7 +19,7 @@ Row = dict[str, Any]
 def report(summary: dict[str, Any], folder: Path, as_json: bool) -> int:
     """Show what ``summary.json`` in ``folder`` says, as a table or as JSON.
 
-    Returns the exit code of the command that made it: 1 where every example failed.
+    Returns the exit code of the command that made it: 1 where every example of a variant failed.
     """
     from mdm.runs import files, presets
 
@@ -27,7 +27,7 @@ def report(summary: dict[str, Any], folder: Path, as_json: bool) -> int:
         rows = summary["runs"]
         metrics = dict.fromkeys(row["metric"] for row in rows)
         columns = _columns(rows, " or ".join(metrics))
-        cells = [[cell(row) for cell in columns.values()] for row in rows]
+        cells = [[cell(row) if _is_told(name, row) else "" for name, cell in columns.items()] for row in rows]
         errors, failed = sum(row["errors"] for row in rows), [row for row in rows if is_failed(row)]
         unfinished = [row["variant"] for row in rows if not row["complete"]]
         resolved = dict.fromkeys(settings_text(row.get("resolved") or {}) for row in rows)
@@ -36,7 +36,7 @@ def report(summary: dict[str, Any], folder: Path, as_json: bool) -> int:
         raise MdmError(f"{path} is not the summary of a run: the run's own command writes it again") from error
     if as_json:
         click.echo(files.to_json(summary, indent=2))
-        return int(len(failed) == len(rows))
+        return int(bool(failed))
     if len(failed) < len(rows):
         show(list(columns), cells, [name for name in columns if name not in ("model", "sampler")], spare=SPARE)
     for row in failed:
@@ -52,12 +52,16 @@ def report(summary: dict[str, Any], folder: Path, as_json: bool) -> int:
     for text in filter(None, resolved):
         click.secho(f"auto: {text}", dim=True)
     click.echo(f"results: {folder}")
-    return int(len(failed) == len(rows))
+    return int(bool(failed))
 
 
 def is_failed(row: Row) -> bool:
     """Whether none of its examples could be decoded or graded."""
     return bool(0 < row["done"] == row["errors"])
+
+
+def _is_told(column: str, row: Row) -> bool:
+    return bool(row["done"]) or column in GIVEN or column in row.get("swept", {})
 
 
 def _columns(rows: list[Row], metric: str) -> dict[str, Callable[[Row], str]]:
@@ -90,6 +94,8 @@ def _examples(row: Row) -> str:
     return str(row["examples"]) if row["complete"] else f"{row['examples']} of {row['expected'] // row['repeats']}"
 
 
+GIVEN = ("model", "sampler", "K", "examples", "repeats")
+"""The columns of which a variant that has not begun has something to say, beside the options of a sweep."""
 SPARE = ("rows", "std. error", "repeats", "forwards", "95% interval", "tokens/s", "cum. entropy", "examples")
 """The columns that a narrow terminal does without, the first one first."""
 CELLS: dict[str, Callable[[Row], str]] = {

@@ -120,6 +120,11 @@ class TextCodec:
             encode = self.content if number % 2 else self._encode
             if part := text.text[start:stop]:
                 ids += encode(part, start > 0)
+        if self._unknown is not None and self._unknown in ids:
+            raise MdmError(
+                f"{self._name}'s tokenizer cannot write a chat as its template has it: ask in plain text (prompt_style "
+                "compact; mdm generate --no-chat)"
+            )
         return ids
 
     def render(

@@ -188,7 +188,9 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise MdmError(f"another run is writing into {path}") from error
+            raise MdmError(
+                f"another run is writing into {path}: wait for it, or choose another --out (--num-processes shares one)"
+            ) from error
         except OSError:
             pass  # a file system without locks
         yield

@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,7 +83,9 @@ def join_processes(device: str) -> Iterator[Rank]:
     # gloo whatever the device: processes only meet at barriers, and gloo notices when a peer dies.
     cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
     try:
-        state = PartialState(cpu=cpu, backend="gloo", timeout=BARRIER_TIMEOUT)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "OMP_NUM_THREADS")  # threads are chosen when a model is loaded
+            state = PartialState(cpu=cpu, backend="gloo", timeout=BARRIER_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise MdmError(f"the processes of this run cannot connect to each other: {error}") from error
     try:

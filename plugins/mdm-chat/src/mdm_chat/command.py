@@ -44,6 +44,7 @@ def chat(
     An answer has at most 128 tokens unless --gen-length or a preset says otherwise. From a pipe each line is a message,
     and only the answers are printed.
     """
+    from mdm.cli.progress import waiting
     from mdm.runs import presets
     from mdm.runs.decode_args import load_model
 
@@ -55,7 +56,8 @@ def chat(
     options = Options(asked, assignments)
     config = options.config
     at_terminal = sys.stdin.isatty() and sys.stderr.isatty()
-    model = load_model(config, config.model[0])
+    with waiting(f"loading {config.model[0]}"):
+        model = load_model(config, config.model[0])
     for warning in presets.warnings(config.preset, {config.model[0]: model.spec.family}):
         click.echo(f"mdm: {warning}", err=True)
     style = config.prompt_style or model.spec.prompt_style
