@@ -24,11 +24,12 @@ PAGES = [
     *sorted(ROOT.glob("*/*/README.md")),
     ROOT / "core/README.md",
 ]
+FIRST = ("quickstart.md", "runs.md", "watching.md")
+"""The pages beside the README whose commands are run for every change; those of all others before an issue is closed."""
 COMMANDS = [
     pytest.param(lines, id=f"{page.parent.name}/{page.name}: {lines[0]}", marks=wide)
     for page in PAGES
-    # A package's page shows its options; what it does is tested in CI by its own tests.
-    for wide in [[pytest.mark.wide] if page.parents[1].name in ("plugins", "integrations") else []]
+    for wide in [[] if page.parent == ROOT or page.name in FIRST else [pytest.mark.wide]]
     for body in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S)
     if (lines := [line for line in body.splitlines() if line.startswith("mdm ")])
 ]

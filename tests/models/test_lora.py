@@ -214,6 +214,7 @@ def test_without_peft_the_way_out_is_named(tmp_path, monkeypatch):
         mdm.load_model(checkpoint, device="cpu", adapter_weights=adapter)
 
 
+@pytest.mark.wide  # three processes
 def test_on_the_command_line(tmp_path):
     (tmp_path / "base").mkdir()
     first = tiny_families.save_bpe(tmp_path / "base", ["<|endoftext|>", "<|mask|>"])
