@@ -25,7 +25,7 @@ PAGES = [
     ROOT / "core/README.md",
 ]
 FIRST = ("quickstart.md", "runs.md", "watching.md")
-"""The pages beside the README whose commands are run for every change; those of all others before an issue is closed."""
+"""The pages beside the README whose commands are run for every change; all others are `wide`."""
 COMMANDS = [
     pytest.param(lines, id=f"{page.parent.name}/{page.name}: {lines[0]}", marks=wide)
     for page in PAGES
