@@ -23,7 +23,7 @@ def stranger(tmp_path_factory):
     )
 
     def types(line: str) -> str:
-        program, *rest = shlex.split(line)
+        program, *rest = shlex.split(line.removeprefix("python -m "))
         if program == "pip":
             rest = [rest[0], "-q", "--no-deps", "--no-build-isolation", *rest[1:]]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
