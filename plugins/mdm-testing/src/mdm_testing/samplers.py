@@ -195,7 +195,7 @@ def is_a_pure_function(of: Subject) -> None:
 @check("sampler")
 def ignores_invalid_places(of: Subject) -> None:
     """Where scores are not valid they mean nothing: whatever stands there, the commit is the same."""
-    for seen in _decided(of, tokens_per_step=2):
+    for seen in _decided(of):
         for confidence in (0.0, 1.0):
             spoilt, *answers = (_spoilt(scores, confidence) for scores in (seen.scores, *seen.answers))
             again = _asked_again(of, replace(seen, scores=spoilt, answers=answers))

@@ -146,7 +146,7 @@ def check_names(kind: str, names: Sequence[str], known: Collection[str] = ()) ->
             raise MdmError(f"-k {name}: no check of a {kind} has such a name.{suggest(name, known)}")
 
 
-_CHECK = re.compile(r'^@check\("(\w+)"\)\ndef (\w+)', re.MULTILINE)
+_CHECK = re.compile(r'^@check\("(\w+)"\)\n(?:@.*\n)*def (\w+)', re.MULTILINE)
 
 
 def _chosen(kind: str, every: Sequence[Check], names: Sequence[str]) -> Sequence[Check]:
