@@ -144,16 +144,20 @@ def _progress(label: str) -> Iterator[Callable[[Check], None]]:
     """
     numbers, line, ended = count(1), f"checking {label}", Event()
 
-    def said(check: Check) -> str:
+    def said(check: Check) -> None:
         nonlocal line
         line = f"checking {label}: {next(numbers)}. {check.name}"
-        return line
 
     if sys.stderr.isatty():
         from rich.console import Console
 
         with Console(stderr=True).status(line) as status:
-            yield lambda check: status.update(said(check))
+
+            def show(check: Check) -> None:
+                said(check)
+                status.update(line)
+
+            yield show
         return
 
     def tell() -> None:
@@ -163,7 +167,7 @@ def _progress(label: str) -> Iterator[Callable[[Check], None]]:
     teller = Thread(target=tell, daemon=True)
     teller.start()
     try:
-        yield lambda check: said(check) and None
+        yield said
     finally:
         ended.set()
         teller.join()

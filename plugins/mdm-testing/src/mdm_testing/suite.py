@@ -182,7 +182,7 @@ def _check_made(of: Subject, timeout: float | None, told: bool) -> None:
         ) from error
 
 
-def _needed(of: Subject, error: Exception) -> str:
+def _needed(of: Subject, error: BaseException) -> str:
     """The option without a default that was not given, where that is all that is wrong."""
     if of.kind not in ("sampler", "cache") or not isinstance(error, ValidationError):
         return ""
