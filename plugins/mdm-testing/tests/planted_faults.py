@@ -55,6 +55,14 @@ class CommitsVisible(BaseSampler):
         return Commit(top_k(scores.log_odds, scores.valid | True, state.budget + 1), scores.token)
 
 
+class ReadsPadding(BaseSampler):
+    """Takes the surest position of a row, also where its score is not valid."""
+
+    def decide(self, state, scores, memory, draws):
+        surest = scores.log_odds.argmax(1, keepdim=True)
+        return best(state, scores, torch.zeros_like(scores.log_odds).scatter(1, surest, 1.0))
+
+
 class NeverEnds(BaseSampler):
     """Stops one mask short."""
 
@@ -428,6 +436,7 @@ class NamesNobody(Preset):
 FAULTS = [
     ("sampler", ReadsNeighbour, "a_row_does_not_depend_on_its_neighbours"),
     ("sampler", CommitsVisible, "commits_only_what_it_was_shown"),
+    ("sampler", ReadsPadding, "ignores_invalid_places"),
     ("sampler", NeverEnds, "always_ends"),
     ("sampler", Overspends, "keeps_to_the_budget"),
     ("sampler", GlobalDraws, "leaves_global_generators_alone"),

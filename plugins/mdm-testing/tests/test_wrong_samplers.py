@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import subprocess
+import sys
 import time
 
 import mdm
@@ -13,9 +15,10 @@ from click.testing import CliRunner
 from mdm.cli import cli
 from mdm.errors import MdmError
 from mdm.protocols import BaseSampler, NoOptions
-from mdm_testing import run, subject, toy_model
+from mdm_testing import checks, run, subject, toy_model
 from mdm_testing.check_command import check
 from mdm_testing.limits import TimeIsUp, time_limit
+from mdm_testing.suite import KINDS, check_names
 
 FRESH = itertools.count()
 HEAD = """
@@ -201,6 +204,89 @@ def test_one_error_is_told_once_with_its_line(site):
     assert [c["same_as"] for c in found] == ["", found[0]["check"], found[0]["check"]]
     line = (HEAD + DECIDE).count("\n") + 1
     assert re.search(rf"{module}\S*:{line}$", found[0]["where"])
+
+
+TOLD_ONCE = {
+    "return None": r"sampler X: decide returned None, which is no Commit \(package",
+    "return Commit(torch.zeros(3, 5).bool(), scores.token)": r"sampler X: Commit.where is bool \[3, 5\] .*should be",
+    "return Commit(scores.log_odds + torch.zeros(2, 7), scores.token)": r"sampler X failed in decide: RuntimeError: ",
+    "return Commit(scores.valid & False, scores.token)": "sampler X gets nowhere",
+}
+
+
+@pytest.mark.parametrize("decides", TOLD_ONCE)
+def test_one_cause_is_told_once_by_the_name_of_the_plugin(decides):
+    found = [outcome for outcome in run(subject("sampler", made(DECIDE + decides)), timeout=60) if not outcome.ok]
+    [told] = [outcome for outcome in found if not outcome.same_as]
+    assert len(found) > 10 and {outcome.same_as for outcome in found} == {"", told.check}
+    assert re.match(TOLD_ONCE[decides], told.detail)
+    assert not any(re.search(r"Watched|Guard|PromptError|MdmError|with \{\}", outcome.detail) for outcome in found)
+
+
+def test_what_hangs_twice_is_not_run_again():
+    """Only the checks that would ask it again; each of these waits would be as long as the time limit."""
+    body = DECIDE + "while True:\n            state.step.max()\n            state.step.min()"
+    toy_model()
+    found = {outcome.check: outcome for outcome in run(subject("sampler", made(body)), timeout=0.5)}
+    hung = [outcome for outcome in found.values() if not outcome.ok]
+    assert [outcome.detail for outcome in hung[:2]] == ["it has not ended after 0.5 s"] * 2
+    assert {outcome.detail for outcome in hung[2:]} == {f"not run: it hangs as in {hung[0].check}"}
+    assert {outcome.same_as for outcome in hung[1:]} == {hung[0].check} and len(hung) > 10
+    assert found["options_refuse_unknown_names"].status == found["it_says_what_it_does"].status == "passed"
+
+
+def test_a_time_limit_outside_of_the_plugin_says_so():
+    def waits(of):
+        """Waits in the kit."""
+        time.sleep(60)
+
+    *_, found = run(subject("sampler", made(DECIDE + "pass")), [waits], names=["waits"], timeout=0.1)
+    assert (found.check, found.where) == ("waits", "") and found.detail.endswith("raise --timeout")
+
+
+def test_an_option_without_a_default_fails_one_check():
+    space = {"__name__": "wrong"}
+    options = "from mdm.protocols import NoOptions\nclass Needs(NoOptions):\n    t: float\n"
+    exec(options + HEAD + "    Options = Needs\n" + DECIDE + "return best(state, scores)", space)
+    for given in ({}, {"t": 2}):
+        failed = [(o.check, o.detail) for o in run(subject("sampler", space["X"], options=given)) if not o.ok]
+        assert failed == [("options_refuse_unknown_names", "option t has no default")]
+    with pytest.raises(MdmError, match="option t is missing"):
+        list(run(subject("sampler", space["X"]), names=["always_ends"]))
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_ctrl_c_keeps_what_came_out(site, more):
+    plugin, _ = install(site, DECIDE + "raise KeyboardInterrupt")
+    done = CliRunner().invoke(check, [plugin, *more], standalone_mode=False)
+    assert done.return_value == 130
+    assert re.search(r"mdm: interrupted in \w+\n$", done.stderr) and "options_refuse_unknown_names" in done.stdout
+    if more:
+        report = json.loads(done.stdout)
+        assert not report["ok"] and {outcome["status"] for outcome in report["checks"]} == {"passed"}
+
+
+def test_a_log_says_what_is_waited_for(site, monkeypatch):
+    monkeypatch.setattr("mdm_testing.check_command.EVERY", 0.05)
+    plugin, _ = install(site, DECIDE + "time.sleep(10**8)")
+    done = CliRunner().invoke(check, [plugin, "-k", "always_ends", "--timeout", "0.5"], standalone_mode=False)
+    assert f"checking sampler {plugin}: 1. always_ends\n" in done.stderr
+
+
+def test_names_of_checks_are_known_before_anything_is_imported():
+    for kind in KINDS:
+        for one in checks(kind):
+            check_names(kind, [one.name])
+        with pytest.raises(MdmError, match=f"no check of a {kind} has such a name"):
+            check_names(kind, ["nosuch"])
+    script = (
+        "import sys\nfrom click.testing import CliRunner\nfrom mdm.cli import cli\n"
+        "for more in (['-k', 'nosuch'], ['--data', 'x'], ['-o', 'x']):\n"
+        "    done = CliRunner().invoke(cli, ['check', 'confidence', *more])\n"
+        "    assert type(done.exception).__name__ == 'MdmError', done.output\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_minus_x_stops_and_minus_k_chooses(site):

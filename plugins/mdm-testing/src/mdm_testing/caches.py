@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from mdm.engine.engine import Engine
@@ -29,6 +29,7 @@ from mdm_testing.probe import (
     difference,
     essence,
     looking,
+    named_as,
     plain,
     prompts,
 )
@@ -42,7 +43,13 @@ UNEVEN = [10, 3, 8, 6]
 
 
 class _Shown:
-    """A cache mode that passes each plan to ``look`` before the engine gets it, and what it was given to make it."""
+    """A cache mode that passes each plan to ``look`` before the engine gets it, and what it was given to make it.
+
+    Its class has the name and module of the one it wraps, which errors name.
+    """
+
+    def __new__(cls, mode: Any, *_: Any) -> Self:
+        return named_as(mode, cls)
 
     def __init__(self, mode: Any, look: Callable[[State, Plan, Any], None]) -> None:
         self.mode, self.look = mode, look
@@ -53,7 +60,8 @@ class _Shown:
 
     def plan(self, state: State, spec: ModelSpec, *memory: Any) -> Plan:
         plan: Plan = self.mode.plan(state, spec, *memory)
-        self.look(state, plan, memory)
+        if isinstance(plan, Plan):  # anything else is the engine's to refuse
+            self.look(state, plan, memory)
         return plan
 
     def learn(self, seen: Seen, memory: Any) -> Any:

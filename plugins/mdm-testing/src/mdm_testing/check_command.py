@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,9 +18,13 @@ from mdm.errors import MdmError, suggest
 from mdm.runs.files import to_json
 
 if TYPE_CHECKING:
-    from mdm_testing import Check, Outcome
+    from mdm_testing import Check, Outcome, Subject
 
 CHECKED = ("sampler", "cache", "model", "task", "preset")
+EVERY = 5.0
+"""Seconds between lines of what is being checked, where stderr is no terminal."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 WORDS = {"expected": "fails, as expected", "unexpected": "passes, unexpectedly"}
 
 
@@ -49,21 +55,44 @@ def check(
 
     Samplers and caches run on a toy model made on the spot; nothing is downloaded.
     """
-    import mdm_testing
+    from mdm_testing.suite import check_names, run, subject
 
-    of = mdm_testing.subject(
-        kind or _kind(name), name, options=_options(name, assignments), data=data, checkpoint=checkpoint
-    )
+    kind, options = kind or _kind(name), _options(name, assignments)
+    for flag, given, its in (("--data", data, "task"), ("--checkpoint", checkpoint, "model")):
+        if given is not None and kind != its:
+            raise MdmError(f"{flag} is for a {its}, and {name} is a {kind}")
+    check_names(kind, names)
     outcomes: list[Outcome] = []
-    with _progress(f"{of.kind} {name}") as on_check:
-        for outcome in mdm_testing.run(of, names=names, timeout=timeout, on_check=on_check):
-            outcomes.append(outcome)
-            if stop and not outcome.ok:
-                break
+    running = ""
+    try:
+        with _progress(f"{kind} {name}") as show:
+
+            def on_check(check: Check) -> None:
+                nonlocal running
+                running = check.name
+                show(check)
+
+            of = subject(kind, name, options=options, data=data, checkpoint=checkpoint)
+            for outcome in run(of, names=names, timeout=timeout, on_check=on_check):
+                outcomes.append(outcome)
+                running = ""
+                if stop and not outcome.ok:
+                    break
+    except KeyboardInterrupt:
+        if outcomes:
+            _report(of, outcomes, as_json, ended=False)
+        click.echo(f"mdm: interrupted{f' in {running}' if running else ''}", err=True)
+        return INTERRUPTED
+    return _report(of, outcomes, as_json)
+
+
+def _report(of: Subject, outcomes: Sequence[Outcome], as_json: bool, ended: bool = True) -> int:
+    """Print what came out; 1 if a check failed."""
+    name = of.name
     failed = sum(not outcome.ok for outcome in outcomes)
     if as_json:
         records = [asdict(outcome) for outcome in outcomes]
-        report = {"kind": of.kind, "name": name, "package": of.package, "ok": not failed, "checks": records}
+        report = {"kind": of.kind, "name": name, "package": of.package, "ok": ended and not failed, "checks": records}
         click.echo(to_json(report, indent=2))
         return int(failed > 0)
     from mdm.cli.tables import show
@@ -109,9 +138,36 @@ def _options(name: str, assignments: tuple[str, ...]) -> dict[str, Any]:
 
 @contextmanager
 def _progress(label: str) -> Iterator[Callable[[Check], None]]:
-    """A line on stderr of what is being waited for; gives what is told of each check before it runs."""
-    from rich.console import Console
+    """What is being waited for, on stderr: a line that changes or, where that is no terminal, one every few seconds.
 
-    with Console(stderr=True).status(f"checking {label}") as status:
-        numbers = count(1)
-        yield lambda check: status.update(f"checking {label}: {next(numbers)}. {check.name}")
+    Gives what is told of each check before it runs.
+    """
+    numbers, line, ended = count(1), f"checking {label}", Event()
+
+    def said(check: Check) -> None:
+        nonlocal line
+        line = f"checking {label}: {next(numbers)}. {check.name}"
+
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status(line) as status:
+
+            def show(check: Check) -> None:
+                said(check)
+                status.update(line)
+
+            yield show
+        return
+
+    def tell() -> None:
+        while not ended.wait(EVERY):
+            click.echo(line, err=True)
+
+    teller = Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield said
+    finally:
+        ended.set()
+        teller.join()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from mdm.errors import MdmError
+
 
 class NotApplicable(Exception):
     """Raised by a check that says nothing about this plugin, with the reason."""
@@ -68,6 +70,8 @@ class Outcome:
     """file and line of the plugin's own code where it failed, or stood when its time was up"""
     same_as: str = ""
     """the check whose failure this is again"""
+    hangs: str = ""
+    """the function of the plugin that had not come back when the time was up"""
 
     @property
     def ok(self) -> bool:
@@ -98,8 +102,8 @@ def check(kind: str) -> Callable[[F], F]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error in one line."""
+    """An error in one line, with its class where that says something."""
     text = " ".join(str(error).split())
-    if isinstance(error, AssertionError):
+    if isinstance(error, (AssertionError, MdmError)):
         return text or "assertion failed"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import torch
 from mdm import api
 from mdm.api import Result
+from mdm.engine.decisions import Asked, check_commit
 from mdm.models import Model
 from mdm.protocols import BaseSampler, Commit, Decision, Draws, Evaluate, NoOptions, Scores, State, top_k
 from torch import Tensor
 
 from mdm_testing.toy import BLOCK, BYTES
+
+T = TypeVar("T")
 
 GEN = 2 * BLOCK
 """Tokens that a check generates: two blocks."""
@@ -58,14 +61,26 @@ class Decided:
     commit: Commit
 
 
+def named_as(wrapped: Any, kind: type[T]) -> T:
+    """An empty instance of a wrapper of this kind that errors name as what it wraps: by its class and package."""
+    own = type(wrapped)
+    named = type(own.__name__, (kind,), {"__module__": own.__module__})
+    made: T = object.__new__(named)
+    return made
+
+
 class Watched:
     """A sampler that behaves as the one it wraps, remembers every decision and shows it to ``look`` before it counts.
 
-    ``around`` gives a context for each turn of the sampler's own code.
+    Its class has the name and module of the one it wraps, which errors name. ``around`` gives a context for each turn
+    of the sampler's own code.
 
     Raises:
         AssertionError: more than ``limit`` decisions.
     """
+
+    def __new__(cls, sampler: Any, *_: Any, **__: Any) -> Self:
+        return named_as(sampler, cls)
 
     def __init__(
         self,
@@ -90,7 +105,7 @@ class Watched:
         answers: list[Scores] = []
         with self.around():
             decision: Any = self.sampler.decide(state, scores, memory, draws)
-        if not isinstance(decision, Commit):
+        if isinstance(decision, Generator):
             try:
                 with self.around():
                     question = next(decision)
@@ -102,6 +117,7 @@ class Watched:
                         question = decision.send(answer)
             except StopIteration as end:
                 decision = end.value
+        check_commit(Asked("sampler", self.sampler), decision, scores)
         self.decided.append(Decided(*before, asked, answers, decision))
         if self.look is not None:
             self.look(self.decided[-1])
@@ -166,6 +182,11 @@ def difference(a: Any, b: Any) -> str | None:
         elif is_dataclass(left) and is_dataclass(right) and (inner := difference(left, right)) is not None:
             return f"{f.name}.{inner}"
     return None
+
+
+def under(settings: Mapping[str, Any]) -> str:
+    """The settings at the front of what is said of a decode; nothing where none differ from the usual."""
+    return f"with {dict(settings)}: " if settings else ""
 
 
 def of_rows(seen: Decided, values: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mdm.errors import MdmError
 
 from mdm_testing.kit import Subject, check
-from mdm_testing.probe import GEN, Decided, Watched, decode, of_rows, prompts, say
+from mdm_testing.probe import GEN, Decided, Watched, decode, of_rows, prompts, say, under
 from mdm_testing.toy import MASK, toy_model
 
 MOST_REVISING = 32
@@ -46,7 +46,7 @@ def leaves_a_block_that_it_revises(of: Subject) -> None:
         try:
             decode(toy_model(), prompts(), watched, **settings)
         except MdmError as error:
-            raise AssertionError(f"with {settings}: {error}") from error
+            raise AssertionError(f"{under(settings)}{error}") from error
     lingered = any(seen.state.lingers is not None and bool(seen.state.lingers.any()) for seen in watched.decided)
     assert not lingered or of.plugin.reads != "masked", (
         'lingers where it can change nothing: it needs reads = "generated"'

@@ -12,13 +12,27 @@ import torch
 from mdm import registry
 from mdm.errors import MdmError
 from mdm.models import Model
-from mdm.protocols import Commit, Evaluate
+from mdm.protocols import Commit, Evaluate, Scores
+from mdm.protocols.scores import stack_certainty
 from pydantic import BaseModel
 from torch import Tensor
 
 from mdm_testing.counters import Counts, counting
 from mdm_testing.kit import Subject, check
-from mdm_testing.probe import GEN, Decided, Watched, at_step, copied, decode, difference, essence, of_rows, prompts, say
+from mdm_testing.probe import (
+    GEN,
+    Decided,
+    Watched,
+    at_step,
+    copied,
+    decode,
+    difference,
+    essence,
+    of_rows,
+    prompts,
+    say,
+    under,
+)  # fmt: skip
 from mdm_testing.toy import EOS, MASK, VOCABULARY, toy_model
 
 PACES: tuple[dict[str, Any], ...] = ({}, {"tokens_per_step": 3})
@@ -68,7 +82,6 @@ def commits_tokens_of_the_vocabulary(of: Subject) -> None:
 
     def look(seen: Decided) -> None:
         tokens, where = seen.commit.tokens, seen.commit.where
-        assert tokens.dtype == torch.int64, f"tokens are {tokens.dtype}, not int64"
         bad = where & ((tokens < 0) | (tokens >= VOCABULARY))
         assert not bad.any(), say("commits an id outside of the vocabulary", seen, bad)
 
@@ -110,9 +123,9 @@ def always_ends(of: Subject) -> None:
         try:
             results = decode(toy_model(), prompts(), of.make(), **settings)
         except MdmError as error:  # the engine refuses a sampler that gets nowhere
-            raise AssertionError(f"with {settings}: {error}") from error
+            raise AssertionError(f"{under(settings)}{error}") from error
         for result in results:
-            assert MASK not in result.sequence, f"masks are left with {settings}: {result.sequence}"
+            assert MASK not in result.sequence, f"{under(settings)}masks are left: {result.sequence}"
 
 
 @check("sampler")
@@ -177,6 +190,34 @@ def is_a_pure_function(of: Subject) -> None:
             again = _asked_again(of, seen)
             where = difference(again, seen.commit)
             assert where is None, f"step {at_step(seen)}: asked again, its commit has another {where}"
+
+
+@check("sampler")
+def ignores_invalid_places(of: Subject) -> None:
+    """Where scores are not valid they mean nothing: whatever stands there, the commit is the same."""
+    for seen in _decided(of):
+        for confidence in (0.0, 1.0):
+            spoilt, *answers = (_spoilt(scores, confidence) for scores in (seen.scores, *seen.answers))
+            again = _asked_again(of, replace(seen, scores=spoilt, answers=answers))
+            where, tokens = again.where, again.tokens
+            other = where ^ seen.commit.where if where.shape == seen.commit.where.shape else where
+            if again.source is None and seen.commit.source is None:
+                other = other | (where & (tokens != seen.commit.tokens))
+            assert not other.any(), say(
+                "commits otherwise where other numbers stand at places that are not valid (rank with top_k(key, "
+                "scores.valid, ...))", replace(seen, commit=again), other
+            )  # fmt: skip
+
+
+def _spoilt(scores: Scores, confidence: float) -> Scores:
+    """Scores that are as sure, or as unsure, as can be at all places that are not valid."""
+    odds = 50.0 if confidence else -50.0
+    numbers = stack_certainty(
+        confidence=torch.tensor(confidence), log_odds=torch.tensor(odds), entropy=torch.tensor(9 * (1 - confidence)),
+        tail_odds=torch.tensor(99 * (1 - confidence)), runner_up_odds=torch.tensor(1 - confidence),
+    )  # fmt: skip
+    held = None if scores.held is None else scores.held.where(scores.valid, confidence)
+    return replace(scores, numbers=torch.where(scores.valid[..., None], scores.numbers, numbers), held=held)
 
 
 @check("sampler")
@@ -280,7 +321,7 @@ def refuses_unknown_names(of: Subject) -> None:
     options = of.plugin.Options
     assert isinstance(options, type) and issubclass(options, BaseModel), "Options is not a pydantic model"
     for name, field in options.model_fields.items():
-        assert not field.is_required() or name in of.options, f"option {name} has no default"
+        assert not field.is_required(), f"option {name} has no default"
         assert field.description, f"option {name} has no description, which `mdm plugins NAME` would show"
     try:
         options.model_validate({**of.options, "no_such_option_": 1})
@@ -338,6 +379,11 @@ def _decided(of: Subject, **settings: Any) -> Iterator[Decided]:
 
 
 def _asked_again(of: Subject, seen: Decided) -> Commit:
+    """What a new instance answers in the same step.
+
+    Raises:
+        AssertionError: it asks for more than before.
+    """
     with torch.inference_mode():
         decision = of.make().decide(seen.state, seen.scores, seen.memory, seen.draws)
         if isinstance(decision, Commit):
@@ -353,10 +399,7 @@ def _asked_again(of: Subject, seen: Decided) -> Commit:
 
 
 def _within(seen: Decided, commit: Commit, valid: Tensor, verb: str) -> None:
-    where = commit.where
-    assert where.dtype == torch.bool, f"where is {where.dtype}, not bool"
-    assert where.shape[-1] == valid.shape[-1], f"where is {tuple(where.shape)}, the scores {tuple(valid.shape)}"
-    bad = where & ~valid
+    bad = commit.where & ~valid
     assert not bad.any(), say(f"{verb} a position whose score is not valid", seen, bad)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from mdm import registry
@@ -12,7 +14,7 @@ from mdm.errors import MdmError, cause, explain, suggest
 from pydantic import ValidationError
 
 from mdm_testing.kit import CHECKS, Check, NotApplicable, Outcome, Subject, one_line
-from mdm_testing.limits import TimeIsUp, place_of, time_limit
+from mdm_testing.limits import Hangs, TimeIsUp, hanging, method_of, place_of, time_limit
 
 KINDS = {
     "sampler": ("samplers", "revisers", "elsewhere"), "cache": ("caches",), "model": ("models",), "task": ("tasks",),
@@ -90,41 +92,78 @@ def run(
     every = list(checks(of.kind, more))
     expected = expectations(of, every)
     waiting = {check.name: check for check in _chosen(of.kind, every, names)}
-    _check_made(of, timeout)
-    done: dict[str, Outcome] = {}
+    _check_made(of, timeout, told="options_refuse_unknown_names" in waiting)
+    told: dict[str, Outcome] = {}  # the failures, each cause once
+    hung: list[str] = []
 
-    def tried(name: str) -> Outcome:
+    def tried(name: str) -> Iterator[Outcome]:
+        nonlocal of
         check = waiting.pop(name)
         if on_check is not None:
             on_check(check)
         found = outcome(check, of, expected.get(name), timeout)
-        first = next((other for other, one in done.items() if found.where and one.where == found.where), "")
-        done[name] = found = replace(found, same_as=first) if first else found
-        return found
+        if found.same_as in waiting:  # the check that is for it comes first
+            yield from tried(found.same_as)
+        if found.status == "failed":
+            first = next((other for other, one in told.items() if found.same_as == other or _same(found, one)), "")
+            told.setdefault(first or name, found)
+            found = replace(found, same_as=first)
+        if found.hangs:
+            hung.append(found.hangs)
+            if hung.count(found.hangs) == 2:
+                of = hanging(of, found.hangs, f"not run: it hangs as in {found.same_as}")
+        yield found
 
     while waiting:
-        name = next(iter(waiting))
-        found = tried(name)
-        if found.same_as in waiting:  # the check that is for it comes first
-            yield tried(found.same_as)
-        known = done.get(found.same_as)
-        yield found if known and not known.ok and found.same_as != name else replace(found, same_as="")
+        yield from tried(next(iter(waiting)))
+
+
+def _same(a: Outcome, b: Outcome) -> bool:
+    """Whether two failures have one cause: the place in the plugin's code or, where there is none, what is said."""
+    if a.hangs or b.hangs:
+        return a.hangs == b.hangs
+    if a.where or b.where:
+        return a.where == b.where
+    return _reason(a.detail) == _reason(b.detail)
+
+
+def _reason(detail: str) -> str:
+    """What is said of a failure, without whom it is said of, the settings, numbers and shapes."""
+    detail = re.sub(r"^with \{.*?\}: |^under cache \S+ ", "", detail)
+    detail = re.sub(r"^(sampler|cache) \w+( failed in \w+)?:? |^prompt \d+ | \(package \w+\)$", "", detail)
+    return re.sub(r"\[[\d, ]*\]|\([\d, ]*\)|-?\d+(\.\d+)?", "#", detail)
+
+
+def check_names(kind: str, names: Sequence[str], known: Collection[str] = ()) -> None:
+    """Refuse names that no check has. Of the kit's, where none are ``known``; it reads them and imports nothing."""
+    known = known or [
+        name for module in ("packages", *KINDS[kind])
+        for of, name in _CHECK.findall(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+        if of in (kind, "every")
+    ]  # fmt: skip
+    for name in names:
+        if not any(name in other for other in known):
+            raise MdmError(f"-k {name}: no check of a {kind} has such a name.{suggest(name, known)}")
+
+
+_CHECK = re.compile(r'^@check\("(\w+)"\)\n(?:@.*\n)*def (\w+)', re.MULTILINE)
 
 
 def _chosen(kind: str, every: Sequence[Check], names: Sequence[str]) -> Sequence[Check]:
     """The checks of these names, or with them in their names."""
     known = {check.name for check in every}
-    for name in names:
-        if not any(name in other for other in known):
-            raise MdmError(f"-k {name}: no check of a {kind} has such a name.{suggest(name, known)}")
+    check_names(kind, names, known)
     return [
         check for check in every
         if not names or any(name == check.name or (name not in known and name in check.name) for name in names)
     ]  # fmt: skip
 
 
-def _check_made(of: Subject, timeout: float | None) -> None:
-    """Refuse a plugin that cannot be made: no check could say anything else of it."""
+def _check_made(of: Subject, timeout: float | None, told: bool) -> None:
+    """Refuse a plugin that cannot be made: no check could say anything else of it.
+
+    Not where an option without a default is missing and a check is to tell it.
+    """
     if of.kind not in ("sampler", "cache"):
         return
     try:
@@ -133,12 +172,23 @@ def _check_made(of: Subject, timeout: float | None) -> None:
     except MdmError:
         raise
     except ValidationError as error:
+        if told and _needed(of, error):
+            return
         raise MdmError(f"{of.kind} {of.name!r}: {explain(error, 'option ', of.plugin.Options)}") from error
     except (Exception, SystemExit, TimeIsUp) as error:
         why = f"it takes more than {timeout:g} s" if isinstance(error, TimeIsUp) else cause(error)
         raise MdmError(
             f"{of.kind} {of.name!r} cannot be made: {why} ({place_of(error, of) or 'in its base'})"
         ) from error
+
+
+def _needed(of: Subject, error: BaseException) -> str:
+    """The option without a default that was not given, where that is all that is wrong."""
+    if of.kind not in ("sampler", "cache") or not isinstance(error, ValidationError):
+        return ""
+    wrong = error.errors(include_url=False)
+    ours = error.title == of.plugin.Options.__name__ and all(each["type"] == "missing" for each in wrong)
+    return str(wrong[0]["loc"][0]) if ours else ""
 
 
 def outcome(check: Check, of: Subject, expected: str | None = None, timeout: float | None = None) -> Outcome:
@@ -148,14 +198,23 @@ def outcome(check: Check, of: Subject, expected: str | None = None, timeout: flo
             check.run(of)
     except NotApplicable as reason:
         return Outcome(check.name, check.about, "skipped", str(reason))
-    except (Exception, SystemExit, TimeIsUp) as error:
+    except Hangs as error:
+        return Outcome(check.name, check.about, "failed", str(error), hangs=error.method)
+    except TimeIsUp as error:
         if expected:
             return Outcome(check.name, check.about, "expected", expected)
-        late = isinstance(error, TimeIsUp)
-        detail = f"it has not ended after {timeout:g} s" if late else one_line(error)
+        where, detail = place_of(error, of), f"it has not ended after {timeout:g} s"
+        detail += "" if where else f", and was not in the {of.kind}'s code then: raise --timeout"
+        return Outcome(check.name, check.about, "failed", detail, where, hangs=method_of(error, of))
+    except (Exception, SystemExit) as error:
+        if needed := _needed(of, error):
+            return Outcome(check.name, check.about, "skipped", f"it cannot be made without -o {needed}=VALUE")
+        if expected:
+            return Outcome(check.name, check.about, "expected", expected)
         same = PROMISES.get(getattr(error, "fault", ""), "")
-        where = place_of(error, of) or (place_of(error, None) if late else "")
-        return Outcome(check.name, check.about, "failed", detail, where, same if same != check.name else "")
+        return Outcome(
+            check.name, check.about, "failed", one_line(error), place_of(error, of), same if same != check.name else ""
+        )
     if expected:
         return Outcome(
             check.name, check.about, "unexpected", f"it passes: take it out of expected_failures ({expected})"
