@@ -48,7 +48,8 @@ class Engine:
         eos_ids: the end tokens, for ``stop_at_eos``.
         on_finish: called with the record of each row as it ends.
         on_step: called with every step's event, if given.
-        on_row, logits: called with every row of a step, see ``Recorder``; and whether it is given logits.
+        on_row: called with every row of a step, see ``Recorder``.
+        logits: whether it is given logits.
         full_trace: whether trace lines carry confidences and the candidates that were compared.
         graphs: where forwards whose shapes repeat are captured, if they are.
     """
