@@ -196,6 +196,7 @@ def is_a_pure_function(of: Subject) -> None:
 def ignores_invalid_places(of: Subject) -> None:
     """Where scores are not valid they mean nothing: whatever stands there, the commit is the same."""
     for seen in _decided(of):
+        seen = replace(seen, commit=_asked_again(of, seen))
         for confidence in (0.0, 1.0):
             spoilt, *answers = (_spoilt(scores, confidence) for scores in (seen.scores, *seen.answers))
             again = _asked_again(of, replace(seen, scores=spoilt, answers=answers))
