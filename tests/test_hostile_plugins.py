@@ -116,7 +116,9 @@ def test_what_raises_at_import_harms_nobody(site, name, kind):
     if kind == "model":
         with pytest.warns(MdmWarning, match=f"{package} 1.0 does not load: "):
             assert checkpoints.find_family(LLADA, None, Path("x")).name == "llada"
-    with pytest.raises(MdmError, match=f"{kind} 'odd' of package {package} 1.0 does not load: ") as caught:
+    with pytest.raises(
+        MdmError, match=f"{registry.WORDS[kind]} 'odd' of package {package} 1.0 does not load: "
+    ) as caught:
         registry.resolve(kind, "odd")
     assert "\n" not in str(caught.value)
     assert "odd" in [entry.name for entry, fault in registry.check() if fault]
@@ -138,7 +140,7 @@ def test_a_broken_checkpoint_is_one_line(site, source):
 @pytest.mark.parametrize("kind", [kind for kind in registry.KINDS if kind != "hook"])
 def test_two_of_a_name_are_refused_by_name(site, kind):
     first, second = install(site, kind, "X = 1", name="twin"), install(site, kind, "X = 2", name="twin")
-    says = f"{kind} 'twin' is brought by several packages, {first} 1.0 and {second} 1.0: uninstall all but one"
+    says = f"{registry.WORDS.get(kind, kind)} 'twin' is brought by several packages, {first} 1.0 and {second} 1.0: uninstall all but one"
     with pytest.raises(MdmError, match=says):
         registry.resolve(kind, "twin")
     assert [fault for entry, fault in registry.check() if entry.name == "twin"] == [says, says]

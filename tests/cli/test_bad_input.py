@@ -111,7 +111,7 @@ def test_full_disk(tmp_path):
     }  # fmt: skip
     assert json.loads((tmp_path / "out/summary.json").read_text())["complete"] is False
     again = mdm(tmp_path, *args, "--json")  # with room, it goes on
-    assert json.loads(again.stdout)["examples"] == 12
+    assert json.loads(again.stdout)["runs"][0]["examples"] == 12
     kept = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
     assert kept[: len(done)] == done
 

@@ -108,8 +108,8 @@ def test_of_a_character_over_several_tokens_each_has_its_bytes(layout):
     assert end == layout.end
 
 
-def test_a_template_that_the_tokenizer_cannot_write_is_refused():
+def test_a_template_that_the_tokenizer_does_not_know_is_warned_of():
     """The embedded model has LLaDA's template, of whose tokens its own vocabulary has none."""
     model = mdm.load_model("tiny", device="cpu")
-    with pytest.raises(mdm.MdmError, match="tiny's tokenizer cannot write a chat as its template has it: ask in plain"):
+    with pytest.warns(mdm.errors.MdmWarning, match="tiny's tokenizer does not know all of its chat template"):
         model.encode_chat([Message("user", "12:")])

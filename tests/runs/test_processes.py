@@ -73,7 +73,7 @@ def test_two_processes_do_as_one(tmp_path, whole):
     process = start(tmp_path / "run", more=("--num-processes", "2"))
     text, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert json.loads(text)["examples"] == EXAMPLES
+    assert json.loads(text)["runs"][0]["examples"] == EXAMPLES
     assert facts(tmp_path / "run") == whole
     assert not list((tmp_path / "run").glob("*rank*"))
 

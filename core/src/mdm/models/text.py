@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import Any
 
-from mdm.errors import MdmError, first_line
+from mdm.errors import MdmError, MdmWarning, first_line
 from mdm.models.bounded import Bounded
 
 
@@ -121,9 +122,11 @@ class TextCodec:
             if part := text.text[start:stop]:
                 ids += encode(part, start > 0)
         if self._unknown is not None and self._unknown in ids:
-            raise MdmError(
-                f"{self._name}'s tokenizer cannot write a chat as its template has it: ask in plain text (prompt_style "
-                "compact; mdm generate --no-chat)"
+            warnings.warn(
+                f"{self._name}'s tokenizer does not know all of its chat template: what it answers means little; "
+                "ask in plain text (prompt_style compact; mdm generate --no-chat)",
+                MdmWarning,
+                stacklevel=2,
             )
         return ids
 
