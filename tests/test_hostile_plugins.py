@@ -140,7 +140,8 @@ def test_a_broken_checkpoint_is_one_line(site, source):
 @pytest.mark.parametrize("kind", [kind for kind in registry.KINDS if kind != "hook"])
 def test_two_of_a_name_are_refused_by_name(site, kind):
     first, second = install(site, kind, "X = 1", name="twin"), install(site, kind, "X = 2", name="twin")
-    says = f"{registry.WORDS.get(kind, kind)} 'twin' is brought by several packages, {first} 1.0 and {second} 1.0: uninstall all but one"
+    twins = f"{registry.WORDS[kind]} 'twin' is brought by several packages"
+    says = f"{twins}, {first} 1.0 and {second} 1.0: uninstall all but one"
     with pytest.raises(MdmError, match=says):
         registry.resolve(kind, "twin")
     assert [fault for entry, fault in registry.check() if entry.name == "twin"] == [says, says]
