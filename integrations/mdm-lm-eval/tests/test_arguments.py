@@ -49,7 +49,7 @@ ARGUMENTS: dict[str, Any] = {
     "seed": ({"seed": 4, "draws": 3}, "bounds"),
     "guidance": ({"guidance": 2.0}, "bounds"),
     "stop": ({"stop": ["3"]}, "written"),
-    "adapter": ({"adapter": "lada"}, "unknown model"),
+    "adapter": ({"adapter": "lada"}, "unknown family"),
     "dtype": ({"dtype": "bfloat16"}, "bounds"),
     "device_map": ({"device_map": "auto", "device": "cpu"}, "both|does too"),
     "quantization": ({"quantization": "no-bits"}, "quantization=no-bits"),
