@@ -66,7 +66,7 @@ def test_python_snippet(tmp_path):
     got = run([sys.executable, "-c", snippet], tmp_path)
     assert got.returncode == 0, got.stderr
     text, entropy, forwards = got.stdout.rsplit(maxsplit=2)
-    assert float(entropy) >= 0 and int(forwards) == 4 and text
+    assert float(entropy) >= 0 and int(forwards) == 16 and text
 
 
 def test_the_plugin_is_installed_and_runs(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -45,19 +44,15 @@ def steps(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def waiting(what: str, quiet: bool = False) -> Iterator[None]:
-    """Say what is waited for: at once on a terminal, on a line that goes again, and elsewhere once it takes long."""
-    has_bars = _has_bars()
-    timer = threading.Timer(0 if has_bars else PATIENCE, click.echo, [f"{what} ..."], {"err": True, "nl": not has_bars})
-    timer.daemon = True
-    if not quiet:
-        timer.start()
+    """Say on a terminal what is waited for, on a line that goes again."""
+    if quiet or not _has_bars():
+        yield
+        return
+    click.echo(f"{what} ...", nl=False, err=True)
     try:
         yield
     finally:
-        timer.cancel()
-        if has_bars and not quiet:
-            timer.join()
-            click.echo("\r\x1b[K", nl=False, err=True)
+        click.echo("\r\x1b[K", nl=False, err=True)
 
 
 def progress(quiet: bool = False, verbose: bool = False, log_file: Path | None = None) -> Shown:
